@@ -1,0 +1,1 @@
+"""The real things that tests use: Docker, sshd, PostgreSQL, Chromium, the installed wheel."""

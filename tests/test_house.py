@@ -1,0 +1,105 @@
+"""The house itself: folders, names, imports, scripts, and what no file may say."""
+
+import os
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("daos", "schema", "resolvers", "runner", "db")
+
+# In two pieces each, or this file would name them.
+NOT_OURS = tuple(
+    "".join(pieces)
+    for pieces in (
+        ("pypi.", "org"),
+        ("python", "hosted"),
+        ("registry.", "npmjs"),
+        ("deb.", "debian.org"),
+        ("security.", "debian.org"),
+        ("/work", "/"),
+        ("/opt", "/pypi"),
+        ("/opt", "/wheels"),
+        (".py", "env/"),
+    )
+)
+
+
+@pytest.fixture(scope="module")
+def our_files() -> list[Path]:
+    """Every file that git tracks or would."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    paths = [ROOT / name for name in listed.stdout.split("\0") if name]
+    return [path for path in paths if path.is_file()]
+
+
+def test_imports_point_one_way() -> None:
+    checked = subprocess.run(
+        [Path(sys.executable).with_name("lint-imports"), "--no-cache"],
+        cwd=ROOT,
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    assert checked.returncode == 0, checked.stdout
+
+
+def test_every_folder_of_tests_is_a_package() -> None:
+    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
+
+
+def test_ansible_is_no_package() -> None:
+    assert list((ROOT / "ansible").rglob("__init__.py")) == []
+
+
+def test_no_file_names_a_registry_or_a_path_of_one_machine(our_files: list[Path]) -> None:
+    named = [
+        f"{path.relative_to(ROOT)}: {needle}"
+        for path in our_files
+        for needle in NOT_OURS
+        if needle.encode() in path.read_bytes()
+    ]
+    assert named == []
+
+
+def test_scripts_can_be_run_and_parsed(our_files: list[Path]) -> None:
+    scripts = [path for path in our_files if path.parent.name in ("scripts", ".ci") and path.suffix == ""]
+    assert {"serve", "test", "check", "lock", "run"} <= {path.name for path in scripts}
+    for script in scripts:
+        shebang = script.read_text().splitlines()[0]
+        assert os.access(script, os.X_OK), script
+        assert shebang.startswith("#!"), script
+        if shebang.endswith("sh"):
+            shell = shebang.rsplit("/", 1)[1].split()[-1]
+            parsed = subprocess.run([shell, "-n", script], check=False, capture_output=True, text=True)
+            assert parsed.returncode == 0, parsed.stderr
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_distribution_brings_a_package_of_our_name(name: str) -> None:
+    assert set(metadata.packages_distributions().get(name, [])) <= {"daos"}
+
+
+def test_ansible_core_is_the_release_that_the_runner_knows() -> None:
+    assert metadata.version("ansible-core").startswith("2.19.")
+    assert set(metadata.packages_distributions()["ansible"]) == {"ansible-core"}
+
+
+def test_both_lock_files_name_one_version_of_each_package() -> None:
+    serving, developing = (_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
+    assert serving.items() <= developing.items()
+
+
+def _pins(lock: str) -> dict[str, str]:
+    pins = [line.removesuffix("\\") for line in (ROOT / lock).read_text().splitlines() if not line.startswith(" ")]
+    return dict(pin.split("==", 1) for pin in pins)
