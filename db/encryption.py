@@ -1,0 +1,82 @@
+"""Secrets at rest: a keyring in the data directory, and the type of a value that must not be printed."""
+
+import os
+import secrets
+from pathlib import Path
+
+from cryptography.fernet import Fernet, InvalidToken
+
+
+class Secret:
+    """A value that prints as `********`; `reveal()` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that has to hand it on."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "********"
+
+
+class UnknownKey(Exception):
+    """A secret was encrypted with a key that the keyring does not have."""
+
+
+class Keyring:
+    """Keys by id; the first one encrypts, all of them decrypt.
+
+    A ciphertext is `<key id>:<Fernet token>`, so that keys can be rotated while both are in use.
+    """
+
+    def __init__(self, keys: dict[str, str]) -> None:
+        if not keys:
+            raise ValueError("a keyring needs a key")
+        self._fernets = {key_id: Fernet(key) for key_id, key in keys.items()}
+        self._current = next(iter(keys))
+
+    @classmethod
+    def open(cls, path: Path) -> "Keyring":
+        """The keyring in the file at `path`, a line `<key id> <key>` each; made with one new key where there is none.
+
+        Raises: OSError where it cannot be read or made, ValueError where it is no keyring.
+        """
+        try:
+            lines = path.read_text(encoding="ascii").splitlines()
+        except FileNotFoundError:
+            line = f"{secrets.token_hex(4)} {Fernet.generate_key().decode()}"
+            write_private(path, line + "\n")
+            lines = [line]
+        return cls({key_id: key for key_id, _, key in (line.partition(" ") for line in lines if line)})
+
+    def encrypt(self, secret: Secret) -> str:
+        """`secret` under the first key."""
+        return f"{self._current}:{self._fernets[self._current].encrypt(secret.reveal().encode()).decode()}"
+
+    def decrypt(self, ciphertext: str) -> Secret:
+        """The secret in `ciphertext`.  Raises: UnknownKey where its key is not here or is another one."""
+        key_id, _, token = ciphertext.partition(":")
+        try:
+            return Secret(self._fernets[key_id].decrypt(token).decode())
+        except (KeyError, InvalidToken) as error:
+            raise UnknownKey(key_id) from error
+
+
+def write_private(path: Path, content: str) -> None:
+    """Create `path` with mode 0600, never a moment wider, complete or not at all.  Raises: FileExistsError."""
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    # A link, unlike a rename, refuses to replace a file that came in between.
+    try:
+        path.hardlink_to(new)
+    finally:
+        new.unlink()

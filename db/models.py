@@ -1,0 +1,267 @@
+"""The tables.  A class's docstring says what one of its rows is.
+
+Ids are UUIDv7, so that sorting by id is sorting by creation.  There are no lazy relationships: what a caller wants, it
+selects, and a query per row cannot happen by accident.
+"""
+
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, MetaData, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.types import TypeDecorator
+from uuid_utils.compat import uuid7
+
+
+class Connection(StrEnum):
+    """How a host is reached."""
+
+    SSH = "SSH"
+    LOCAL = "LOCAL"
+
+
+class DeploymentStatus(StrEnum):
+    """Where a deployment stands: what its last run made of it."""
+
+    PENDING = "PENDING"  # never run
+    RUNNING = "RUNNING"  # a run is queued or being played
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+
+
+class RunStatus(StrEnum):
+    """Where a run stands.  The last three are final."""
+
+    QUEUED = "QUEUED"
+    RUNNING = "RUNNING"
+    SUCCESS = "SUCCESS"
+    FAILED = "FAILED"
+    CANCELED = "CANCELED"
+
+
+ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
+
+
+class RunAction(StrEnum):
+    """What a run does with the project: bring it up, or take it down."""
+
+    UP = "UP"
+    DOWN = "DOWN"
+
+
+class LogLevel(StrEnum):
+    """How much a log entry matters."""
+
+    INFO = "INFO"
+    WARNING = "WARNING"
+    ERROR = "ERROR"
+
+
+class FailureReason(StrEnum):
+    """Why a run did not succeed."""
+
+    SSH_KEY_NOT_FOUND = "SSH_KEY_NOT_FOUND"
+    SSH_KEY_INVALID = "SSH_KEY_INVALID"
+    HOST_UNREACHABLE = "HOST_UNREACHABLE"
+    HOST_KEY_MISMATCH = "HOST_KEY_MISMATCH"
+    AUTHENTICATION_FAILED = "AUTHENTICATION_FAILED"
+    DOCKER_UNAVAILABLE = "DOCKER_UNAVAILABLE"
+    COMPOSE_INVALID = "COMPOSE_INVALID"
+    IMAGE_PULL_FAILED = "IMAGE_PULL_FAILED"
+    UNHEALTHY = "UNHEALTHY"
+    TASK_FAILED = "TASK_FAILED"
+    TIMEOUT = "TIMEOUT"
+    CANCELED = "CANCELED"
+    INTERRUPTED = "INTERRUPTED"
+    ANSIBLE_ERROR = "ANSIBLE_ERROR"
+
+
+def now() -> datetime:
+    """The current time in UTC."""
+    return datetime.now(UTC)
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """An aware time, stored in UTC.  SQLite has no zones, so there it is stored naive."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a stored time needs a time zone")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Base(DeclarativeBase):
+    """The metadata all tables share; constraint names are fixed so that migrations can name them."""
+
+    metadata = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+    type_annotation_map = {datetime: UTCDateTime, str: Text, list[dict[str, Any]]: JSON}  # noqa: RUF012 - SQLAlchemy's name
+
+
+def _enum(kind: type[StrEnum]) -> Enum:
+    """`kind` as text: a new member needs no migration of a database type."""
+    return Enum(kind, native_enum=False, create_constraint=False, length=32)
+
+
+class Host(Base):
+    """A machine that is deployed to."""
+
+    __tablename__ = "hosts"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    name: Mapped[str] = mapped_column(unique=True)
+    connection: Mapped[Connection] = mapped_column(_enum(Connection))
+    address: Mapped[str | None]
+    port: Mapped[int]
+    user: Mapped[str]
+    ssh_key_path: Mapped[str | None]
+    host_key: Mapped[str | None]  # SHA256 fingerprint of the pinned key
+    known_hosts: Mapped[str | None]  # the pinned key itself, as a line of OpenSSH's known_hosts
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Package(Base):
+    """What is deployed: a compose file.  Its further files are `PackageFile` rows; none of it changes once created."""
+
+    __tablename__ = "packages"
+    __table_args__ = (Index("uq_packages_name_version", "name", "version", unique=True),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    name: Mapped[str]
+    version: Mapped[str]
+    compose_file: Mapped[str]
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class PackageFile(Base):
+    """A further file of a package, at `path` beside compose.yaml."""
+
+    __tablename__ = "package_files"
+
+    package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="CASCADE"), primary_key=True)
+    path: Mapped[str] = mapped_column(primary_key=True)
+    content: Mapped[str]
+
+
+class Deployment(Base):
+    """A package on a host, under a compose project name that is its own there."""
+
+    __tablename__ = "deployments"
+    __table_args__ = (Index("uq_deployments_host_id_project_name", "host_id", "project_name", unique=True),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    host_id: Mapped[UUID] = mapped_column(ForeignKey("hosts.id", ondelete="RESTRICT"))
+    package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
+    project_name: Mapped[str]
+    status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), index=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Variable(Base):
+    """A variable of a deployment.  A secret one has `ciphertext` in place of `value`."""
+
+    __tablename__ = "variables"
+
+    deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True)
+    name: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str | None]
+    ciphertext: Mapped[str | None]  # see db.encryption: names the key that made it
+    secret: Mapped[bool]
+
+
+class Run(Base):
+    """One execution of a deployment, and at most one of a deployment is active."""
+
+    __tablename__ = "runs"
+    __table_args__ = (
+        Index("uq_runs_deployment_id_number", "deployment_id", "number", unique=True),
+        # The second wall behind the compare-and-set in db.status.
+        Index(
+            "uq_runs_active_deployment_id",
+            "deployment_id",
+            unique=True,
+            sqlite_where=text("status IN ('QUEUED', 'RUNNING')"),
+            postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
+        ),
+        Index("ix_runs_status_id", "status", "id"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
+    number: Mapped[int]  # 1, 2, 3 … within its deployment
+    action: Mapped[RunAction] = mapped_column(_enum(RunAction))
+    status: Mapped[RunStatus] = mapped_column(_enum(RunStatus), default=RunStatus.QUEUED)
+    reason: Mapped[FailureReason | None] = mapped_column(_enum(FailureReason))
+    message: Mapped[str | None]
+    progress: Mapped[float] = mapped_column(default=0.0)
+    services: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    epoch: Mapped[int] = mapped_column(default=0)  # grows with each claim; a write that carries an older one is refused
+    worker: Mapped[str | None]  # who holds the run
+    cancel_requested_at: Mapped[datetime | None]
+    queued_at: Mapped[datetime] = mapped_column(default=now)
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+
+class LogEntry(Base):
+    """One thing a run said.  `sequence` counts from 1 within the run, without gaps."""
+
+    __tablename__ = "log_entries"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime] = mapped_column(default=now)
+    level: Mapped[LogLevel] = mapped_column(_enum(LogLevel))
+    task: Mapped[str | None]
+    message: Mapped[str]
+
+
+class StatusEvent(Base):
+    """A deployment's status became `status`.  `sequence` is the order in which everybody sees the changes."""
+
+    __tablename__ = "status_events"
+    # Without AUTOINCREMENT SQLite gives the number of a deleted last row again, and a cursor would skip the new one.
+    __table_args__ = (
+        Index("ix_status_events_deployment_id_sequence", "deployment_id", "sequence"),
+        {"sqlite_autoincrement": True},
+    )
+
+    sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
+    deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
+    run_id: Mapped[UUID | None]  # no foreign key: runs go with their deployment, and so do these
+    status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus))
+    at: Mapped[datetime] = mapped_column(default=now)
+
+
+class Token(Base):
+    """An access token.  Only its SHA-256 is kept: it has 256 random bits, so that a slow hash would add nothing."""
+
+    __tablename__ = "tokens"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    name: Mapped[str] = mapped_column(unique=True)
+    sha256: Mapped[str] = mapped_column(unique=True)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    revoked_at: Mapped[datetime | None]

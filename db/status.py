@@ -1,0 +1,155 @@
+"""Every change of a status: each is one compare-and-set statement, and says whether it happened.
+
+    deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED
+    run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED
+
+A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, CursorResult, func, select, text, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import (
+    ACTIVE,
+    Deployment,
+    DeploymentStatus,
+    FailureReason,
+    Run,
+    RunAction,
+    RunStatus,
+    StatusEvent,
+    now,
+)
+
+
+@dataclass(frozen=True)
+class End:
+    """How a run ended.  `message` is one sentence for a person, `services` what compose reports on the host."""
+
+    status: RunStatus
+    reason: FailureReason | None
+    message: str
+    services: list[dict[str, Any]] = field(default_factory=list)
+
+
+_EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is "daos"
+
+
+async def announce(session: AsyncSession, deployment_id: UUID, status: DeploymentStatus, run_id: UUID | None) -> None:
+    """Record that the deployment's status became `status`."""
+    if session.get_bind().dialect.name == "postgresql":
+        # A sequence is drawn before the commit: without the lock a reader could see event 8, move its cursor there,
+        # and miss event 7, whose transaction commits later.
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
+    session.add(StatusEvent(deployment_id=deployment_id, run_id=run_id, status=status))
+    await session.flush()
+
+
+async def start(session: AsyncSession, deployment_id: UUID, action: RunAction) -> Run | None:
+    """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
+    started = await session.execute(
+        update(Deployment)
+        .where(Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING)
+        .values(status=DeploymentStatus.RUNNING, updated_at=now())
+    )
+    if not _hit(started):
+        return None
+    last = await session.scalar(select(func.max(Run.number)).where(Run.deployment_id == deployment_id))
+    run = Run(deployment_id=deployment_id, number=(last or 0) + 1, action=action, status=RunStatus.QUEUED, services=[])
+    session.add(run)
+    await session.flush()
+    await announce(session, deployment_id, DeploymentStatus.RUNNING, run.id)
+    return run
+
+
+async def claim(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
+    """Move the run from QUEUED to RUNNING for `worker` and return it; None when it is not queued."""
+    return await _hold(session, worker, Run.id == run_id, Run.status == RunStatus.QUEUED)
+
+
+async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
+    """Hold a run that a worker known to be dead was playing; None when it is not running."""
+    return await _hold(session, worker, Run.id == run_id, Run.status == RunStatus.RUNNING)
+
+
+async def _hold(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Run | None:
+    statement = (
+        update(Run)
+        .where(*where)
+        .values(
+            status=RunStatus.RUNNING,
+            worker=worker,
+            epoch=Run.epoch + 1,
+            started_at=func.coalesce(Run.started_at, now()),
+        )
+        .returning(Run)
+    )
+    return (await session.execute(statement)).scalar_one_or_none()
+
+
+async def advance(session: AsyncSession, run_id: UUID, epoch: int, progress: float) -> bool:
+    """Set the run's progress, 0 to 1; False when the claim of `epoch` is no longer in force."""
+    return _hit(await session.execute(update(Run).where(*_held(run_id, epoch)).values(progress=progress)))
+
+
+async def finish(session: AsyncSession, run_id: UUID, epoch: int, end: End) -> bool:
+    """End the run and its deployment; False when the claim of `epoch` is no longer in force, and nothing is changed."""
+    return await _end(session, end, *_held(run_id, epoch))
+
+
+async def cancel_queued(session: AsyncSession, run_id: UUID, message: str) -> bool:
+    """End a run that nobody has claimed; False when it is not queued."""
+    end = End(RunStatus.CANCELED, FailureReason.CANCELED, message)
+    return await _end(session, end, Run.id == run_id, Run.status == RunStatus.QUEUED)
+
+
+async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
+    """Ask whoever holds the run to end it; False when it is not running."""
+    statement = (
+        update(Run)
+        .where(Run.id == run_id, Run.status == RunStatus.RUNNING)
+        .values(cancel_requested_at=func.coalesce(Run.cancel_requested_at, now()))
+    )
+    return _hit(await session.execute(statement))
+
+
+async def is_active(session: AsyncSession, deployment_id: UUID) -> bool:
+    """Whether a run of the deployment is queued or running."""
+    statement = select(Run.id).where(Run.deployment_id == deployment_id, Run.status.in_(ACTIVE)).limit(1)
+    return await session.scalar(statement) is not None
+
+
+async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool]) -> bool:
+    values: dict[str, Any] = {
+        "status": end.status,
+        "reason": end.reason,
+        "message": end.message,
+        "services": end.services,
+    }
+    if end.status is RunStatus.SUCCESS:
+        values["progress"] = 1.0
+    statement = update(Run).where(*where).values(finished_at=now(), worker=None, **values)
+    ended = (await session.execute(statement.returning(Run.id, Run.deployment_id))).one_or_none()
+    if ended is None:
+        return False
+    status = DeploymentStatus.SUCCESS if end.status is RunStatus.SUCCESS else DeploymentStatus.FAILED
+    await session.execute(
+        update(Deployment)
+        .where(Deployment.id == ended.deployment_id, Deployment.status == DeploymentStatus.RUNNING)
+        .values(status=status, updated_at=now())
+    )
+    await announce(session, ended.deployment_id, status, ended.id)
+    return True
+
+
+def _held(run_id: UUID, epoch: int) -> tuple[ColumnElement[bool], ...]:
+    return Run.id == run_id, Run.epoch == epoch, Run.status == RunStatus.RUNNING
+
+
+def _hit(result: Any) -> bool:
+    """Whether a statement changed its row."""
+    return isinstance(result, CursorResult) and result.rowcount == 1
