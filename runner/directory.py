@@ -1,0 +1,62 @@
+"""A run's own directory on the server: made for one play, private, and gone afterwards."""
+
+import json
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio.to_thread
+
+from runner import project as content
+from runner.project import Paths, Project, Timeouts
+
+KNOWN_HOSTS = "known_hosts"
+
+
+@asynccontextmanager
+async def prepared(root: Path, project: Project, timeouts: Timeouts, settle: float) -> AsyncIterator[Path]:
+    """A fresh directory below `root` with the inventory and the archive of `project`; removed at the end."""
+    directory = await anyio.to_thread.run_sync(_make, root, project, timeouts, settle)
+    try:
+        yield directory
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(remove, directory)
+
+
+def _make(root: Path, project: Project, timeouts: Timeouts, settle: float) -> Path:
+    root.mkdir(mode=0o700, parents=True, exist_ok=True)
+    directory = Path(tempfile.mkdtemp(dir=root))  # 0700; a short name, for sockets must have short paths
+    try:
+        paths = Paths(archive=directory / "archive.tar", known_hosts=directory / KNOWN_HOSTS, control=directory)
+        (directory / "tmp").mkdir()
+        paths.archive.touch(mode=0o600)
+        paths.archive.write_bytes(content.archive(project))
+        paths.known_hosts.write_text(project.target.known_hosts or "")
+        inventory = content.inventory(project, paths, timeouts, settle)
+        (directory / "inventory.json").write_text(json.dumps(inventory))
+    except BaseException:
+        remove(directory)
+        raise
+    return directory
+
+
+def pinned(directory: Path) -> str | None:
+    """The host's key that ssh wrote down, as a line of known_hosts; None where it saw none."""
+    lines = (directory / KNOWN_HOSTS).read_text().splitlines(keepends=True)
+    return lines[0] if lines else None
+
+
+def remove(directory: Path) -> None:
+    """Remove `directory` and all in it, or what is left of it."""
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def sweep(root: Path) -> int:
+    """Remove what runs of a killed server left below `root`; gives how many."""
+    left = list(root.iterdir()) if root.is_dir() else []
+    for directory in left:
+        remove(directory)
+    return len(left)

@@ -1,0 +1,27 @@
+"""What a playing process tells the server, one event at a time."""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class Kind(StrEnum):
+    """What an event is about."""
+
+    TASK = "task"  # a task begins
+    OK = "ok"  # a task ended well
+    FAILED = "failed"  # a task failed on the host
+    UNREACHABLE = "unreachable"  # a task found no host, or lost it
+    WORDS = "words"  # Ansible says something outside of tasks
+    END = "end"  # Ansible has ended
+
+
+@dataclass(frozen=True)
+class Event:
+    """One event; `result` is what the action plugin returned as `daos`, and {} where it did not get that far."""
+
+    kind: Kind
+    task: str | None = None
+    message: str = ""
+    result: dict[str, Any] = field(default_factory=dict)
+    rc: int | None = None

@@ -1,0 +1,72 @@
+"""Keys of SSH: the private key that a run logs in with, and the host's key that is pinned at the first contact."""
+
+import base64
+import hashlib
+import os
+import stat
+from pathlib import Path
+
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_ssh_private_key
+
+from db.models import FailureReason
+
+MAX_KEY_SIZE = 64 * 1024  # bytes; a device or a log file in place of a key is not read to its end
+OPENSSH_HEADER = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+class KeyProblem(Exception):
+    """A private key that ssh could not use; the text is a sentence for a person."""
+
+    def __init__(self, reason: FailureReason, sentence: str) -> None:
+        super().__init__(sentence)
+        self.reason = reason
+
+
+def check_private_key(path: Path) -> None:
+    """Raise KeyProblem unless ssh can use the key file at `path`.  Blocking: it reads a file."""
+    data = _read(path)
+    load = load_ssh_private_key if data.lstrip().startswith(OPENSSH_HEADER) else load_pem_private_key
+    try:
+        load(data, password=None)
+    except TypeError as error:
+        # cryptography says so of a key that has a passphrase when it is given none.
+        raise _invalid(path, "is protected by a passphrase, which nobody is there to type") from error
+    except UnsupportedAlgorithm as error:
+        raise _invalid(path, "is of a kind that is not supported") from error
+    except ValueError as error:
+        raise _invalid(path, "is no private key") from error
+
+
+def _read(path: Path) -> bytes:
+    not_found = FailureReason.SSH_KEY_NOT_FOUND
+    try:
+        # Non-blocking, so that opening a named pipe does not wait for somebody to write.
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise KeyProblem(not_found, f"The SSH key file '{path}' does not exist on the server.") from error
+    except OSError as error:
+        problem = f"The SSH key file '{path}' cannot be read: {error.strerror}."
+        raise KeyProblem(not_found, problem) from error
+    with os.fdopen(descriptor, "rb") as file:
+        state = os.fstat(descriptor)
+        if not stat.S_ISREG(state.st_mode):
+            raise _invalid(path, "is not a file")
+        # ssh ignores such a key and then only says "Permission denied".
+        if state.st_uid == os.getuid() and state.st_mode & 0o077:
+            raise _invalid(path, f"is open to other users, and ssh refuses it; run: chmod 600 {path}")
+        data = file.read(MAX_KEY_SIZE + 1)
+    if len(data) > MAX_KEY_SIZE:
+        raise _invalid(path, "is no private key")
+    return data
+
+
+def _invalid(path: Path, what: str) -> KeyProblem:
+    return KeyProblem(FailureReason.SSH_KEY_INVALID, f"The SSH key file '{path}' {what}.")
+
+
+def fingerprint(known_hosts_line: str) -> str:
+    """The fingerprint that ssh-keygen shows for the key in a line `<name> <type> <base64>` of known_hosts."""
+    key = base64.b64decode(known_hosts_line.split()[2])
+    digest = base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
+    return f"SHA256:{digest}"

@@ -1,0 +1,204 @@
+"""From Ansible's events and the host's words to a status, a reason and a sentence.  Pure.
+
+`judge` reads what a play told.  Where that is no verdict, because the play was stopped or the connection was lost, the
+host itself is asked (ansible/settle.yml) and `settle` reads its answer.  A broken transport is never taken for an end.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from db.models import FailureReason, RunAction, RunStatus
+from db.status import End
+from runner.events import Event, Kind
+from runner.project import Project, Target
+
+PHASES = {RunAction.UP: ("Prepare", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
+PROGRESS = {"Prepare": 0.1, "Pull": 0.5, "Up": 0.8, "Verify": 1.0, "Down": 1.0}  # when the task has ended
+
+
+class Cause(StrEnum):
+    """Why a play gave no verdict of its own."""
+
+    CANCELED = "canceled"  # somebody asked for it
+    TIMEOUT = "timeout"  # it took longer than a run may
+    STOPPED = "stopped"  # the server is stopping
+    CRASHED = "crashed"  # the server was killed, and this is the next one
+    LOST = "lost"  # the connection or the playing process went away
+
+
+def failed(reason: FailureReason, message: str, services: list[dict[str, Any]] | None = None) -> End:
+    """A run that did not succeed."""
+    return End(RunStatus.FAILED, reason, message, services or [])
+
+
+def judge(project: Project, events: list[Event]) -> End | None:
+    """What the play's own events say; None where they are no verdict and the host has to be asked."""
+    phases = PHASES[project.action]
+    for event in events:
+        if event.kind is Kind.FAILED:
+            return _judge_failure(event)
+        if event.kind is Kind.UNREACHABLE:
+            # Lost later than in the first phase, the host may have been changed.
+            return unreachable(project.target, event.message) if event.task == phases[0] else None
+    done = [event for event in events if event.kind is Kind.OK and event.task in phases]
+    end = next((event for event in events if event.kind is Kind.END), None)
+    if len(done) == len(phases) and end is not None:
+        return _success(project, done[-1].result.get("services", []))
+    if end is None or done:
+        return None
+    words = [event.message for event in events if event.kind is Kind.WORDS]
+    detail = words[-1].splitlines()[0] if words else f"it ended with status {end.rc}"
+    return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")
+
+
+def _judge_failure(event: Event) -> End:
+    result = event.result
+    if not result:  # not the words of our action plugin: Ansible itself has failed
+        return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task}: {event.message}")
+    reason = FailureReason(result.get("reason") or FailureReason.TASK_FAILED)
+    return failed(reason, _sentence(reason, event, result), result.get("services"))
+
+
+def _sentence(reason: FailureReason, event: Event, result: dict[str, Any]) -> str:
+    detail = result.get("detail") or event.message
+    opening = {
+        FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
+        FailureReason.COMPOSE_INVALID: "Docker compose refuses the project",
+        FailureReason.IMAGE_PULL_FAILED: "An image could not be pulled, and nothing that ran was touched",
+        FailureReason.UNHEALTHY: "The project is up but not well",
+        FailureReason.TIMEOUT: f"{event.task} took too long",
+    }.get(reason, f"{event.task} failed")
+    return f"{opening}: {detail}"
+
+
+def _success(project: Project, services: list[dict[str, Any]]) -> End:
+    if project.action is RunAction.DOWN:
+        return End(RunStatus.SUCCESS, None, "The project is down; no container of it is left.", services)
+    many = f"{len(services)} services" if len(services) != 1 else "The one service"
+    verb = "are" if len(services) != 1 else "is"
+    return End(RunStatus.SUCCESS, None, f"{many} of the project {verb} up and well.", services)
+
+
+_UNREACHABLE = (
+    # (ssh's words, reason, sentence); the first that fits is taken
+    ("HOST IDENTIFICATION HAS CHANGED", FailureReason.HOST_KEY_MISMATCH, "shows another host key than the pinned one"),
+    ("Host key verification failed", FailureReason.HOST_KEY_MISMATCH, "shows another host key than the pinned one"),
+    ("error in libcrypto", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
+    ("invalid format", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
+    ("Permission denied", FailureReason.AUTHENTICATION_FAILED, "refuses the login of '{user}'"),
+    ("Too many authentication failures", FailureReason.AUTHENTICATION_FAILED, "refuses the login of '{user}'"),
+    ("Connection refused", FailureReason.HOST_UNREACHABLE, "refuses the connection to {address} port {port}"),
+    ("Could not resolve hostname", FailureReason.HOST_UNREACHABLE, "cannot be found: the name {address} is unknown"),
+    ("timed out", FailureReason.HOST_UNREACHABLE, "does not answer at {address} port {port}"),
+    ("No route to host", FailureReason.HOST_UNREACHABLE, "cannot be reached: there is no route to {address}"),
+)
+
+
+def unreachable(target: Target, words: str) -> End:
+    """A run whose host could not be talked to, by what ssh said."""
+    for text, reason, sentence in _UNREACHABLE:
+        if text in words:
+            told = sentence.format(user=target.user, address=target.address, port=target.port)
+            return failed(reason, f"Host '{target.name}' {told}.")
+    return failed(FailureReason.HOST_UNREACHABLE, f"Host '{target.name}' cannot be reached: {words.strip()}")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the host told when it was asked after a run, see ansible/settle.yml."""
+
+    busy: bool  # something of the run still works there
+    marker: dict[str, str] | None  # what the run wrote down last; None where it left nothing
+    matching: bool  # the project's containers are what its files describe
+    verdict: str | None  # "ok", "failed", or None where there was nothing to judge
+    reason: str | None
+    detail: str | None
+    services: list[dict[str, Any]]
+
+    @classmethod
+    def read(cls, events: list[Event]) -> "Answer | None":
+        """The answer among the events of settle.yml; None where the host did not give one."""
+        result = next((event.result for event in events if event.kind is Kind.OK and event.result), None)
+        if result is None:
+            return None
+        return cls(
+            busy=bool(result.get("busy")),
+            marker=result.get("marker"),
+            matching=bool(result.get("matching")),
+            verdict=result.get("verdict"),
+            reason=result.get("reason"),
+            detail=result.get("detail"),
+            services=result.get("services") or [],
+        )
+
+
+def settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bool) -> End:
+    """How a run without a verdict ended.  `touched`: a phase had ended well, so the host had been reached."""
+    if answer is None:
+        return _unknown(project, cause, touched=touched)
+    if answer.busy:
+        words = f"{_cut_off(cause)}, and its work on host '{project.target.name}' has not ended yet."
+        return failed(FailureReason.INTERRUPTED, words, answer.services)
+    marker = answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
+    return _recorded(project, marker, answer) or _ended(project, cause, marker, answer)
+
+
+def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer: Answer) -> End:
+    """The end of a run that had written down none, and whose work is over."""
+    where = _where(marker)
+    if cause is Cause.CANCELED:
+        return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.services)
+    if cause is Cause.TIMEOUT:
+        return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.services)
+    if answer.verdict is not None:
+        return _by_verdict(project, answer)
+    return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.services)
+
+
+def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -> End | None:
+    """The end that the run itself had written down on the host before its news was lost."""
+    if marker is None or marker.get("phase") != PHASES[project.action][-1].lower():
+        return None
+    if marker.get("state") == "done":
+        return _success(project, answer.services)
+    return None
+
+
+def _by_verdict(project: Project, answer: Answer) -> End:
+    if answer.verdict == "ok":
+        return _success(project, answer.services)
+    reason = FailureReason(answer.reason or FailureReason.UNHEALTHY)
+    return failed(reason, f"The project is up but not well: {answer.detail}", answer.services)
+
+
+def _unknown(project: Project, cause: Cause, *, touched: bool) -> End:
+    name = project.target.name
+    if cause is Cause.CANCELED and not touched:
+        words = f"The run was canceled before host '{name}' had answered."
+        return End(RunStatus.CANCELED, FailureReason.CANCELED, words)
+    words = f"{_cut_off(cause)}, and host '{name}' could not be asked how far it had come."
+    return failed(FailureReason.TIMEOUT if cause is Cause.TIMEOUT else FailureReason.INTERRUPTED, words)
+
+
+def _cut_off(cause: Cause) -> str:
+    return {
+        Cause.CANCELED: "The run was canceled",
+        Cause.TIMEOUT: "The run took longer than a run may",
+        Cause.STOPPED: "The server was stopped during the run",
+        Cause.CRASHED: "The server ended unexpectedly during the run",
+        Cause.LOST: "The connection was lost during the run",
+    }[cause]
+
+
+def _where(marker: dict[str, str] | None) -> str:
+    """How far the run had come, to be put behind a comma or a verb."""
+    if marker is None:
+        return "before it had changed anything on the host"
+    return {
+        "prepare": "while its files were prepared; what ran before still runs",
+        "pull": "while images were pulled; what ran before still runs",
+        "up": "while the containers were brought up; some may be new and some old",
+        "verify": "while the containers were watched; they are up, but not known to be well",
+        "down": "while the containers were taken down; some may be left",
+    }.get(marker.get("phase", ""), "at an unknown point")

@@ -1,0 +1,158 @@
+"""What a run needs, as plain data: Ansible's inventory and the archive of the project's files.  Nothing is played here.
+
+Every string that a user may have written is marked `__ansible_unsafe`.  Without the mark Ansible evaluates it as a
+template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
+"""
+
+import io
+import tarfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from db.encryption import Secret
+from db.models import Connection, RunAction
+
+COMPOSE_FILE = "compose.yaml"
+ENV_FILE = ".env"
+
+
+@dataclass(frozen=True)
+class Target:
+    """The host of a run."""
+
+    id: UUID
+    name: str
+    connection: Connection
+    address: str | None
+    port: int
+    user: str
+    ssh_key_path: Path | None
+    known_hosts: str | None  # the pinned key, as a line of known_hosts; None before the first contact
+
+
+@dataclass(frozen=True)
+class Project:
+    """One run's deployment: everything that is played, and nothing about how."""
+
+    run_id: UUID
+    number: int
+    action: RunAction
+    deployment_id: UUID
+    name: str  # compose's project name
+    package: str  # name and version, for people
+    target: Target
+    compose_file: str
+    files: dict[str, str]  # path -> content
+    variables: dict[str, Secret]
+    secrets: list[Secret] = field(default_factory=list)  # values that must not be shown
+    rivals: list[UUID] = field(default_factory=list)  # living deployments that may have the same project on one machine
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds that each part of a run may take."""
+
+    connect: int = 10
+    prepare: int = 120
+    pull: int = 1800
+    up: int = 600
+    verify: int = 300
+    down: int = 300
+    settle: int = 20
+    run: int = 3600
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run's files are while it is played."""
+
+    archive: Path
+    known_hosts: Path
+    control: Path  # the directory of ssh's control socket
+
+
+def playbook(action: RunAction) -> str:
+    """The playbook that carries out `action`."""
+    return "deploy.yml" if action is RunAction.UP else "down.yml"
+
+
+def archive(project: Project) -> bytes:
+    """The project's files as a tar archive: compose.yaml, .env and the package's own files."""
+    files = {COMPOSE_FILE: project.compose_file, ENV_FILE: dotenv(project.variables), **project.files}
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        for path, content in sorted(files.items()):
+            data = content.encode()
+            entry = tarfile.TarInfo(path)
+            entry.size = len(data)
+            entry.mode = 0o600 if path == ENV_FILE else 0o644
+            tar.addfile(entry, io.BytesIO(data))
+    return buffer.getvalue()
+
+
+def dotenv(variables: dict[str, Secret]) -> str:
+    """`variables` as compose reads them back unchanged: quotes, `$`, backslashes and line ends included."""
+    return "".join(f"{name}={_quote(value.reveal())}\n" for name, value in sorted(variables.items()))
+
+
+def _quote(value: str) -> str:
+    # In single quotes compose takes everything as it is, but can express neither the quote nor a last backslash.
+    if "'" not in value and not value.endswith("\\"):
+        return f"'{value}'"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'
+
+
+def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float) -> dict[str, Any]:
+    """Ansible's inventory: one host, named by the deployment's id.  `settle`: see `Limits.settle`."""
+    variables: dict[str, Any] = {
+        "daos_run": str(project.run_id),
+        "daos_deployment": str(project.deployment_id),
+        "daos_project": _unsafe(project.name),
+        "daos_archive": _unsafe(str(paths.archive)),
+        "daos_rivals": [str(rival) for rival in project.rivals],
+        "daos_timeouts": {
+            phase: getattr(timeouts, phase) for phase in ("prepare", "pull", "up", "verify", "down", "settle")
+        },
+        "daos_settle": settle,
+        **_connection(project.target, paths, timeouts),
+    }
+    return {"all": {"hosts": {str(project.deployment_id): variables}}}
+
+
+def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, Any]:
+    if target.connection is Connection.LOCAL:
+        return {"ansible_connection": "local"}
+    options = {
+        "BatchMode": "yes",
+        "ConnectTimeout": str(timeouts.connect),
+        "StrictHostKeyChecking": "accept-new",
+        "UserKnownHostsFile": str(paths.known_hosts),
+        "GlobalKnownHostsFile": "none",
+        # The key is pinned for the host, not for its address: a host that moves keeps it.
+        "HostKeyAlias": str(target.id),
+        "UpdateHostKeys": "no",
+    }
+    # -F none: the login user's own ~/.ssh/config must not change where a run goes.
+    arguments = ["-F", "none", *(f"-o {name}={value}" for name, value in options.items())]
+    variables: dict[str, Any] = {
+        "ansible_connection": "ssh",
+        "ansible_host": _unsafe(target.address or ""),
+        "ansible_port": target.port,
+        "ansible_user": _unsafe(target.user),
+        "ansible_timeout": timeouts.connect,
+        # The directory is the run's own, so a connection that one credential opened is never used by another.
+        "ansible_control_path": str(paths.control / "%C"),
+    }
+    if target.ssh_key_path is not None:
+        arguments.append("-o IdentitiesOnly=yes")
+        variables["ansible_ssh_private_key_file"] = _unsafe(str(target.ssh_key_path))
+    variables["ansible_ssh_common_args"] = _unsafe(" ".join(arguments))
+    return variables
+
+
+def _unsafe(value: str) -> dict[str, str]:
+    """`value` as a literal, which Ansible never evaluates."""
+    return {"__ansible_unsafe": value}

@@ -1,0 +1,155 @@
+"""Writes what a run says into the database, in batches, without ever holding up what is playing it."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from uuid import UUID
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import status
+from db.encryption import Secret
+from db.engine import Database
+from db.models import LogEntry, LogLevel, now
+from db.status import End
+from runner.broadcast import Broadcast
+
+logger = logging.getLogger(__name__)
+
+BATCH_INTERVAL = 0.1  # seconds
+BATCH_SIZE = 100  # entries
+RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
+MAX_MESSAGE = 16 * 1024  # characters of one entry
+MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
+MASK = "********"
+SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
+
+
+class ClaimLost(Exception):
+    """The run is no longer this worker's: somebody else holds it or has ended it."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    at: datetime
+    level: LogLevel
+    task: str | None
+    message: str
+
+
+@dataclass
+class Mask:
+    """Hides known secrets in text."""
+
+    values: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, secrets: Iterable[Secret]) -> "Mask":
+        """A mask for `secrets` and for each line of those that have several."""
+        values = {part for secret in secrets for part in (secret.reveal(), *secret.reveal().splitlines())}
+        long_enough = (value for value in values if len(value) >= SHORTEST_MASKED)
+        return cls(sorted(long_enough, key=len, reverse=True))  # a secret inside another one comes later
+
+    def __call__(self, text: str) -> str:
+        for value in self.values:
+            text = text.replace(value, MASK)
+        return text
+
+    def hide(self, end: End) -> End:
+        """`end` with its texts masked."""
+        services = [
+            {name: self(value) if isinstance(value, str) else value for name, value in service.items()}
+            for service in end.services
+        ]
+        return replace(end, message=self(end.message), services=services)
+
+
+class Recorder:
+    """The log and the progress of one claimed run."""
+
+    def __init__(self, db: Database, broadcast: Broadcast, run_id: UUID, epoch: int, mask: Mask) -> None:
+        self._db = db
+        self._broadcast = broadcast
+        self._run_id = run_id
+        self._epoch = epoch
+        self.mask = mask
+        self._waiting: list[_Entry] = []
+        self._progress = 0.0
+        self._sequence: int | None = None
+        self._count = 0
+        self._more = asyncio.Event()
+        self._closed = False
+
+    def say(self, message: str, *, level: LogLevel = LogLevel.INFO, task: str | None = None) -> None:
+        """Add an entry; returns at once."""
+        self._count += 1
+        if self._count > MAX_ENTRIES and level is LogLevel.INFO:
+            return
+        self._waiting.append(_Entry(now(), level, task, self.mask(message)[:MAX_MESSAGE]))
+        self._more.set()
+
+    def advance(self, progress: float) -> None:
+        """Set the progress, 0 to 1; returns at once."""
+        self._progress = progress
+        self._more.set()
+
+    async def write(self) -> None:
+        """Write entries as they come; returns when all is written after `close`.  Raises: ClaimLost."""
+        while not self._closed:
+            await self._more.wait()
+            await self._gather()
+            await self._flush()
+
+    async def _gather(self) -> None:
+        """Let a batch grow for a moment."""
+        if not self._closed and len(self._waiting) < BATCH_SIZE:
+            await asyncio.sleep(BATCH_INTERVAL)
+
+    def close(self) -> None:
+        """Let `write` end when it has written what is waiting."""
+        if self._count > MAX_ENTRIES:
+            left_out = f"{self._count - MAX_ENTRIES} more lines were left out."
+            self._waiting.append(_Entry(now(), LogLevel.WARNING, None, left_out))
+        self._closed = True
+        self._more.set()
+
+    async def _flush(self) -> None:
+        """Write all that is waiting; a database that does not take it is tried again."""
+        self._more.clear()
+        while True:
+            batch, progress = list(self._waiting), self._progress
+            try:
+                await self._write(batch, progress)
+            except SQLAlchemyError:
+                logger.exception("the log of run %s cannot be written, trying again", self._run_id)
+                await asyncio.sleep(RETRY_INTERVAL)
+                continue
+            self._broadcast.notify(self._run_id)
+            del self._waiting[: len(batch)]
+            if not self._waiting:
+                return
+
+    async def _write(self, batch: list[_Entry], progress: float) -> None:
+        async with self._db.write() as session:
+            if not await status.advance(session, self._run_id, self._epoch, progress):
+                raise ClaimLost
+            if self._sequence is None:  # a run that was taken over has a log already
+                last = select(func.max(LogEntry.sequence)).where(LogEntry.run_id == self._run_id)
+                self._sequence = await session.scalar(last) or 0
+            rows = [
+                {
+                    "run_id": self._run_id,
+                    "sequence": self._sequence + number,
+                    "at": entry.at,
+                    "level": entry.level,
+                    "task": entry.task,
+                    "message": entry.message,
+                }
+                for number, entry in enumerate(batch, start=1)
+            ]
+            if rows:
+                await session.execute(insert(LogEntry), rows)
+        self._sequence += len(batch)

@@ -1,0 +1,96 @@
+"""What the runner reads and writes besides statuses and logs: a run's project, the queue, a host's key."""
+
+from pathlib import Path
+from uuid import UUID
+
+from sqlalchemy import select, update
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.encryption import Keyring, Secret
+from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, Variable, now
+from runner import keys
+from runner.project import Project, Target
+
+
+async def queued(session: AsyncSession, besides: set[UUID], limit: int) -> list[UUID]:
+    """The ids of up to `limit` queued runs, oldest first, without those in `besides`."""
+    statement = select(Run.id).where(Run.status == RunStatus.QUEUED, Run.id.not_in(besides)).order_by(Run.id)
+    return list(await session.scalars(statement.limit(limit)))
+
+
+async def running(session: AsyncSession) -> list[UUID]:
+    """The ids of all runs that somebody holds, or held when it died."""
+    return list(await session.scalars(select(Run.id).where(Run.status == RunStatus.RUNNING).order_by(Run.id)))
+
+
+async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Project:
+    """What the run is to play.  Raises: UnknownKey where a secret variable cannot be decrypted."""
+    statement = (
+        select(Run, Deployment, Host, Package)
+        .join(Deployment, Deployment.id == Run.deployment_id)
+        .join(Host, Host.id == Deployment.host_id)
+        .join(Package, Package.id == Deployment.package_id)
+        .where(Run.id == run_id)
+    )
+    run, deployment, host, package = (await session.execute(statement)).one()._tuple()
+    files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
+    variables = await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id))
+    rivals = select(Deployment.id).where(
+        Deployment.project_name == deployment.project_name, Deployment.id != deployment.id
+    )
+    values = {variable.name: _value(variable, keyring) for variable in variables}
+    secret = select(Variable.name).where(Variable.deployment_id == deployment.id, Variable.secret)
+    return Project(
+        run_id=run.id,
+        number=run.number,
+        action=run.action,
+        deployment_id=deployment.id,
+        name=deployment.project_name,
+        package=f"{package.name} {package.version}",
+        target=_target(host),
+        compose_file=package.compose_file,
+        files={file.path: file.content for file in files},
+        variables=values,
+        secrets=[values[name] for name in await session.scalars(secret)],
+        rivals=list(await session.scalars(rivals)),
+    )
+
+
+def _value(variable: Variable, keyring: Keyring) -> Secret:
+    if variable.ciphertext is not None:
+        return keyring.decrypt(variable.ciphertext)
+    return Secret(variable.value or "")
+
+
+def _target(host: Host) -> Target:
+    return Target(
+        id=host.id,
+        name=host.name,
+        connection=host.connection,
+        address=host.address,
+        port=host.port,
+        user=host.user,
+        ssh_key_path=Path(host.ssh_key_path) if host.ssh_key_path is not None else None,
+        known_hosts=host.known_hosts,
+    )
+
+
+async def pin(session: AsyncSession, target: Target, line: str) -> bool:
+    """Pin the key in `line` of known_hosts for a host that has none; False where it has another one by now."""
+    pinned = await session.execute(
+        update(Host)
+        .where(
+            Host.id == target.id,
+            Host.known_hosts.is_(None),
+            # A host that was moved while the run was talking to its old address shows its own key next time.
+            Host.address == target.address,
+            Host.port == target.port,
+        )
+        .values(known_hosts=line, host_key=keys.fingerprint(line), updated_at=now())
+        .returning(Host.id)
+    )
+    if pinned.scalar_one_or_none() is not None:
+        return True
+    host = await session.get_one(Host, target.id)
+    moved = (host.address, host.port) != (target.address, target.port)
+    return moved or host.host_key == keys.fingerprint(line)

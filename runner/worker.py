@@ -1,0 +1,305 @@
+"""Plays runs: claim, play, record, finish.  Which run and when is the engine's business."""
+
+import asyncio
+import logging
+import secrets
+import socket
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+
+from db import status
+from db.engine import Database
+from db.models import Connection, FailureReason, LogLevel, Run, RunStatus
+from db.status import End
+from runner import directory, keys, leftovers, outcome, project, store
+from runner.broadcast import Broadcast, Everything
+from runner.events import Event, Kind
+from runner.outcome import Answer, Cause
+from runner.process import Process, environment
+from runner.project import Project, Timeouts
+from runner.record import ClaimLost, Mask, Recorder
+
+logger = logging.getLogger(__name__)
+
+RETRY_INTERVAL = 1.0  # seconds, when the database does not take a run's end
+
+ANNOUNCEMENTS = {
+    "Prepare": "Sending the project's files to the host.",
+    "Pull": "Pulling the images that the host does not have.",
+    "Up": "Bringing the project up.",
+    "Verify": "Watching whether the containers are well.",
+    "Down": "Taking the project down.",
+    "Settle": "Asking the host how far the run had come.",
+}
+
+
+@dataclass(frozen=True)
+class WorkerSettings:
+    """How runs are played on this machine."""
+
+    run_root: Path  # where runs have their directories
+    cookie: str  # begins the cookie of each process that a run starts; no other server's begins so
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    settle: float = 2.0  # seconds that a new container without a health check must stay up to count as well
+    passed_on: Mapping[str, str] = field(default_factory=dict)  # environment of plays, see process.environment
+    held: tuple[int, ...] = ()  # descriptors that plays keep open, see Process.start
+
+
+@dataclass
+class _Held:
+    """A run that this worker holds."""
+
+    run: Run
+    project: Project
+    recorder: Recorder
+    interruption: asyncio.Future[Cause | End]
+
+
+class Worker:
+    """Plays runs on this machine, any number at the same time."""
+
+    def __init__(self, db: Database, broadcast: Broadcast, settings: WorkerSettings) -> None:
+        self.name = f"{socket.gethostname()}/{secrets.token_hex(4)}"
+        self._db = db
+        self._broadcast = broadcast
+        self._settings = settings
+        self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
+
+    async def clean(self) -> None:
+        """End the processes and remove the files that a killed server's runs left on this machine."""
+        ended = await asyncio.to_thread(leftovers.end, self._settings.cookie, 1.0)
+        removed = await asyncio.to_thread(directory.sweep, self._settings.run_root)
+        if ended or removed:
+            logger.warning("the last server left %d processes and %d run directories, removed", ended, removed)
+
+    async def leave(self) -> None:
+        """Remove the directory of runs, when none is played any more."""
+        await asyncio.to_thread(directory.remove, self._settings.run_root)
+
+    async def play(self, run_id: UUID) -> None:
+        """Claim the queued run and play it to its end; nothing happens when it is no longer queued."""
+        async with self._db.write() as session:
+            run = await status.claim(session, run_id, self.name)
+        if run is not None:
+            await self._hold(run, self._play)
+
+    async def settle(self, run_id: UUID) -> None:
+        """Find out how a run ended that a dead worker was playing, and write it down."""
+        async with self._db.write() as session:
+            run = await status.take_over(session, run_id, self.name)
+        if run is not None:
+            await self._hold(run, self._find_out)
+
+    def cancel(self, run_id: UUID) -> None:
+        """End the run if it is played here."""
+        self._interrupt(run_id, Cause.CANCELED)
+
+    def stop(self) -> None:
+        """Interrupt everything that is being played."""
+        for run_id in self._interruptions:
+            self._interrupt(run_id, Cause.STOPPED)
+
+    def _interrupt(self, run_id: UUID, cause: Cause | End) -> None:
+        interruption = self._interruptions.get(run_id)
+        if interruption is not None and not interruption.done():
+            interruption.set_result(cause)
+
+    async def _hold(self, run: Run, way: Callable[[_Held], Awaitable[End]]) -> None:
+        """Take the run to its end by `way`, whatever happens on it."""
+        interruption = self._interruptions[run.id] = asyncio.get_running_loop().create_future()
+        self._notify(run)
+        try:
+            async with self._db.read() as session:
+                what = await store.project(session, run.id, self._db.keyring)
+            recorder = Recorder(self._db, self._broadcast, run.id, run.epoch, Mask.of(what.secrets))
+            await self._finish(run, await self._see_through(_Held(run, what, recorder, interruption), way))
+        except* ClaimLost:
+            logger.warning("run %s is no longer held by this worker, its outcome is not recorded", run.id)
+        except* Exception as errors:  # noqa: BLE001 - a run without an end would be shown as running for ever
+            await self._finish(run, _unexpected(run, errors))
+        finally:
+            del self._interruptions[run.id]
+
+    async def _see_through(self, held: _Held, way: Callable[[_Held], Awaitable[End]]) -> End:
+        """The end that `way` leads to, with everything recorded that was said on it."""
+        recorder = held.recorder
+        async with asyncio.TaskGroup() as group:
+            group.create_task(recorder.write(), name=f"log of run {held.run.id}")
+            try:
+                end = await way(held)
+            except Exception as error:  # noqa: BLE001 - as above, and what was said so far is kept
+                end = _unexpected(held.run, error)
+            end = recorder.mask.hide(end)
+            recorder.say(end.message, level=LogLevel.INFO if end.status is RunStatus.SUCCESS else LogLevel.ERROR)
+            recorder.close()
+        return end
+
+    async def _finish(self, run: Run, end: End) -> None:
+        """Write the run's end down, however long the database does not take it.  Raises: ClaimLost."""
+        while True:
+            try:
+                async with self._db.write() as session:
+                    finished = await status.finish(session, run.id, run.epoch, end)
+                break
+            except SQLAlchemyError:
+                logger.exception("the end of run %s cannot be written, trying again", run.id)
+                await asyncio.sleep(RETRY_INTERVAL)
+        if not finished:
+            raise ClaimLost
+        self._notify(run)
+        log = logger.info if end.status is RunStatus.SUCCESS else logger.warning
+        log(
+            "run %s of deployment %s ended: %s %s: %s",
+            run.id,
+            run.deployment_id,
+            end.status,
+            end.reason or "",
+            end.message,
+        )
+
+    def _notify(self, run: Run) -> None:
+        self._broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
+
+    async def _play(self, held: _Held) -> End:
+        """The run's normal way."""
+        what, recorder = held.project, held.recorder
+        verb = "Deploying" if what.action.value == "UP" else "Taking down"
+        recorder.say(f"{verb} {what.package} as '{what.name}' on host '{what.target.name}', run {what.number}.")
+        problem = await self._key_problem(what)
+        if problem is not None:
+            return problem
+        async with self._directory(what) as path:
+            process = await self._start(path, project.playbook(what.action), what)
+            events, interruption = await self._follow(process, path, held)
+        end = outcome.judge(what, events)
+        if isinstance(interruption, End):
+            return interruption
+        # A play that was cut off tells of the cutting; but one that had succeeded by then has succeeded.
+        if end is not None and (interruption is None or end.status is RunStatus.SUCCESS):
+            return end
+        touched = any(event.kind is Kind.OK for event in events)
+        return await self._ask(held, interruption or Cause.LOST, touched=touched) or _lost(what, events)
+
+    async def _find_out(self, held: _Held) -> End:
+        """The way of a run whose worker has died."""
+        held.recorder.say("The server ended unexpectedly while it played this run.", level=LogLevel.WARNING)
+        cause = Cause.CRASHED if held.run.cancel_requested_at is None else Cause.CANCELED
+        end = await self._ask(held, cause, touched=held.run.progress > 0)
+        return end or outcome.settle(held.project, cause, None, touched=held.run.progress > 0)
+
+    async def _ask(self, held: _Held, cause: Cause, *, touched: bool) -> End | None:
+        """Ask the host how the run ended; None where a lost connection cannot be had back."""
+        what = held.project
+        answer: Answer | None = None
+        if await self._key_problem(what) is None:
+            async with self._directory(what) as path:
+                process = await self._start(path, "settle.yml", what)
+                limit = self._settings.timeouts.connect + 2 * self._settings.timeouts.settle
+                answer = Answer.read(await self._listen(process, limit, held))
+        if answer is None and cause is Cause.LOST:
+            return None
+        return outcome.settle(what, cause, answer, touched=touched)
+
+    async def _key_problem(self, what: Project) -> End | None:
+        if what.target.connection is Connection.LOCAL or what.target.ssh_key_path is None:
+            return None
+        try:
+            await asyncio.to_thread(keys.check_private_key, what.target.ssh_key_path)
+        except keys.KeyProblem as problem:
+            return outcome.failed(problem.reason, str(problem))
+        return None
+
+    def _directory(self, what: Project) -> AbstractAsyncContextManager[Path]:
+        settings = self._settings
+        return directory.prepared(settings.run_root, what, settings.timeouts, settings.settle)
+
+    async def _start(self, path: Path, playbook: str, what: Project) -> Process:
+        cookie = f"{self._settings.cookie}/{what.run_id}"
+        variables = environment(path, cookie, self._settings.passed_on)
+        return await Process.start(path, playbook, cookie, variables, list(self._settings.held))
+
+    async def _follow(self, process: Process, path: Path, held: _Held) -> tuple[list[Event], Cause | End | None]:
+        """The play's events, recorded as they come, and what cut it off, if something did."""
+        events: list[Event] = []
+
+        async def read() -> None:
+            async for event in process.events():
+                events.append(event)
+                _tell(event, held.recorder)
+                if event.kind in {Kind.OK, Kind.FAILED} and held.project.target.known_hosts is None:
+                    await self._pin(path, held)
+
+        reading: asyncio.Future[None] = asyncio.create_task(read(), name=f"events of run {held.run.id}")
+        try:
+            either: list[asyncio.Future[Any]] = [reading, held.interruption]
+            limit = self._settings.timeouts.run
+            await asyncio.wait(either, timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+            if held.interruption.done():
+                interruption: Cause | End | None = held.interruption.result()
+            else:
+                interruption = None if reading.done() else Cause.TIMEOUT
+        finally:
+            await process.stop()
+        await reading
+        return events, interruption
+
+    async def _listen(self, process: Process, limit: float, held: _Held) -> list[Event]:
+        """The events of a play that nobody interrupts, as far as they come within `limit` seconds."""
+        events: list[Event] = []
+        try:
+            async with asyncio.timeout(limit):
+                async for event in process.events():
+                    events.append(event)
+                    _tell(event, held.recorder)
+        except TimeoutError:
+            held.recorder.say("The host does not answer.", level=LogLevel.WARNING)
+        finally:
+            await process.stop()
+        return events
+
+    async def _pin(self, path: Path, held: _Held) -> None:
+        """Pin the host's key at the first contact."""
+        line = await asyncio.to_thread(directory.pinned, path)
+        if line is None:
+            return
+        target = held.project.target
+        async with self._db.write() as session:
+            pinned = await store.pin(session, target, line)
+        if not pinned:
+            words = f"Host '{target.name}' shows another host key than a run beside this one has just pinned."
+            self._interrupt(held.run.id, outcome.failed(FailureReason.HOST_KEY_MISMATCH, words))
+
+
+def _tell(event: Event, recorder: Recorder) -> None:
+    """Record one event of a play."""
+    if event.kind is Kind.TASK:
+        recorder.say(ANNOUNCEMENTS.get(event.task or "", f"{event.task} begins."), task=event.task)
+    for line in event.result.get("lines", []):
+        recorder.say(line, task=event.task)
+    if event.kind is Kind.OK and event.task in outcome.PROGRESS:
+        recorder.advance(outcome.PROGRESS[event.task])
+    if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
+        recorder.say(event.result.get("detail") or event.message, level=LogLevel.ERROR, task=event.task)
+    if event.kind is Kind.WORDS:
+        recorder.say(event.message, level=LogLevel.WARNING)
+
+
+def _unexpected(run: Run, error: BaseException) -> End:
+    """The end of a run that daos itself failed to play; the details are for the server's log only."""
+    error_id = secrets.token_hex(8)
+    logger.error("run %s failed in daos itself, error %s", run.id, error_id, exc_info=error)
+    return outcome.failed(FailureReason.INTERRUPTED, f"daos itself failed; the server's log tells of error {error_id}.")
+
+
+def _lost(what: Project, events: list[Event]) -> End:
+    """The end of a run whose connection broke and could not be had back."""
+    for event in events:
+        if event.kind is Kind.UNREACHABLE:
+            return outcome.unreachable(what.target, event.message)
+    return outcome.settle(what, Cause.LOST, None, touched=True)
