@@ -1,0 +1,257 @@
+"""Deployments: a package on a host, and how its status changes."""
+
+import re
+from collections import defaultdict
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
+
+from db import status
+from db.encryption import Secret
+from db.engine import Database
+from db.models import Deployment, DeploymentStatus, Host, Package, StatusEvent, Variable
+from resolvers import ids
+from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
+from resolvers.paging import Listing, Page, Range
+from resolvers.rules import Check
+from runner.broadcast import Broadcast, Everything, Listener
+
+DEPLOYMENTS = Listing("deployments", Deployment, key=(Deployment.id,))
+OF_HOST = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.host_id)
+OF_PACKAGE = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.package_id)
+CHANGES = Listing("changes", StatusEvent, key=(StatusEvent.sequence,), descending=False)
+
+BATCH_SIZE = 100  # status events read at once for a subscriber
+LOOK_INTERVAL = 10.0  # seconds; news that was missed costs a subscriber no more than this
+MAX_SLUG = 40  # characters of a package's name in a project name made from it
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which deployments a list has; what is None does not narrow it."""
+
+    status_in: Sequence[DeploymentStatus] | None = None
+    host_id: str | None = None
+    package_id: str | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as conditions that must all hold."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.status_in is not None:
+            conditions.append(Deployment.status.in_(self.status_in))
+        # An id that nothing has matches nothing, as any other condition that does not hold.
+        if self.host_id is not None:
+            conditions.append(Deployment.host_id == ids.parse(self.host_id))
+        if self.package_id is not None:
+            conditions.append(Deployment.package_id == ids.parse(self.package_id))
+        return conditions
+
+
+@dataclass(frozen=True)
+class Change:
+    """A deployment's status became `status`; `cursor` stands for this change, to go on behind it."""
+
+    cursor: str
+    event: StatusEvent
+    deployment: Deployment
+
+
+async def get(db: Database, deployment_id: str) -> Deployment:
+    """The deployment.  Raises: NotFound."""
+    async with db.read() as session:
+        return await _get(session, deployment_id)
+
+
+async def get_many(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, Deployment]:
+    """The deployments that there are of `deployment_ids`."""
+    async with db.read() as session:
+        deployments = await session.scalars(select(Deployment).where(Deployment.id.in_(deployment_ids)))
+        return {deployment.id: deployment for deployment in deployments}
+
+
+async def list_page(db: Database, wanted: Range, narrowed: Filter) -> Page[Deployment]:
+    """A page of the deployments, newest first."""
+    return await DEPLOYMENTS.page(db, wanted, *narrowed.conditions())
+
+
+async def count(db: Database, narrowed: Filter) -> int:
+    """How many deployments there are."""
+    return await DEPLOYMENTS.count(db, *narrowed.conditions())
+
+
+async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[Variable]]:
+    """The variables of each deployment, by name."""
+    async with db.read() as session:
+        statement = select(Variable).where(Variable.deployment_id.in_(deployment_ids)).order_by(Variable.name)
+        variables: dict[UUID, list[Variable]] = defaultdict(list)
+        for variable in await session.scalars(statement):
+            variables[variable.deployment_id].append(variable)
+        return variables
+
+
+@dataclass(frozen=True)
+class NewVariable:
+    """A variable of a new deployment."""
+
+    name: str
+    value: Secret
+    is_secret: bool
+
+
+async def create(
+    db: Database,
+    broadcast: Broadcast,
+    *,
+    host_id: str,
+    package_id: str,
+    project_name: str | None = None,
+    variables: Sequence[NewVariable] = (),
+) -> Deployment:
+    """A new deployment, PENDING: nothing is done on the host before it is run.
+
+    Raises: InvalidInput, HostNotFound, PackageNotFound, NameTaken.
+    """
+    check = Check()
+    if project_name is not None:
+        check.project_name("project_name", project_name)
+    check.variables("variables", [(variable.name, variable.value.reveal()) for variable in variables])
+    check.done()
+    deployment_id: UUID = uuid7()
+    try:
+        async with db.write() as session:
+            host, package = await _parts(session, host_id, package_id)
+            name = project_name or _project_name(package.name, deployment_id)
+            deployment = Deployment(
+                id=deployment_id,
+                host_id=host.id,
+                package_id=package.id,
+                project_name=name,
+                status=DeploymentStatus.PENDING,
+            )
+            session.add(deployment)
+            await session.flush()
+            session.add_all(_row(db, deployment_id, variable) for variable in variables)
+            await status.announce(session, deployment_id, DeploymentStatus.PENDING, None)
+    except IntegrityError as error:
+        raise NameTaken(kind="Project", name=project_name) from error
+    broadcast.notify(deployment_id, Everything.DEPLOYMENTS)
+    return deployment
+
+
+async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> UUID:
+    """Delete a deployment with its runs and logs; gives its id.  Nothing is changed on the host.
+
+    Raises: NotFound, RunInProgress.
+    """
+    async with db.write() as session:
+        deployment = await _get(session, deployment_id)
+        # In the statement itself, so that a run that is started at the same moment is not lost.
+        idle = Deployment.status != DeploymentStatus.RUNNING
+        deleted = await session.scalar(
+            delete(Deployment).where(Deployment.id == deployment.id, idle).returning(Deployment.id)
+        )
+        if deleted is None:
+            raise RunInProgress(id=deployment_id)
+    broadcast.notify(deployment.id, Everything.DEPLOYMENTS)
+    return deployment.id
+
+
+async def watch(
+    db: Database, broadcast: Broadcast, deployment_id: str, after: str | None = None
+) -> AsyncIterator[Change]:
+    """The deployment's status now, or the changes behind the cursor `after`, then every change in order.
+
+    Ends when the deployment is deleted.  Raises: NotFound, InvalidInput.
+    """
+    position = None if after is None else CHANGES.position("after", after)[0]
+    key = (await get(db, deployment_id)).id
+    of_it = StatusEvent.deployment_id == key
+    with broadcast.listen(key) as listener:
+        if position is None:
+            async with db.read() as session:
+                last = await session.scalar(select(func.max(StatusEvent.sequence)).where(of_it))
+            position = (last or 1) - 1  # the last change is the state now
+        async with aclosing(_follow(db, listener, position, of_it)) as changes:
+            async for change in changes:
+                if change is not None:
+                    yield change
+                elif not await get_many(db, [key]):
+                    return
+
+
+async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncIterator[Change]:
+    """Every change of any deployment from now on, or from the cursor `after`, in order.  Raises: InvalidInput."""
+    with broadcast.listen(Everything.DEPLOYMENTS) as listener:
+        if after is None:
+            async with db.read() as session:
+                position = await session.scalar(select(func.max(StatusEvent.sequence))) or 0
+        else:
+            position = CHANGES.position("after", after)[0]
+        async with aclosing(_follow(db, listener, position)) as changes:
+            async for change in changes:
+                if change is not None:
+                    yield change
+
+
+async def _follow(
+    db: Database, listener: Listener, position: int, *where: ColumnElement[bool]
+) -> AsyncGenerator[Change | None]:
+    """The changes behind `position` as they come; None after each time that there were none."""
+    while True:
+        statement = (
+            select(StatusEvent, Deployment)
+            .join(Deployment, Deployment.id == StatusEvent.deployment_id)
+            .where(StatusEvent.sequence > position, *where)
+            .order_by(StatusEvent.sequence)
+            .limit(BATCH_SIZE)
+        )
+        async with db.read() as session:
+            found = (await session.execute(statement)).tuples().all()
+        for event, deployment in found:
+            position = event.sequence
+            yield Change(CHANGES.cursor([position]), event, deployment)
+        if not found:
+            yield None
+            await listener.wait(LOOK_INTERVAL)
+
+
+async def _get(session: AsyncSession, deployment_id: str) -> Deployment:
+    key = ids.parse(deployment_id)
+    deployment = await session.get(Deployment, key) if key is not None else None
+    if deployment is None:
+        raise NotFound(kind="Deployment", id=deployment_id)
+    return deployment
+
+
+async def _parts(session: AsyncSession, host_id: str, package_id: str) -> tuple[Host, Package]:
+    host_key, package_key = ids.parse(host_id), ids.parse(package_id)
+    # Locked, so that neither can be deleted before the deployment that names it is there.
+    host = await session.get(Host, host_key, with_for_update={"key_share": True}) if host_key else None
+    if host is None:
+        raise HostNotFound(id=host_id)
+    package = await session.get(Package, package_key, with_for_update={"key_share": True}) if package_key else None
+    if package is None:
+        raise PackageNotFound(id=package_id)
+    return host, package
+
+
+def _project_name(package_name: str, deployment_id: UUID) -> str:
+    """A project name that nobody else has: the package's, and the random end of the id."""
+    slug = re.sub(r"[^a-z0-9]+", "-", package_name.lower()).strip("-")[:MAX_SLUG].strip("-")
+    return f"{slug or 'project'}-{deployment_id.hex[-8:]}"
+
+
+def _row(db: Database, deployment_id: UUID, variable: NewVariable) -> Variable:
+    return Variable(
+        deployment_id=deployment_id,
+        name=variable.name,
+        secret=variable.is_secret,
+        value=None if variable.is_secret else variable.value.reveal(),
+        ciphertext=db.keyring.encrypt(variable.value) if variable.is_secret else None,
+    )

@@ -1,0 +1,105 @@
+"""Expected trouble.  A class's docstring is the message that a client gets, with its values filled in."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class ErrorCode(StrEnum):
+    """What went wrong, for programs."""
+
+    BAD_USER_INPUT = "BAD_USER_INPUT"
+    HOST_NOT_FOUND = "HOST_NOT_FOUND"
+    PACKAGE_NOT_FOUND = "PACKAGE_NOT_FOUND"
+    NOT_FOUND = "NOT_FOUND"
+    RUN_ALREADY_IN_PROGRESS = "RUN_ALREADY_IN_PROGRESS"
+    NAME_TAKEN = "NAME_TAKEN"
+    IN_USE = "IN_USE"
+    UNAUTHENTICATED = "UNAUTHENTICATED"
+    FORBIDDEN = "FORBIDDEN"
+    OPERATION_TOO_COMPLEX = "OPERATION_TOO_COMPLEX"
+    INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
+
+
+class DaosError(Exception):
+    """The request cannot be carried out."""
+
+    code = ErrorCode.BAD_USER_INPUT
+    status = 400  # what the error would be in plain HTTP
+
+    def __init__(self, **values: object) -> None:
+        super().__init__((self.__doc__ or "").format(**values))
+
+
+class HostNotFound(DaosError):
+    """Host '{id}' was not found."""
+
+    code = ErrorCode.HOST_NOT_FOUND
+
+
+class PackageNotFound(DaosError):
+    """Package '{id}' was not found."""
+
+    code = ErrorCode.PACKAGE_NOT_FOUND
+
+
+class NotFound(DaosError):
+    """{kind} '{id}' was not found."""
+
+    code = ErrorCode.NOT_FOUND
+    status = 404
+
+
+class RunInProgress(DaosError):
+    """Deployment '{id}' has a run in progress."""
+
+    code = ErrorCode.RUN_ALREADY_IN_PROGRESS
+
+
+class HostHasRunInProgress(DaosError):
+    """Host '{id}' has a run in progress, which has to find it where it was."""
+
+    code = ErrorCode.RUN_ALREADY_IN_PROGRESS
+
+
+class NameTaken(DaosError):
+    """{kind} '{name}' exists already."""
+
+    code = ErrorCode.NAME_TAKEN
+
+
+class InUse(DaosError):
+    """{kind} '{id}' is in use by {count} deployments."""
+
+    code = ErrorCode.IN_USE
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One rule that one value breaks.  `path` leads to the value: names of arguments and positions in lists."""
+
+    path: tuple[str | int, ...]
+    code: str
+    message: str
+
+
+class InvalidInput(DaosError):
+    """The input breaks a rule."""
+
+    def __init__(self, problems: list[Problem]) -> None:
+        super().__init__()
+        self.problems = problems
+        self.args = (problems[0].message if len(problems) == 1 else f"The input breaks {len(problems)} rules.",)
+
+
+class Unauthenticated(DaosError):
+    """A valid access token is needed."""
+
+    code = ErrorCode.UNAUTHENTICATED
+    status = 401
+
+
+class Forbidden(DaosError):
+    """The access token does not allow this."""
+
+    code = ErrorCode.FORBIDDEN
+    status = 403

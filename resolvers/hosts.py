@@ -1,0 +1,154 @@
+"""Hosts: machines that are deployed to."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import Database
+from db.models import ACTIVE, Connection, Deployment, Host, Run, now
+from resolvers import ids
+from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
+from resolvers.paging import Listing
+from resolvers.rules import Check
+
+HOSTS = Listing("hosts", Host, key=(Host.id,))
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What `update` changes.  None leaves a value as it is, but `ssh_key_path` may become None: then it is `CLEAR`."""
+
+    name: str | None = None
+    address: str | None = None
+    port: int | None = None
+    user: str | None = None
+    ssh_key_path: str | None = None
+    clear_ssh_key_path: bool = False
+
+    @property
+    def moves(self) -> bool:
+        """Whether the host is somewhere else afterwards, so that its pinned key says nothing any more."""
+        return self.address is not None or self.port is not None
+
+
+async def get(db: Database, host_id: str) -> Host:
+    """The host.  Raises: NotFound."""
+    async with db.read() as session:
+        return await _get(session, host_id)
+
+
+async def get_many(db: Database, host_ids: Sequence[UUID]) -> dict[UUID, Host]:
+    """The hosts that there are of `host_ids`."""
+    async with db.read() as session:
+        hosts = await session.scalars(select(Host).where(Host.id.in_(host_ids)))
+        return {host.id: host for host in hosts}
+
+
+async def create(
+    db: Database,
+    *,
+    name: str,
+    connection: Connection = Connection.SSH,
+    address: str | None = None,
+    port: int = 22,
+    user: str = "root",
+    ssh_key_path: str | None = None,
+) -> Host:
+    """A new host.  It is not contacted before its first run.  Raises: InvalidInput, NameTaken."""
+    check = Check()
+    check.name("name", name)
+    _check_connection(check, connection, address, ssh_key_path)
+    check.port("port", port)
+    check.user("user", user)
+    check.done()
+    host = Host(name=name, connection=connection, address=address, port=port, user=user, ssh_key_path=ssh_key_path)
+    try:
+        async with db.write() as session:
+            session.add(host)
+    except IntegrityError as error:
+        raise NameTaken(kind="Host", name=name) from error
+    return host
+
+
+async def update(db: Database, host_id: str, changes: Changes) -> Host:
+    """Change a host.  Its pinned key is forgotten when it moves to another address or port.
+
+    Raises: InvalidInput, NotFound, NameTaken, HostHasRunInProgress.
+    """
+    check = Check()
+    if changes.name is not None:
+        check.name("name", changes.name)
+    if changes.port is not None:
+        check.port("port", changes.port)
+    if changes.user is not None:
+        check.user("user", changes.user)
+    try:
+        async with db.write() as session:
+            host = await _get(session, host_id)
+            if host.connection is Connection.LOCAL:
+                _check_connection(check, Connection.LOCAL, changes.address, changes.ssh_key_path)
+            else:
+                address = host.address if changes.address is None else changes.address
+                _check_connection(check, Connection.SSH, address, changes.ssh_key_path)
+            check.done()
+            if await _has_active_run(session, host.id):
+                raise HostHasRunInProgress(id=host_id)
+            _apply(host, changes)
+    except IntegrityError as error:
+        raise NameTaken(kind="Host", name=changes.name) from error
+    return host
+
+
+async def remove(db: Database, host_id: str) -> UUID:
+    """Delete a host that no deployment names; gives its id.  Raises: NotFound, InUse."""
+    async with db.write() as session:
+        host = await _get(session, host_id)
+        count = await session.scalar(select(func.count()).select_from(Deployment).where(Deployment.host_id == host.id))
+        if count:
+            raise InUse(kind="Host", id=host_id, count=count)
+        await session.execute(delete(Host).where(Host.id == host.id))
+    return host.id
+
+
+async def _get(session: AsyncSession, host_id: str) -> Host:
+    key = ids.parse(host_id)
+    host = await session.get(Host, key) if key is not None else None
+    if host is None:
+        raise NotFound(kind="Host", id=host_id)
+    return host
+
+
+def _check_connection(check: Check, connection: Connection, address: str | None, ssh_key_path: str | None) -> None:
+    if connection is Connection.SSH:
+        if address is None:
+            check.add("address", "REQUIRED", "address is needed for a host that is reached by SSH.")
+        else:
+            check.address("address", address)
+        if ssh_key_path is not None:
+            check.key_path("ssh_key_path", ssh_key_path)
+        return
+    for argument, value in (("address", address), ("ssh_key_path", ssh_key_path)):
+        if value is not None:
+            check.add(argument, "LOCAL", f"{argument} must not be given for the server's own machine.")
+
+
+def _apply(host: Host, changes: Changes) -> None:
+    for name in ("name", "address", "port", "user", "ssh_key_path"):
+        value = getattr(changes, name)
+        if value is not None:
+            setattr(host, name, value)
+    if changes.clear_ssh_key_path:
+        host.ssh_key_path = None
+    if changes.moves:
+        host.host_key = host.known_hosts = None
+    host.updated_at = now()
+
+
+async def _has_active_run(session: AsyncSession, host_id: UUID) -> bool:
+    active: ColumnElement[bool] = Run.status.in_(ACTIVE)
+    statement = select(Run.id).join(Deployment).where(Deployment.host_id == host_id, active).limit(1)
+    return await session.scalar(statement) is not None

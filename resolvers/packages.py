@@ -1,0 +1,89 @@
+"""Packages: what is deployed."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from uuid import UUID
+
+from sqlalchemy import delete, func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import Database
+from db.models import Deployment, Package, PackageFile
+from resolvers import ids
+from resolvers.errors import InUse, NameTaken, NotFound
+from resolvers.paging import Listing
+from resolvers.rules import Check
+
+PACKAGES = Listing("packages", Package, key=(Package.id,))
+
+
+async def get(db: Database, package_id: str) -> Package:
+    """The package.  Raises: NotFound."""
+    async with db.read() as session:
+        return await _get(session, package_id)
+
+
+async def get_many(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, Package]:
+    """The packages that there are of `package_ids`."""
+    async with db.read() as session:
+        packages = await session.scalars(select(Package).where(Package.id.in_(package_ids)))
+        return {package.id: package for package in packages}
+
+
+async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[PackageFile]]:
+    """The files of each package, by path."""
+    async with db.read() as session:
+        statement = select(PackageFile).where(PackageFile.package_id.in_(package_ids)).order_by(PackageFile.path)
+        files: dict[UUID, list[PackageFile]] = defaultdict(list)
+        for file in await session.scalars(statement):
+            files[file.package_id].append(file)
+        return files
+
+
+async def create(
+    db: Database, *, name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]] = ()
+) -> Package:
+    """A new package; `files` are pairs of path and content.  Raises: InvalidInput, NameTaken."""
+    # A megabyte of YAML takes a while to read, and nobody else should wait for it.
+    await asyncio.to_thread(_check, name, version, compose_file, files)
+    package = Package(name=name, version=version, compose_file=compose_file)
+    try:
+        async with db.write() as session:
+            session.add(package)
+            await session.flush()
+            session.add_all(PackageFile(package_id=package.id, path=path, content=content) for path, content in files)
+    except IntegrityError as error:
+        raise NameTaken(kind="Package", name=f"{name} {version}") from error
+    return package
+
+
+async def remove(db: Database, package_id: str) -> UUID:
+    """Delete a package that no deployment names; gives its id.  Raises: NotFound, InUse."""
+    async with db.write() as session:
+        package = await _get(session, package_id)
+        count = await session.scalar(
+            select(func.count()).select_from(Deployment).where(Deployment.package_id == package.id)
+        )
+        if count:
+            raise InUse(kind="Package", id=package_id, count=count)
+        await session.execute(delete(Package).where(Package.id == package.id))
+    return package.id
+
+
+async def _get(session: AsyncSession, package_id: str) -> Package:
+    key = ids.parse(package_id)
+    package = await session.get(Package, key) if key is not None else None
+    if package is None:
+        raise NotFound(kind="Package", id=package_id)
+    return package
+
+
+def _check(name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]]) -> None:
+    check = Check()
+    check.name("name", name)
+    check.name("version", version)
+    check.compose_file("compose_file", compose_file)
+    check.files("files", files)
+    check.done()

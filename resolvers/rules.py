@@ -1,0 +1,216 @@
+"""The rules that input has to keep.  Pure: each check adds what it finds, and all problems are raised at once."""
+
+import ipaddress
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+
+import yaml
+
+from resolvers.errors import InvalidInput, Problem
+
+MAX_NAME = 100  # characters
+MAX_COMPOSE_FILE = 1024 * 1024  # bytes
+MAX_FILES = 1000
+MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
+MAX_PATH = 1024  # characters
+MAX_VARIABLES = 500
+MAX_VARIABLE = 64 * 1024  # bytes of one value
+MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
+
+DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
+RESERVED_FILES = {"compose.yaml", ".env"}
+# Compose reads these from .env, and would deploy something else, or somewhere else.
+RESERVED_VARIABLES = re.compile(r"COMPOSE_(FILE|PROJECT_NAME|ENV_FILES|PATH_SEPARATOR|REMOVE_ORPHANS)|DOCKER_.*")
+
+
+class Check:
+    """Collects the problems of one input."""
+
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def add(self, path: str | tuple[str | int, ...], code: str, message: str) -> None:
+        """Note that the value at `path` breaks a rule."""
+        self.problems.append(Problem((path,) if isinstance(path, str) else path, code, message))
+
+    def done(self) -> None:
+        """Raise InvalidInput with all problems, if there are any."""
+        if self.problems:
+            raise InvalidInput(self.problems)
+
+    def name(self, argument: str, value: str) -> None:
+        """A name for people: one printable line."""
+        if not value.strip():
+            self.add(argument, "EMPTY", f"{argument} must not be empty.")
+        elif value != value.strip():
+            self.add(argument, "BLANKS", f"{argument} must not begin or end with a blank.")
+        if len(value) > MAX_NAME:
+            self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_NAME} characters.")
+        if not _is_printable(value):
+            self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
+
+    def address(self, argument: str, value: str) -> None:
+        """A DNS name or an IP address."""
+        if not _is_address(value):
+            self.add(argument, "ADDRESS", f"{argument} must be a DNS name or an IP address.")
+
+    def port(self, argument: str, value: int) -> None:
+        if not 1 <= value <= 65535:  # noqa: PLR2004 - TCP's own
+            self.add(argument, "RANGE", f"{argument} must be from 1 to 65535.")
+
+    def user(self, argument: str, value: str) -> None:
+        if not USER.fullmatch(value):
+            rule = "must be a POSIX user name: a-z, 0-9, _ and -, beginning with a letter or _, at most 32 characters"
+            self.add(argument, "USER", f"{argument} {rule}.")
+
+    def key_path(self, argument: str, value: str) -> None:
+        """An absolute path; whether there is a key is seen when a run starts."""
+        parts = value.split("/")
+        if not value.startswith("/") or ".." in parts or len(value) > MAX_PATH or not _is_printable(value):
+            rule = f"must be an absolute path without '..', of at most {MAX_PATH} printable characters"
+            self.add(argument, "PATH", f"{argument} {rule}.")
+
+    def project_name(self, argument: str, value: str) -> None:
+        if not PROJECT_NAME.fullmatch(value):
+            rule = "must have only a-z, 0-9, _ and -, begin with a letter or digit, and have at most 63 characters"
+            self.add(argument, "PROJECT_NAME", f"{argument} {rule}.")
+
+    def text(self, path: str | tuple[str | int, ...], value: str, limit: int) -> bool:
+        """Text that can be stored and sent as UTF-8, of at most `limit` bytes; whether it is."""
+        argument = _argument(path)
+        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+            self.add(path, "CHARACTER", f"{argument} must not have NUL or half surrogate pairs.")
+            return False
+        if len(value.encode()) > limit:
+            self.add(path, "TOO_LONG", f"{argument} must have at most {limit} bytes.")
+            return False
+        return True
+
+    def compose_file(self, argument: str, value: str) -> None:
+        """YAML with a mapping that has `services`; the rest only docker can judge, and does when it runs."""
+        if self.text(argument, value, MAX_COMPOSE_FILE):
+            problem = _compose_problem(value)
+            if problem is not None:
+                self.add(argument, "COMPOSE", f"{argument} {problem}.")
+
+    def files(self, argument: str, files: Sequence[tuple[str, str]]) -> None:
+        """Paths and contents of a package's further files."""
+        if len(files) > MAX_FILES:
+            self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_FILES} files.")
+            return
+        if sum(len(content) for _, content in files) > MAX_FILES_SIZE:  # characters, so at least as many bytes
+            self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_FILES_SIZE} bytes together.")
+            return
+        paths: set[str] = set()
+        for position, (path, content) in enumerate(files):
+            problem = _path_problem(path, paths)
+            if problem is not None:
+                self.add((argument, position, "path"), "PATH", f"{argument}: '{path[:MAX_NAME]}' {problem}.")
+            self.text((argument, position, "content"), content, MAX_FILES_SIZE)
+            paths.add(path)
+        folders = {"/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 1)}
+        for path in sorted(folders & paths):
+            self.add(argument, "PATH", f"{argument}: '{path}' is both a file and a folder.")
+
+    def variables(self, argument: str, variables: Sequence[tuple[str, str]]) -> None:
+        """Names and values of a deployment's variables."""
+        if len(variables) > MAX_VARIABLES:
+            self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_VARIABLES} variables.")
+            return
+        names: set[str] = set()
+        for position, (name, value) in enumerate(variables):
+            problem = _variable_problem(name, names)
+            if problem is not None:
+                self.add((argument, position, "name"), "VARIABLE", f"{argument}: '{name[:MAX_NAME]}' {problem}.")
+            self.text((argument, position, "value"), value, MAX_VARIABLE)
+            names.add(name)
+
+
+def _argument(path: str | tuple[str | int, ...]) -> str:
+    return path if isinstance(path, str) else ".".join(str(part) for part in path)
+
+
+def _is_printable(value: str) -> bool:
+    """No control characters, no line ends, nothing that reorders what is shown, no half surrogate pairs."""
+    return not any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in value)
+
+
+def _is_address(value: str) -> bool:
+    try:
+        ipaddress.ip_address(value)
+    except ValueError:
+        labels = value.split(".")
+        # A last label of digits only is a mistyped IP address, and some resolvers take it for one.
+        named = not labels[-1].isdecimal()
+        return named and len(value) <= 253 and all(DNS_LABEL.fullmatch(label) for label in labels)  # noqa: PLR2004
+    return "%" not in value
+
+
+def _path_problem(path: str, others: set[str]) -> str | None:
+    if path in RESERVED_FILES:
+        return "is a file that daos writes itself"
+    if path in others:
+        return "is there twice"
+    if path.startswith("/"):
+        return "must be relative"
+    parts = path.split("/")
+    if ".." in parts:
+        return "must not lead out of the project with '..'"
+    if len(path) > MAX_PATH or not all(FILE_NAME.fullmatch(part) and part != "." for part in parts):
+        return "must be made of letters, digits and ._@+=,- and blanks, with / between folders"
+    return None
+
+
+def _variable_problem(name: str, others: set[str]) -> str | None:
+    if not VARIABLE_NAME.fullmatch(name):
+        return "must be letters, digits and _, must not begin with a digit, and have at most 128 characters"
+    if name in others:
+        return "is there twice"
+    if RESERVED_VARIABLES.fullmatch(name):
+        return "would change what docker compose deploys, or where"
+    return None
+
+
+def _compose_problem(text: str) -> str | None:
+    """What is wrong with `text` as a compose file, to be put behind its name."""
+    try:
+        return _read_events(iter(yaml.parse(text, Loader=yaml.CSafeLoader)))
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return f"is no YAML: {error.problem}{line}"
+    except yaml.YAMLError:
+        return "is no YAML"
+
+
+def _read_events(events: Iterator[yaml.Event]) -> str | None:
+    """Look at a document without building it: tags of compose's own and bombs of aliases cost nothing that way."""
+    documents = depth = 0
+    top: list[yaml.Event] = []  # what stands at depth 1: keys and values in turn
+    services = 0  # what stands in `services`
+    for event in events:
+        documents += isinstance(event, yaml.DocumentStartEvent)
+        opens = isinstance(event, yaml.CollectionStartEvent)
+        closes = isinstance(event, yaml.CollectionEndEvent)
+        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
+            return "must be a mapping with services"
+        if depth == 1 and isinstance(event, yaml.NodeEvent):
+            top.append(event)
+        elif depth == 2 and isinstance(event, yaml.NodeEvent) and _is_services(top):  # noqa: PLR2004
+            services += 1
+        depth += opens - closes
+        if depth > MAX_YAML_DEPTH:
+            return f"must not be nested deeper than {MAX_YAML_DEPTH} levels"
+    if documents != 1:
+        return "must be one YAML document"
+    return None if services else "must have services, as a mapping with at least one"
+
+
+def _is_services(top: list[yaml.Event]) -> bool:
+    """Whether the value that began last is the mapping under the key `services`."""
+    key, value = top[-2:] if len(top) >= 2 else (None, None)  # noqa: PLR2004
+    return isinstance(key, yaml.ScalarEvent) and key.value == "services" and isinstance(value, yaml.MappingStartEvent)

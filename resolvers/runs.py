@@ -1,0 +1,167 @@
+"""Runs: starting, cancelling and following them."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db import status
+from db.engine import Database
+from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction, RunStatus
+from resolvers import ids
+from resolvers.errors import NotFound, RunInProgress
+from resolvers.paging import Listing
+from resolvers.rules import Check
+from runner.broadcast import Broadcast, Everything
+from runner.engine import Engine
+
+OF_DEPLOYMENT = Listing("runs", Run, key=(Run.number,), parent=Run.deployment_id)
+LOG = Listing("log", LogEntry, key=(LogEntry.sequence,), descending=False, parent=LogEntry.run_id)
+DEPLOYMENT_LOG = Listing(
+    "deploymentLog",
+    LogEntry,
+    key=(Run.number, LogEntry.sequence),
+    descending=False,
+    parent=Run.deployment_id,
+    join=(Run, Run.id == LogEntry.run_id),
+)
+
+MAX_AT_ONCE = 100  # runs that one request may start
+BATCH_SIZE = 100  # log entries that a subscriber gets at once
+LOOK_INTERVAL = 10.0  # seconds; news that was missed costs a subscriber no more than this
+
+
+@dataclass(frozen=True)
+class LogBatch:
+    """Further entries of a run's log; `complete` with the last of a run that has ended."""
+
+    entries: list[LogEntry]
+    end_cursor: str | None
+    complete: bool
+
+
+async def get(db: Database, run_id: str) -> Run:
+    """The run.  Raises: NotFound."""
+    async with db.read() as session:
+        return await _get(session, run_id)
+
+
+async def get_many(db: Database, run_ids: Sequence[UUID]) -> dict[UUID, Run]:
+    """The runs that there are of `run_ids`."""
+    async with db.read() as session:
+        return {run.id: run for run in await session.scalars(select(Run).where(Run.id.in_(run_ids)))}
+
+
+async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, Run]:
+    """The newest run of each deployment that has one."""
+    newest = (
+        select(Run.deployment_id, func.max(Run.number).label("number"))
+        .where(Run.deployment_id.in_(deployment_ids))
+        .group_by(Run.deployment_id)
+        .subquery()
+    )
+    same = (Run.deployment_id == newest.c.deployment_id) & (Run.number == newest.c.number)
+    async with db.read() as session:
+        return {run.deployment_id: run for run in await session.scalars(select(Run).join(newest, same))}
+
+
+async def count_by_status(db: Database) -> dict[RunStatus, int]:
+    """How many runs there are of each status that some have."""
+    async with db.read() as session:
+        rows = await session.execute(select(Run.status, func.count()).group_by(Run.status))
+        return dict(rows.tuples().all())
+
+
+async def start(
+    db: Database, engine: Engine, broadcast: Broadcast, deployment_ids: Sequence[str], action: RunAction
+) -> list[tuple[Deployment, Run]]:
+    """Queue a run of each deployment, of all or of none.  Raises: InvalidInput, NotFound, RunInProgress."""
+    _check_number(deployment_ids)
+    started: dict[str, tuple[Deployment, Run]] = {}
+    async with db.write() as session:
+        # In one order for everybody: two requests for the same deployments must not wait for each other.
+        for deployment_id in sorted(deployment_ids, key=str.lower):
+            started[deployment_id] = await _start(session, engine, deployment_id, action)
+    in_order = [started[deployment_id] for deployment_id in deployment_ids]
+    engine.wake()  # after the commit, or the engine would not see the rows
+    broadcast.notify(*(deployment.id for deployment, _ in in_order), Everything.DEPLOYMENTS)
+    return in_order
+
+
+async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str) -> Run:
+    """End a run; one that is being played says CANCELED when its work has ended, here and on the host.
+
+    A run that has ended stays as it is.  Raises: NotFound.
+    """
+    async with db.write() as session:
+        key = (await _get(session, run_id)).id
+        ended = await status.cancel_queued(session, key, "The run was canceled before it had begun.")
+        if not ended:
+            await status.request_cancel(session, key)
+        run = await session.get_one(Run, key, populate_existing=True)
+    if ended:
+        broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
+    else:
+        engine.cancel(run.id)
+    return run
+
+
+async def watch_log(
+    db: Database, broadcast: Broadcast, run_id: str, after: str | None = None
+) -> AsyncIterator[LogBatch]:
+    """The run's log behind the cursor `after` (None: from the start), then what comes; ends with the run.
+
+    Raises: NotFound, InvalidInput.
+    """
+    position = 0 if after is None else LOG.position("after", after)[0]
+    key = (await get(db, run_id)).id
+    statement = select(LogEntry).where(LogEntry.run_id == key).order_by(LogEntry.sequence).limit(BATCH_SIZE)
+    with broadcast.listen(key) as listener:
+        while True:
+            async with db.read() as session:
+                # One snapshot: a run that is seen as ended has all its entries in it.
+                run = await session.get(Run, key)
+                entries = list(await session.scalars(statement.where(LogEntry.sequence > position)))
+            if run is None:  # deleted with its deployment
+                return
+            position = entries[-1].sequence if entries else position
+            complete = run.status not in ACTIVE and len(entries) < BATCH_SIZE
+            if entries or complete:
+                yield LogBatch(entries, LOG.cursor([position]) if position else None, complete)
+            if complete:
+                return
+            if not entries:
+                await listener.wait(LOOK_INTERVAL)
+
+
+async def _start(
+    session: AsyncSession, engine: Engine, deployment_id: str, action: RunAction
+) -> tuple[Deployment, Run]:
+    key = ids.parse(deployment_id)
+    run = await status.start(session, key, action) if key is not None else None
+    deployment = await session.get(Deployment, key, populate_existing=True) if key is not None else None
+    if deployment is None:
+        raise NotFound(kind="Deployment", id=deployment_id)
+    if run is None:
+        raise RunInProgress(id=deployment_id)
+    await engine.enqueue(session, run)
+    return deployment, run
+
+
+def _check_number(deployment_ids: Sequence[str]) -> None:
+    check = Check()
+    if not 1 <= len(deployment_ids) <= MAX_AT_ONCE:
+        check.add("deployment_ids", "RANGE", f"deployment_ids must have from 1 to {MAX_AT_ONCE} ids.")
+    if len({deployment_id.lower() for deployment_id in deployment_ids}) < len(deployment_ids):
+        check.add("deployment_ids", "TWICE", "deployment_ids must not have an id twice.")
+    check.done()
+
+
+async def _get(session: AsyncSession, run_id: str) -> Run:
+    key = ids.parse(run_id)
+    run = await session.get(Run, key) if key is not None else None
+    if run is None:
+        raise NotFound(kind="Run", id=run_id)
+    return run
