@@ -1,0 +1,153 @@
+"""What roots and types get from `info.context`, and loaders that live for one operation or one event."""
+
+from collections import defaultdict
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import strawberry
+from strawberry.dataloader import DataLoader
+from strawberry.extensions import SchemaExtension
+
+from db import models
+from db.engine import Database
+from resolvers import deployments, hosts, packages, runs
+from resolvers.paging import Listing, Page, Range
+from runner.broadcast import Broadcast
+from runner.engine import Engine
+
+Value = TypeVar("Value")
+Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # reads many rows by their ids
+
+
+class Loaders:
+    """Reads what the rows of a result need: one statement for all rows, whichever way they are asked for."""
+
+    def __init__(self, db: Database) -> None:
+        self._db = db
+
+    @cached_property
+    def host(self) -> DataLoader[UUID, models.Host]:
+        return self._one(hosts.get_many)
+
+    @cached_property
+    def package(self) -> DataLoader[UUID, models.Package]:
+        return self._one(packages.get_many)
+
+    @cached_property
+    def deployment(self) -> DataLoader[UUID, models.Deployment]:
+        return self._one(deployments.get_many)
+
+    @cached_property
+    def run(self) -> DataLoader[UUID, models.Run]:
+        return self._one(runs.get_many)
+
+    @cached_property
+    def latest_run(self) -> DataLoader[UUID, models.Run | None]:
+        return self._optional(runs.latest_of)
+
+    @cached_property
+    def files(self) -> DataLoader[UUID, list[models.PackageFile]]:
+        return self._many(packages.files_of)
+
+    @cached_property
+    def variables(self) -> DataLoader[UUID, list[models.Variable]]:
+        return self._many(deployments.variables_of)
+
+    @cached_property
+    def page(self) -> DataLoader["Below[Any]", Page[Any]]:
+        return DataLoader(load_fn=self._pages)
+
+    @cached_property
+    def count(self) -> DataLoader["Below[Any]", int]:
+        return DataLoader(load_fn=self._counts)
+
+    def _one(
+        self, get: Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]
+    ) -> DataLoader[UUID, Value]:
+        async def load(keys: list[UUID]) -> list[Value]:
+            found = await get(self._db, keys)
+            return [found[key] for key in keys]
+
+        return DataLoader(load_fn=load)
+
+    def _optional(self, get: Many[Value]) -> DataLoader[UUID, Value | None]:
+        async def load(keys: list[UUID]) -> list[Value | None]:
+            found = await get(self._db, keys)
+            return [found.get(key) for key in keys]
+
+        return DataLoader(load_fn=load)
+
+    def _many(self, get: Many[list[Value]]) -> DataLoader[UUID, list[Value]]:
+        async def load(keys: list[UUID]) -> list[list[Value]]:
+            found = await get(self._db, keys)
+            return [found.get(key, []) for key in keys]
+
+        return DataLoader(load_fn=load)
+
+    async def _pages(self, keys: list["Below[Any]"]) -> list[Page[Any]]:
+        pages: dict[Below[Any], Page[Any]] = {}
+        for (listing, wanted), parents in _grouped(keys).items():
+            assert wanted is not None
+            for parent, page in (await listing.pages(self._db, wanted, parents)).items():
+                pages[Below(listing, parent, wanted)] = page
+        return [pages[key] for key in keys]
+
+    async def _counts(self, keys: list["Below[Any]"]) -> list[int]:
+        counts: dict[Below[Any], int] = {}
+        for (listing, _), parents in _grouped(keys).items():
+            for parent, count in (await listing.counts(self._db, parents)).items():
+                counts[Below(listing, parent)] = count
+        return [counts[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class Below(Generic[Value]):
+    """One page of one list below one parent; without a range, the list's length."""
+
+    listing: Listing[Any]
+    parent: UUID
+    wanted: Range | None = None
+
+
+def _grouped(keys: list[Below[Any]]) -> dict[tuple[Listing[Any], Range | None], list[UUID]]:
+    grouped = defaultdict(list)
+    for key in keys:
+        grouped[key.listing, key.wanted].append(key.parent)
+    return grouped
+
+
+@dataclass
+class Context:
+    """What the roots act on, and who asks."""
+
+    db: Database
+    broadcast: Broadcast
+    engine: Engine
+    principal: str | None = None  # the name of the token; None before it is known
+    connection_params: dict[str, object] | None = None  # what a websocket's connection_init carried
+    loaders: Loaders = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.renew()
+
+    def renew(self) -> None:
+        """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
+        self.loaders = Loaders(self.db)
+
+
+Info = strawberry.Info[Context, None]
+
+
+class PerOperation(SchemaExtension):
+    """Gives each operation a context of its own.
+
+    On a websocket Strawberry makes one context for the connection: its loaders would answer with what an earlier
+    operation saw.
+    """
+
+    async def on_operation(self) -> AsyncIterator[None]:
+        self.execution_context.context = replace(self.execution_context.context)
+        yield

@@ -1,0 +1,114 @@
+"""The enums of the API: the domain's own, with a description for each value.
+
+Types and inputs take them from here, for Strawberry has to know an enum before it sees it used.
+"""
+
+from enum import Enum, StrEnum
+from typing import TypeVar
+
+import strawberry
+
+from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
+from resolvers.errors import ErrorCode
+
+__all__ = [
+    "Connection",
+    "DeploymentStatus",
+    "ErrorCode",
+    "FailureReason",
+    "LogLevel",
+    "RunAction",
+    "RunStatus",
+]
+
+Kind = TypeVar("Kind", bound=type[Enum])
+
+
+def _describe(kind: Kind, description: str, values: dict[StrEnum, str]) -> Kind:
+    """Make `kind` an enum of the API.  Every value has to be described."""
+    described: Kind = strawberry.enum(kind, description=description)
+    for value in described.__strawberry_definition__.values:  # type: ignore[attr-defined] # Strawberry sets it
+        value.description = values[kind[value.name]]  # type: ignore[index] # the members are StrEnums
+    return described
+
+
+_describe(
+    Connection,
+    "How a host is reached.",
+    {Connection.SSH: "Over SSH.", Connection.LOCAL: "It is the machine that the server runs on."},
+)
+_describe(
+    DeploymentStatus,
+    "Where a deployment stands: what its last run made of it.",
+    {
+        DeploymentStatus.PENDING: "It was never run.",
+        DeploymentStatus.RUNNING: "A run is queued or being played.",
+        DeploymentStatus.SUCCESS: "The last run did what it was to do.",
+        DeploymentStatus.FAILED: "The last run did not succeed; its `reason` and `message` say why.",
+    },
+)
+_describe(
+    RunStatus,
+    "Where a run stands.",
+    {
+        RunStatus.QUEUED: "It waits for its turn.",
+        RunStatus.RUNNING: "It is being played.",
+        RunStatus.SUCCESS: "It did what it was to do, and every service is well.",
+        RunStatus.FAILED: "It did not succeed.",
+        RunStatus.CANCELED: "It was canceled, and its work has ended.",
+    },
+)
+_describe(
+    RunAction,
+    "What a run does with the project.",
+    {
+        RunAction.UP: "Bring it up as the package describes it.",
+        RunAction.DOWN: "Take it down: containers and networks go, volumes stay.",
+    },
+)
+_describe(
+    LogLevel,
+    "How much a log entry matters.",
+    {
+        LogLevel.INFO: "What happens.",
+        LogLevel.WARNING: "What may need attention.",
+        LogLevel.ERROR: "Why the run does not succeed.",
+    },
+)
+_describe(
+    FailureReason,
+    "Why a run did not succeed.",
+    {
+        FailureReason.SSH_KEY_NOT_FOUND: "The SSH key file is not there, or the server cannot read it.",
+        FailureReason.SSH_KEY_INVALID: "The SSH key file is no private key that ssh can use.",
+        FailureReason.HOST_UNREACHABLE: "The host does not answer.",
+        FailureReason.HOST_KEY_MISMATCH: "The host shows another key than the pinned one.",
+        FailureReason.AUTHENTICATION_FAILED: "The host refuses the login.",
+        FailureReason.DOCKER_UNAVAILABLE: "Docker, or compose v2, cannot be used on the host.",
+        FailureReason.COMPOSE_INVALID: "Docker compose refuses the project.",
+        FailureReason.IMAGE_PULL_FAILED: "An image is not there and cannot be pulled; what ran before still runs.",
+        FailureReason.UNHEALTHY: "A container crashed, or its health check fails.",
+        FailureReason.TASK_FAILED: "A task failed on the host for another reason, which the message tells.",
+        FailureReason.TIMEOUT: "The run took longer than it may.",
+        FailureReason.CANCELED: "The run was canceled.",
+        FailureReason.INTERRUPTED: "The run was cut off, and that it succeeded could not be established.",
+        FailureReason.ANSIBLE_ERROR: "Ansible itself failed.",
+    },
+)
+_describe(
+    ErrorCode,
+    "`extensions.code` of an error; `extensions.status` carries the number.",
+    {
+        ErrorCode.BAD_USER_INPUT: "400. The input breaks a rule; `problems` has all of them.",
+        ErrorCode.HOST_NOT_FOUND: "400. The input names a host that is not there.",
+        ErrorCode.PACKAGE_NOT_FOUND: "400. The input names a package that is not there.",
+        ErrorCode.NOT_FOUND: "404. There is nothing with this id.",
+        ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played.",
+        ErrorCode.NAME_TAKEN: "400. Something else has the name.",
+        ErrorCode.IN_USE: "400. Deployments name it.",
+        ErrorCode.UNAUTHENTICATED: "401. A valid access token is needed.",
+        ErrorCode.FORBIDDEN: "403. The access token does not allow it.",
+        ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation asks for too much at once.",
+        ErrorCode.INTERNAL_SERVER_ERROR: "500. Unexpected; the server's log has it under `errorId`.",
+    },
+)

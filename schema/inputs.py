@@ -1,0 +1,107 @@
+"""The inputs of the API.  What is not given, or null, means the default or no change."""
+
+import strawberry
+from strawberry import UNSET
+
+from schema.enums import Connection, DeploymentStatus, RunAction
+
+
+@strawberry.input(description="Which deployments; all conditions that are given must hold.")
+class DeploymentFilter:
+    status_in: list[DeploymentStatus] | None = strawberry.field(
+        default=UNSET, description="The status is one of these."
+    )
+    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="On this host.")
+    package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this package.")
+
+
+@strawberry.input(description="A machine to deploy to.")
+class CreateHostInput:
+    name: str = strawberry.field(description="1 to 100 printable characters, unique among hosts.")
+    connection: Connection | None = strawberry.field(default=Connection.SSH, description="How the host is reached.")
+    address: str | None = strawberry.field(
+        default=UNSET, description="DNS name or IP address; needed for SSH, not allowed for LOCAL."
+    )
+    port: int | None = strawberry.field(default=22, description="1 to 65535.")
+    user: str | None = strawberry.field(default="root", description="A POSIX user name.")
+    ssh_key_path: str | None = strawberry.field(
+        default=UNSET, description="Absolute path of a private key without passphrase on the server."
+    )
+
+
+@strawberry.input(description="Changes of a host.  What is not given stays; `sshKeyPath: null` takes the path away.")
+class UpdateHostInput:
+    host_id: strawberry.ID = strawberry.field(description="Which host.")
+    name: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
+    address: str | None = strawberry.field(
+        default=UNSET, description="As in CreateHostInput.  A host that moves is met anew: its pinned key is forgotten."
+    )
+    port: int | None = strawberry.field(default=UNSET, description="As in CreateHostInput; a new port is a move too.")
+    user: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
+    ssh_key_path: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
+
+
+@strawberry.input(description="The host to delete.")
+class DeleteHostInput:
+    host_id: strawberry.ID = strawberry.field(description="A host that no deployment names.")
+
+
+@strawberry.input(description="A file of a package.")
+class PackageFileInput:
+    path: str = strawberry.field(
+        description="Relative, without `..`; letters, digits, blanks and `._@+=,-`; not compose.yaml and not .env."
+    )
+    content: str = strawberry.field(description="Text; all files of a package together have at most 4 MiB.")
+
+
+@strawberry.input(description="A docker compose project.")
+class CreatePackageInput:
+    name: str = strawberry.field(description="1 to 100 printable characters.")
+    version: str = strawberry.field(description="1 to 100 printable characters; name and version are unique together.")
+    compose_file: str = strawberry.field(description="YAML, a mapping with `services`; at most 1 MiB.")
+    files: list[PackageFileInput] | None = strawberry.field(default=UNSET, description="At most 1000, each path once.")
+
+
+@strawberry.input(description="The package to delete.")
+class DeletePackageInput:
+    package_id: strawberry.ID = strawberry.field(description="A package that no deployment names.")
+
+
+@strawberry.input(description="A variable of a deployment.")
+class VariableInput:
+    name: str = strawberry.field(description="Letters, digits and `_`, not beginning with a digit; each name once.")
+    value: str = strawberry.field(description="Text of at most 64 KiB; it arrives in `.env` unchanged.")
+    secret: bool | None = strawberry.field(default=False, description="Keep it encrypted and never show it.")
+
+
+@strawberry.input(description="A package on a host.")
+class CreateDeploymentInput:
+    host_id: strawberry.ID = strawberry.field(description="Where to deploy.")
+    package_id: strawberry.ID = strawberry.field(description="What to deploy.")
+    project_name: str | None = strawberry.field(
+        default=UNSET,
+        description="Compose's project name, unique on the host; by default made from the package's name and the id.",
+    )
+    variables: list[VariableInput] | None = strawberry.field(default=UNSET, description="At most 500.")
+
+
+@strawberry.input(description="The deployment to delete.")
+class DeleteDeploymentInput:
+    deployment_id: strawberry.ID = strawberry.field(description="A deployment without a run in progress.")
+
+
+@strawberry.input(description="What to run.")
+class RunDeploymentInput:
+    deployment_id: strawberry.ID = strawberry.field(description="A deployment without a run in progress.")
+    action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the project.")
+
+
+@strawberry.input(description="What to run, many at once.")
+class RunDeploymentsInput:
+    deployment_ids: list[strawberry.ID] = strawberry.field(description="1 to 100, each once.")
+    action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the projects.")
+
+
+@strawberry.input(description="The run to cancel.")
+class CancelRunInput:
+    run_id: strawberry.ID = strawberry.field(description="A run; one that has ended stays as it is.")

@@ -1,0 +1,189 @@
+"""The mutations: one call of a resolver each.  All are nullable: one that fails answers null and an error."""
+
+from typing import TypeVar
+
+import strawberry
+from strawberry import UNSET
+
+from db import models
+from db.encryption import Secret
+from resolvers import deployments, hosts, packages, runs
+from schema import inputs
+from schema.context import Info
+from schema.enums import Connection, RunAction
+from schema.types import Deployment, Host, Package, Run
+
+Value = TypeVar("Value")
+
+
+@strawberry.type(description="The new host.")
+class CreateHostPayload:
+    host: Host = strawberry.field(description="The host.")
+
+
+@strawberry.type(description="The changed host.")
+class UpdateHostPayload:
+    host: Host = strawberry.field(description="The host.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeleteHostPayload:
+    deleted_host_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+
+
+@strawberry.type(description="The new package.")
+class CreatePackagePayload:
+    package: Package = strawberry.field(description="The package.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeletePackagePayload:
+    deleted_package_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+
+
+@strawberry.type(description="The new deployment.")
+class CreateDeploymentPayload:
+    deployment: Deployment = strawberry.field(description="The deployment, PENDING.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeleteDeploymentPayload:
+    deleted_deployment_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+
+
+@strawberry.type(description="The accepted run.")
+class RunDeploymentPayload:
+    deployment: Deployment = strawberry.field(description="The deployment, RUNNING.")
+    run: Run = strawberry.field(description="The run.")
+
+
+@strawberry.type(description="The accepted runs.")
+class RunDeploymentsPayload:
+    runs: list[Run] = strawberry.field(description="In the order of the input's ids.")
+
+
+@strawberry.type(description="The run that is to end.")
+class CancelRunPayload:
+    run: Run = strawberry.field(description="The run; it says CANCELED when its work has ended.")
+
+
+@strawberry.type(description="What can be changed.  A mutation that fails answers null and an entry in `errors`.")
+class Mutation:
+    @strawberry.mutation(description="Create a host; it is first contacted by a run.  Errors: NAME_TAKEN.")
+    async def create_host(self, info: Info, input: inputs.CreateHostInput) -> CreateHostPayload | None:  # noqa: A002
+        host = await hosts.create(
+            info.context.db,
+            name=input.name,
+            connection=input.connection or Connection.SSH,
+            address=_given(input.address),
+            port=22 if input.port is None else input.port,
+            user="root" if input.user is None else input.user,
+            ssh_key_path=_given(input.ssh_key_path),
+        )
+        return CreateHostPayload(host=Host.from_model(host))
+
+    @strawberry.mutation(
+        description="Change a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while it is deployed to."
+    )
+    async def update_host(self, info: Info, input: inputs.UpdateHostInput) -> UpdateHostPayload | None:  # noqa: A002
+        changes = hosts.Changes(
+            name=_given(input.name),
+            address=_given(input.address),
+            port=_given(input.port),
+            user=_given(input.user),
+            ssh_key_path=_given(input.ssh_key_path),
+            clear_ssh_key_path=input.ssh_key_path is None,
+        )
+        return UpdateHostPayload(host=Host.from_model(await hosts.update(info.context.db, input.host_id, changes)))
+
+    @strawberry.mutation(description="Delete a host.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    async def delete_host(self, info: Info, input: inputs.DeleteHostInput) -> DeleteHostPayload | None:  # noqa: A002
+        deleted = await hosts.remove(info.context.db, input.host_id)
+        return DeleteHostPayload(deleted_host_id=strawberry.ID(str(deleted)))
+
+    @strawberry.mutation(description="Create a package.  Errors: NAME_TAKEN.")
+    async def create_package(self, info: Info, input: inputs.CreatePackageInput) -> CreatePackagePayload | None:  # noqa: A002
+        package = await packages.create(
+            info.context.db,
+            name=input.name,
+            version=input.version,
+            compose_file=input.compose_file,
+            files=[(file.path, file.content) for file in input.files or []],
+        )
+        return CreatePackagePayload(package=Package.from_model(package))
+
+    @strawberry.mutation(description="Delete a package.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    async def delete_package(self, info: Info, input: inputs.DeletePackageInput) -> DeletePackagePayload | None:  # noqa: A002
+        deleted = await packages.remove(info.context.db, input.package_id)
+        return DeletePackagePayload(deleted_package_id=strawberry.ID(str(deleted)))
+
+    @strawberry.mutation(
+        description="Create a deployment; nothing is done on the host before it is run.  "
+        "Errors: HOST_NOT_FOUND, PACKAGE_NOT_FOUND, NAME_TAKEN."
+    )
+    async def create_deployment(
+        self,
+        info: Info,
+        input: inputs.CreateDeploymentInput,  # noqa: A002
+    ) -> CreateDeploymentPayload | None:
+        deployment = await deployments.create(
+            info.context.db,
+            info.context.broadcast,
+            host_id=input.host_id,
+            package_id=input.package_id,
+            project_name=_given(input.project_name),
+            variables=[
+                deployments.NewVariable(variable.name, Secret(variable.value), bool(variable.secret))
+                for variable in input.variables or []
+            ],
+        )
+        return CreateDeploymentPayload(deployment=Deployment.from_model(deployment))
+
+    @strawberry.mutation(
+        description="Delete a deployment with its runs and logs; nothing is changed on the host.  "
+        "Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS."
+    )
+    async def delete_deployment(
+        self,
+        info: Info,
+        input: inputs.DeleteDeploymentInput,  # noqa: A002
+    ) -> DeleteDeploymentPayload | None:
+        deleted = await deployments.remove(info.context.db, info.context.broadcast, input.deployment_id)
+        return DeleteDeploymentPayload(deleted_deployment_id=strawberry.ID(str(deleted)))
+
+    @strawberry.mutation(description="Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
+    async def run_deployment(self, info: Info, input: inputs.RunDeploymentInput) -> RunDeploymentPayload | None:  # noqa: A002
+        [(deployment, run)] = await _start(info, [input.deployment_id], input.action)
+        return RunDeploymentPayload(deployment=Deployment.from_model(deployment), run=Run.from_model(run))
+
+    @strawberry.mutation(
+        description="Run many deployments; all are accepted or none.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS."
+    )
+    async def run_deployments(
+        self,
+        info: Info,
+        input: inputs.RunDeploymentsInput,  # noqa: A002
+    ) -> RunDeploymentsPayload | None:
+        started = await _start(info, input.deployment_ids, input.action)
+        return RunDeploymentsPayload(runs=[Run.from_model(run) for _, run in started])
+
+    @strawberry.mutation(
+        description="Cancel a run: the answer comes at once, CANCELED when its work here and on the host has ended.  "
+        "Errors: NOT_FOUND."
+    )
+    async def cancel_run(self, info: Info, input: inputs.CancelRunInput) -> CancelRunPayload | None:  # noqa: A002
+        context = info.context
+        run = await runs.cancel(context.db, context.engine, context.broadcast, input.run_id)
+        return CancelRunPayload(run=Run.from_model(run))
+
+
+async def _start(
+    info: Info, deployment_ids: list[strawberry.ID], action: RunAction | None
+) -> list[tuple[models.Deployment, models.Run]]:
+    context = info.context
+    return await runs.start(context.db, context.engine, context.broadcast, deployment_ids, action or RunAction.UP)
+
+
+def _given(value: Value | None) -> Value | None:
+    """None also where the client said nothing."""
+    return None if value is UNSET else value

@@ -1,0 +1,107 @@
+"""The queries: one call of a resolver each."""
+
+from typing import Annotated
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET
+
+from db.engine import Database
+from resolvers import deployments, hosts, ids, packages, runs
+from schema.context import Info
+from schema.inputs import DeploymentFilter
+from schema.types import After, Before, Connection, Deployment, First, Host, Last, Node, Package, Run, paging
+
+Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as another answer gave it.")]
+Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
+
+
+@strawberry.type(description="What can be asked.")
+class Query:
+    @strawberry.field(description="Whatever has this id; null where nothing has.")
+    async def node(self, info: Info, id: Id) -> Node | None:  # noqa: A002 - the API's name
+        key = ids.parse(id)
+        if key is None:
+            return None
+        for find in (_deployment, _run, _host, _package):
+            found = await find(info.context.db, key)
+            if found is not None:
+                return found
+        return None
+
+    @strawberry.field(description="The deployments, newest first.")
+    async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: Narrowed = UNSET,  # noqa: A002 - the API's name
+    ) -> Connection[Deployment]:
+        db, narrowed = info.context.db, _filter(filter)
+        wanted = deployments.DEPLOYMENTS.range(paging(first, after, last, before))
+        page = await deployments.list_page(db, wanted, narrowed)
+        return Connection.of(page, Deployment.from_model, lambda: deployments.count(db, narrowed))
+
+    @strawberry.field(description="One deployment.  Errors: NOT_FOUND.")
+    async def deployment(self, info: Info, id: Id) -> Deployment | None:  # noqa: A002
+        return Deployment.from_model(await deployments.get(info.context.db, id))
+
+    @strawberry.field(description="The hosts, newest first.")
+    async def hosts(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[Host]:
+        db, listing = info.context.db, hosts.HOSTS
+        page = await listing.page(db, listing.range(paging(first, after, last, before)))
+        return Connection.of(page, Host.from_model, lambda: listing.count(db))
+
+    @strawberry.field(description="One host.  Errors: NOT_FOUND.")
+    async def host(self, info: Info, id: Id) -> Host | None:  # noqa: A002
+        return Host.from_model(await hosts.get(info.context.db, id))
+
+    @strawberry.field(description="The packages, newest first.")
+    async def packages(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[Package]:
+        db, listing = info.context.db, packages.PACKAGES
+        page = await listing.page(db, listing.range(paging(first, after, last, before)))
+        return Connection.of(page, Package.from_model, lambda: listing.count(db))
+
+    @strawberry.field(description="One package.  Errors: NOT_FOUND.")
+    async def package(self, info: Info, id: Id) -> Package | None:  # noqa: A002
+        return Package.from_model(await packages.get(info.context.db, id))
+
+    @strawberry.field(description="One run.  Errors: NOT_FOUND.")
+    async def run(self, info: Info, id: Id) -> Run | None:  # noqa: A002
+        return Run.from_model(await runs.get(info.context.db, id))
+
+
+def _filter(given: DeploymentFilter | None) -> deployments.Filter:
+    if not given:
+        return deployments.Filter()
+    return deployments.Filter(
+        status_in=None if given.status_in is UNSET else given.status_in,
+        host_id=given.host_id or None,
+        package_id=given.package_id or None,
+    )
+
+
+async def _deployment(db: Database, key: UUID) -> Node | None:
+    found = (await deployments.get_many(db, [key])).get(key)
+    return None if found is None else Deployment.from_model(found)
+
+
+async def _run(db: Database, key: UUID) -> Node | None:
+    found = (await runs.get_many(db, [key])).get(key)
+    return None if found is None else Run.from_model(found)
+
+
+async def _host(db: Database, key: UUID) -> Node | None:
+    found = (await hosts.get_many(db, [key])).get(key)
+    return None if found is None else Host.from_model(found)
+
+
+async def _package(db: Database, key: UUID) -> Node | None:
+    found = (await packages.get_many(db, [key])).get(key)
+    return None if found is None else Package.from_model(found)

@@ -1,0 +1,87 @@
+"""The subscriptions: each follows the database through one resolver."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+from typing import Annotated
+
+import strawberry
+from strawberry import UNSET
+
+from resolvers import deployments, runs
+from schema.context import Info
+from schema.enums import DeploymentStatus
+from schema.query import Id
+from schema.types import Deployment, LogEntry, Run
+
+Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
+
+
+@strawberry.type(description="A deployment's status became `status`.")
+class DeploymentStatusEvent:
+    deployment: Deployment = strawberry.field(description="The deployment as it is when the event is sent.")
+    status: DeploymentStatus = strawberry.field(description="The status that began with this change.")
+    run: Run | None = strawberry.field(description="The run that changed it; null for a new deployment.")
+    at: datetime = strawberry.field(description="When it changed.")
+    cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
+
+
+@strawberry.type(description="Further entries of a run's log.")
+class RunLogEvent:
+    entries: list[LogEntry] = strawberry.field(description="At most 100, oldest first.")
+    end_cursor: str | None = strawberry.field(description="Stands for the last entry so far, to go on behind it.")
+    complete: bool = strawberry.field(description="Whether the run has ended and this is the end of its log.")
+
+
+@strawberry.type(description="What can be followed.")
+class Subscription:
+    @strawberry.subscription(
+        description="The status now, then every change in order, none skipped; ends when the deployment is deleted.  "
+        "Errors: NOT_FOUND."
+    )
+    async def deployment_status(
+        self,
+        info: Info,
+        id: Id,  # noqa: A002 - the API's name
+        after: Resume = UNSET,
+    ) -> AsyncIterator[DeploymentStatusEvent]:
+        context = info.context
+        async for change in deployments.watch(context.db, context.broadcast, id, after or None):
+            yield await _event(info, change)
+
+    @strawberry.subscription(description="Every change of any deployment from now on, in order, none skipped.")
+    async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
+        context = info.context
+        async for change in deployments.watch_all(context.db, context.broadcast, after or None):
+            yield await _event(info, change)
+
+    @strawberry.subscription(
+        description="A run's log from the cursor (null: from the start), then live; completes with the run.  "
+        "Errors: NOT_FOUND."
+    )
+    async def run_log(
+        self,
+        info: Info,
+        run_id: Id,
+        after: Resume = UNSET,
+    ) -> AsyncIterator[RunLogEvent]:
+        context = info.context
+        async for batch in runs.watch_log(context.db, context.broadcast, run_id, after or None):
+            context.renew()
+            yield RunLogEvent(
+                entries=[LogEntry.from_model(entry) for entry in batch.entries],
+                end_cursor=batch.end_cursor,
+                complete=batch.complete,
+            )
+
+
+async def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:
+    info.context.renew()
+    run_id = change.event.run_id
+    run = None if run_id is None else await info.context.loaders.run.load(run_id)
+    return DeploymentStatusEvent(
+        deployment=Deployment.from_model(change.deployment),
+        status=change.event.status,
+        run=None if run is None else Run.from_model(run),
+        at=change.event.at,
+        cursor=change.cursor,
+    )

@@ -1,0 +1,315 @@
+"""The types of the API, made from models."""
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Annotated, Any, Generic, Self, TypeVar
+from uuid import UUID
+
+import strawberry
+from strawberry import UNSET
+
+from db import models
+from resolvers import deployments, runs
+from resolvers.paging import Arguments, Listing
+from resolvers.paging import Page as ModelPage
+from schema import enums
+from schema.context import Below, Info
+
+First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
+After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
+Last = Annotated[int | None, strawberry.argument(description="How many from the end: 0 to 100.  Not with `first`.")]
+Before = Annotated[str | None, strawberry.argument(description="End before this cursor.")]
+
+NodeType = TypeVar("NodeType")
+Model = TypeVar("Model", bound=models.Base)
+
+
+@strawberry.type(description="Where a page stands in its list.")
+class PageInfo:
+    has_next_page: bool = strawberry.field(description="Whether there is more behind the page.")
+    has_previous_page: bool = strawberry.field(description="Whether there is more before the page.")
+    start_cursor: str | None = strawberry.field(description="The first edge's cursor; null where the page is empty.")
+    end_cursor: str | None = strawberry.field(description="The last edge's cursor; null where the page is empty.")
+
+
+@strawberry.type(description="One place in a list.")
+class Edge(Generic[NodeType]):
+    cursor: str = strawberry.field(description="Stands for this place, to begin behind it or end before it.")
+    node: NodeType = strawberry.field(description="What is there.")
+
+
+@strawberry.type(description="A page of a list.")
+class Connection(Generic[NodeType]):
+    edges: list[Edge[NodeType]] = strawberry.field(description="The page, with cursors.")
+    nodes: list[NodeType] = strawberry.field(description="The page, without cursors.")
+    page_info: PageInfo = strawberry.field(description="Where the page stands.")
+    count: strawberry.Private[Callable[[], Awaitable[int]]]
+
+    @strawberry.field(description="How long the whole list is.")
+    async def total_count(self) -> int:
+        return await self.count()
+
+    @classmethod
+    def of(
+        cls,
+        page: ModelPage[Model],
+        from_model: Callable[[Model], NodeType],
+        count: Callable[[], Awaitable[int]],
+    ) -> Self:
+        """The connection that shows `page`; `count` is asked only when a client asks."""
+        edges = [Edge(cursor=cursor, node=from_model(row)) for cursor, row in page.rows]
+        info = PageInfo(
+            has_next_page=page.has_next,
+            has_previous_page=page.has_previous,
+            start_cursor=edges[0].cursor if edges else None,
+            end_cursor=edges[-1].cursor if edges else None,
+        )
+        return cls(edges=edges, nodes=[edge.node for edge in edges], page_info=info, count=count)
+
+
+def paging(first: int | None, after: str | None, last: int | None, before: str | None) -> Arguments:
+    """A connection's arguments; one that is not given is None."""
+    given = [None if value is UNSET else value for value in (first, after, last, before)]
+    return Arguments(*given)  # type: ignore[arg-type] # in the order of the fields
+
+
+async def _below(
+    info: Info,
+    listing: Listing[Model],
+    parent: UUID,
+    arguments: Arguments,
+    from_model: Callable[[Model], NodeType],
+) -> Connection[NodeType]:
+    """A page below one parent, loaded together with those of the other parents of the operation."""
+    loaders = info.context.loaders
+    page = await loaders.page.load(Below(listing, parent, listing.range(arguments)))
+    return Connection.of(page, from_model, lambda: loaders.count.load(Below(listing, parent)))
+
+
+@strawberry.interface(description="Anything with an id of its own.")
+class Node:
+    id: strawberry.ID = strawberry.field(description="A UUIDv7 as text, unique among everything there is.")
+
+
+@strawberry.type(description="A machine that is deployed to.")
+class Host(Node):
+    name: str = strawberry.field(description="Unique among hosts.")
+    connection: enums.Connection = strawberry.field(description="How the host is reached.")
+    address: str | None = strawberry.field(description="DNS name or IP address; null for LOCAL.")
+    port: int = strawberry.field(description="Port of its sshd.")
+    user: str = strawberry.field(description="The user to log in as.")
+    ssh_key_path: str | None = strawberry.field(
+        description="Path of the private key on the server; it is checked when a run starts."
+    )
+    host_key: str | None = strawberry.field(
+        description="SHA256 fingerprint of the host's key, pinned at the first connection; null before it."
+    )
+    created_at: datetime = strawberry.field(description="When the host was created.")
+    updated_at: datetime = strawberry.field(description="When the host was last changed.")
+    key: strawberry.Private[UUID]
+
+    @classmethod
+    def from_model(cls, host: models.Host) -> "Host":
+        return cls(
+            id=strawberry.ID(str(host.id)),
+            name=host.name,
+            connection=host.connection,
+            address=host.address,
+            port=host.port,
+            user=host.user,
+            ssh_key_path=host.ssh_key_path,
+            host_key=host.host_key,
+            created_at=host.created_at,
+            updated_at=host.updated_at,
+            key=host.id,
+        )
+
+    @strawberry.field(description="The deployments on this host, newest first.")
+    async def deployments(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection["Deployment"]:
+        arguments = paging(first, after, last, before)
+        return await _below(info, deployments.OF_HOST, self.key, arguments, Deployment.from_model)
+
+
+@strawberry.type(description="A file of a package, beside compose.yaml.")
+class PackageFile:
+    path: str = strawberry.field(description="Relative to the project's directory.")
+    content: str = strawberry.field(description="The file as text.")
+
+
+@strawberry.type(description="What is deployed: a docker compose project.  A package does not change once created.")
+class Package(Node):
+    name: str = strawberry.field(description="Unique together with `version`.")
+    version: str = strawberry.field(description="Any text; a new version is a new package.")
+    compose_file: str = strawberry.field(description="The text of compose.yaml.")
+    created_at: datetime = strawberry.field(description="When the package was created.")
+    updated_at: datetime = strawberry.field(description="When the package was last changed.")
+    key: strawberry.Private[UUID]
+
+    @classmethod
+    def from_model(cls, package: models.Package) -> "Package":
+        return cls(
+            id=strawberry.ID(str(package.id)),
+            name=package.name,
+            version=package.version,
+            compose_file=package.compose_file,
+            created_at=package.created_at,
+            updated_at=package.updated_at,
+            key=package.id,
+        )
+
+    @strawberry.field(description="Further files of the project, by path.")
+    async def files(self, info: Info) -> list[PackageFile]:
+        files = await info.context.loaders.files.load(self.key)
+        return [PackageFile(path=file.path, content=file.content) for file in files]
+
+    @strawberry.field(description="The deployments of this package, newest first.")
+    async def deployments(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection["Deployment"]:
+        arguments = paging(first, after, last, before)
+        return await _below(info, deployments.OF_PACKAGE, self.key, arguments, Deployment.from_model)
+
+
+@strawberry.type(description="A variable of a deployment, which compose finds in `.env`.")
+class Variable:
+    name: str = strawberry.field(description="Unique within the deployment.")
+    value: str | None = strawberry.field(description="Null where the variable is secret.")
+    secret: bool = strawberry.field(description="Whether the value is kept encrypted and never shown.")
+
+
+@strawberry.type(description="What docker reports of one container of the project after a run.")
+class Service:
+    name: str = strawberry.field(description="The service's name in the compose file.")
+    image: str | None = strawberry.field(description="The image that the container was made from.")
+    state: str = strawberry.field(description="Docker's word for it: running, exited, restarting, …")
+    health: str | None = strawberry.field(description="healthy, unhealthy or starting; null without a health check.")
+    exit_code: int | None = strawberry.field(description="Null while the container runs.")
+
+
+@strawberry.type(description="One thing that a run said.")
+class LogEntry:
+    sequence: int = strawberry.field(description="1, 2, 3 … within its run.")
+    at: datetime = strawberry.field(description="When it was said.")
+    level: enums.LogLevel = strawberry.field(description="How much it matters.")
+    task: str | None = strawberry.field(description="The task that said it; null where it was the server.")
+    message: str = strawberry.field(description="What was said.  Values of secret variables show as ********.")
+
+    @classmethod
+    def from_model(cls, entry: models.LogEntry) -> "LogEntry":
+        return cls(sequence=entry.sequence, at=entry.at, level=entry.level, task=entry.task, message=entry.message)
+
+
+@strawberry.type(description="One execution of a deployment.")
+class Run(Node):
+    number: int = strawberry.field(description="1, 2, 3 … within its deployment.")
+    action: enums.RunAction = strawberry.field(description="What the run does.")
+    status: enums.RunStatus = strawberry.field(description="Where the run stands.")
+    reason: enums.FailureReason | None = strawberry.field(description="Why it did not succeed; else null.")
+    message: str | None = strawberry.field(description="How it ended, in one sentence; null before.")
+    progress: float = strawberry.field(description="0 to 1.")
+    queued_at: datetime = strawberry.field(description="When the run was accepted.")
+    started_at: datetime | None = strawberry.field(description="When it began to be played.")
+    finished_at: datetime | None = strawberry.field(description="When it ended.")
+    cancel_requested_at: datetime | None = strawberry.field(
+        description="When it was asked to end; it says CANCELED when its work has ended."
+    )
+    services: list[Service] = strawberry.field(description="What compose reports on the host after the run.")
+    key: strawberry.Private[UUID]
+    deployment_key: strawberry.Private[UUID]
+
+    @classmethod
+    def from_model(cls, run: models.Run) -> "Run":
+        return cls(
+            id=strawberry.ID(str(run.id)),
+            number=run.number,
+            action=run.action,
+            status=run.status,
+            reason=run.reason,
+            message=run.message,
+            progress=run.progress,
+            queued_at=run.queued_at,
+            started_at=run.started_at,
+            finished_at=run.finished_at,
+            cancel_requested_at=run.cancel_requested_at,
+            services=[_service(service) for service in run.services],
+            key=run.id,
+            deployment_key=run.deployment_id,
+        )
+
+    @strawberry.field(description="What was deployed.")
+    async def deployment(self, info: Info) -> "Deployment":
+        return Deployment.from_model(await info.context.loaders.deployment.load(self.deployment_key))
+
+    @strawberry.field(description="The run's log, oldest first.")
+    async def log(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[LogEntry]:
+        return await _below(info, runs.LOG, self.key, paging(first, after, last, before), LogEntry.from_model)
+
+
+def _service(service: dict[str, Any]) -> Service:
+    return Service(
+        name=service["name"],
+        image=service.get("image"),
+        state=service["state"],
+        health=service.get("health"),
+        exit_code=service.get("exitCode"),
+    )
+
+
+@strawberry.type(description="A package on a host.")
+class Deployment(Node):
+    status: enums.DeploymentStatus = strawberry.field(description="Where the deployment stands.")
+    project_name: str = strawberry.field(description="Docker compose's project name on the host, unique there.")
+    created_at: datetime = strawberry.field(description="When the deployment was created.")
+    updated_at: datetime = strawberry.field(description="When its status last changed.")
+    key: strawberry.Private[UUID]
+    host_key: strawberry.Private[UUID]
+    package_key: strawberry.Private[UUID]
+
+    @classmethod
+    def from_model(cls, deployment: models.Deployment) -> "Deployment":
+        return cls(
+            id=strawberry.ID(str(deployment.id)),
+            status=deployment.status,
+            project_name=deployment.project_name,
+            created_at=deployment.created_at,
+            updated_at=deployment.updated_at,
+            key=deployment.id,
+            host_key=deployment.host_id,
+            package_key=deployment.package_id,
+        )
+
+    @strawberry.field(description="Where it is deployed.")
+    async def host(self, info: Info) -> Host:
+        return Host.from_model(await info.context.loaders.host.load(self.host_key))
+
+    @strawberry.field(description="What is deployed.")
+    async def package(self, info: Info) -> Package:
+        return Package.from_model(await info.context.loaders.package.load(self.package_key))
+
+    @strawberry.field(description="Its variables, by name.")
+    async def variables(self, info: Info) -> list[Variable]:
+        variables = await info.context.loaders.variables.load(self.key)
+        return [Variable(name=variable.name, value=variable.value, secret=variable.secret) for variable in variables]
+
+    @strawberry.field(description="The newest run; null where there was none.")
+    async def latest_run(self, info: Info) -> Run | None:
+        run = await info.context.loaders.latest_run.load(self.key)
+        return None if run is None else Run.from_model(run)
+
+    @strawberry.field(description="Its runs, newest first.")
+    async def runs(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[Run]:
+        arguments = paging(first, after, last, before)
+        return await _below(info, runs.OF_DEPLOYMENT, self.key, arguments, Run.from_model)
+
+    @strawberry.field(description="The logs of all its runs, oldest first.")
+    async def logs(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[LogEntry]:
+        arguments = paging(first, after, last, before)
+        return await _below(info, runs.DEPLOYMENT_LOG, self.key, arguments, LogEntry.from_model)
