@@ -1,0 +1,5 @@
+"""`python -m daos` is the command `daos`."""
+
+from daos.cli import main
+
+main()

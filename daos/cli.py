@@ -1,0 +1,131 @@
+"""The command `daos`."""
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+from collections.abc import Sequence
+from urllib.parse import quote
+
+import uvicorn
+
+import schema
+from daos import __version__, logs
+from daos.app import CannotStart, Home, admin, keyring, opened, running, settle_in
+from daos.settings import BadSetting, Settings, help_text
+from resolvers import tokens
+from resolvers.errors import DaosError
+
+DISCONNECT_GRACE = 3  # seconds that open connections get when the server is stopped
+MAX_MESSAGE = 1024 * 1024  # bytes of a websocket message
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command; what is wrong is one line on stderr and exit status 1."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        settings = Settings.read(os.environ)
+        logs.configure(settings.log_level)
+        parsed.run(settings, parsed)
+    except (BadSetting, CannotStart, DaosError) as error:
+        print(f"daos: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        raise SystemExit(130) from None
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="daos", description="Manages docker compose deployments through GraphQL.")
+    parser.add_argument("--version", action="version", version=f"daos {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    raw = argparse.RawDescriptionHelpFormatter
+
+    serve = commands.add_parser("serve", help="serve the API and play runs", epilog=help_text(), formatter_class=raw)
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on [127.0.0.1]")
+    serve.add_argument("--port", default=8000, type=int, help="port to listen on; 0 picks a free one [8000]")
+    serve.set_defaults(run=_serve)
+
+    migrate = commands.add_parser("migrate", help="bring the database up to date")
+    migrate.set_defaults(run=lambda settings, _: asyncio.run(_migrate(settings)))
+
+    print_schema = commands.add_parser("schema", help="print the schema")
+    print_schema.set_defaults(run=lambda *_: print(schema.make().as_str()))
+
+    token = commands.add_parser("token", help="print the admin's token, or manage others")
+    token.set_defaults(run=lambda settings, _: print(admin(settings).reveal()))
+    actions = token.add_subparsers(metavar="ACTION")
+    create = actions.add_parser("create", help="make a token and print it; it cannot be shown again")
+    create.add_argument("name")
+    create.set_defaults(run=lambda settings, parsed: asyncio.run(_create_token(settings, parsed.name)))
+    listing = actions.add_parser("list", help="list the tokens' names")
+    listing.set_defaults(run=lambda settings, _: asyncio.run(_list_tokens(settings)))
+    revoke = actions.add_parser("revoke", help="make a token useless")
+    revoke.add_argument("name")
+    revoke.set_defaults(run=lambda settings, parsed: asyncio.run(_revoke_token(settings, parsed.name)))
+    return parser
+
+
+def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
+    with _listen(parsed.host, parsed.port) as listening:
+        home = settle_in(settings)
+        port = listening.getsockname()[1]
+        host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        # Behind '#', where browsers send it nowhere.
+        print(f"GraphiQL: http://{host}:{port}/graphql#token={quote(home.admin.reveal())}", flush=True)
+        asyncio.run(_serve_on(listening, settings, home))
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """A bound socket.  Raises: CannotStart."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listening = socket.socket(family, kind, protocol)
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind(address)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise CannotStart(f"cannot listen on {host} port {port}: {reason}") from error
+    return listening
+
+
+async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
+    async with running(settings, home, os.environ) as app:
+        config = uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="websockets-sansio",
+            ws_max_size=MAX_MESSAGE,
+            timeout_graceful_shutdown=DISCONNECT_GRACE,
+        )
+        server = uvicorn.Server(config)
+        try:
+            await server.serve(sockets=[listening])
+        except asyncio.CancelledError:  # the engine has failed; its error is what counts
+            server.should_exit = True
+            raise
+
+
+async def _migrate(settings: Settings) -> None:
+    async with opened(settings, keyring(settings)):
+        print("The database is up to date.")
+
+
+async def _create_token(settings: Settings, name: str) -> None:
+    async with opened(settings, keyring(settings)) as db:
+        print((await tokens.create(db, name)).reveal())
+
+
+async def _list_tokens(settings: Settings) -> None:
+    async with opened(settings, keyring(settings)) as db:
+        for token in await tokens.list_all(db):
+            revoked = f"  revoked {token.revoked_at:%Y-%m-%d %H:%M}Z" if token.revoked_at else ""
+            print(f"{token.name}  created {token.created_at:%Y-%m-%d %H:%M}Z{revoked}")
+
+
+async def _revoke_token(settings: Settings, name: str) -> None:
+    async with opened(settings, keyring(settings)) as db:
+        await tokens.revoke(db, name)
+        print(f"Token '{name}' is revoked.")

@@ -1,0 +1,126 @@
+"""The server's settings: environment variables `DAOS_*`, read once and here only."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from db.encryption import Secret
+from db.engine import sqlite_url
+from runner.project import Timeouts
+
+MEMORY = Path("/dev/shm")  # noqa: S108 - directories in it are made private
+DOCKER_ENVIRONMENT = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR")
+
+
+class BadSetting(Exception):
+    """A setting that cannot be used; the text is one line for the person who starts the server."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings.  The field `data_dir` is read from DAOS_DATA_DIR, and so on."""
+
+    data_dir: Path = field(
+        default=Path("data"), metadata={"what": "Directory of the database, the secret key and the admin token."}
+    )
+    database_url: Secret = field(
+        default=Secret(""), metadata={"what": "sqlite:///… or postgresql://…; by default a file in DAOS_DATA_DIR."}
+    )
+    admin_token: Secret = field(
+        default=Secret(""), metadata={"what": "The admin's token; by default the one in DAOS_DATA_DIR/admin-token."}
+    )
+    run_dir: Path = field(
+        default=Path(), metadata={"what": "Where runs keep their files while they are played; by default in memory."}
+    )
+    max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
+    connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
+    pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})
+    up_timeout: int = field(default=600, metadata={"what": "Seconds to bring a project up."})
+    verify_timeout: int = field(default=300, metadata={"what": "Seconds for all containers to be well."})
+    down_timeout: int = field(default=300, metadata={"what": "Seconds to take a project down."})
+    run_timeout: int = field(default=3600, metadata={"what": "Seconds for a whole run."})
+    settle_seconds: float = field(
+        default=2.0, metadata={"what": "Seconds that a new container without a health check must stay up."}
+    )
+    shutdown_grace: float = field(
+        default=10.0, metadata={"what": "Seconds that runs get to end when the server is stopped."}
+    )
+    log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str]) -> "Settings":
+        """The settings in `environment`.  Raises: BadSetting."""
+        known = {variable_name(setting.name): setting for setting in fields(cls)}
+        values = {
+            setting.name: _value(name, type(setting.default), environment[name])
+            for name, setting in known.items()
+            if environment.get(name)
+        }
+        settings = cls(**values)
+        if settings.log_level not in {"debug", "info", "warning", "error"}:
+            raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
+        return settings
+
+    @property
+    def url(self) -> str:
+        """The database's URL, also where none was set."""
+        return self.database_url.reveal() or sqlite_url(self.data_dir.absolute() / "daos.db")
+
+    @property
+    def cookie(self) -> str:
+        """Tells this server's processes from another's: one server has one data directory."""
+        return hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:16]
+
+    @property
+    def run_root(self) -> Path:
+        """Where runs have their directories: memory where there is some, so that no secret is written to a disk."""
+        if self.run_dir != Path():
+            return self.run_dir.absolute()
+        parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
+        return parent / f"daos-{self.cookie}"
+
+    @property
+    def timeouts(self) -> Timeouts:
+        return Timeouts(
+            connect=self.connect_timeout,
+            pull=self.pull_timeout,
+            up=self.up_timeout,
+            verify=self.verify_timeout,
+            down=self.down_timeout,
+            run=self.run_timeout,
+        )
+
+
+def variable_name(setting: str) -> str:
+    """The environment variable of a setting."""
+    return f"DAOS_{setting.upper()}"
+
+
+def docker_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What docker on this machine needs of `environment`, for hosts with Connection.LOCAL."""
+    return {name: environment[name] for name in DOCKER_ENVIRONMENT if name in environment}
+
+
+def help_text() -> str:
+    """All settings with their defaults, for `daos serve --help`."""
+    lines = ["settings (environment variables):"]
+    for setting in fields(Settings):
+        default = "" if isinstance(setting.default, Secret) or setting.default == Path() else f" [{setting.default}]"
+        lines.append(f"  {variable_name(setting.name):22} {setting.metadata['what']}{default}")
+    return "\n".join(lines)
+
+
+def _value(name: str, kind: type, text: str) -> Any:
+    if kind not in {int, float}:
+        return kind(text) if kind is not type(Path()) else Path(text)
+    try:
+        value = kind(text)
+    except ValueError:
+        value = -1
+    if not 0 < value < float("inf"):
+        raise BadSetting(f"{name} must be a number above 0, not {text!r}")
+    return value
