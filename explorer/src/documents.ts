@@ -1,0 +1,164 @@
+// The documents in GraphiQL's tabs at the first visit: a first deployment, from left to right. documents.test.ts holds them to the schema.
+
+interface Document {
+  query: string;
+  variables?: string;
+}
+
+const json = (variables: object) => JSON.stringify(variables, null, 2);
+
+const composeFile = `services:
+  web:
+    image: caddy:2-alpine
+    ports: ["8080:80"]
+`;
+
+export const documents: Document[] = [
+  {
+    query: `# 1. What is there. Nothing to fill in:
+#    press the pink button, or Ctrl-Enter.
+query Overview {
+  deployments {
+    totalCount
+    nodes {
+      id
+      projectName
+      status
+      host {
+        name
+        address
+      }
+      package {
+        name
+        version
+      }
+      latestRun {
+        id
+        number
+        status
+        reason
+        message
+        finishedAt
+      }
+    }
+  }
+}
+`,
+  },
+  {
+    query: `# 2. Where to deploy. Fill in below: the address,
+#    and an SSH key's path on the daos server.
+#    For the machine that daos runs on:
+# "input": {"name": "me", "connection": "LOCAL"}
+mutation CreateHost($input: CreateHostInput!) {
+  createHost(input: $input) {
+    host {
+      id
+      name
+      connection
+      address
+    }
+  }
+}
+`,
+    variables: json({
+      input: {
+        name: 'web-1',
+        connection: 'SSH',
+        address: '192.0.2.10',
+        port: 22,
+        user: 'root',
+        sshKeyPath: '/root/.ssh/id_ed25519',
+      },
+    }),
+  },
+  {
+    query: `# 3. What to deploy. Fill in below: a compose file.
+#    This one serves a page at port 8080.
+mutation CreatePackage($input: CreatePackageInput!) {
+  createPackage(input: $input) {
+    package {
+      id
+      name
+      version
+    }
+  }
+}
+`,
+    variables: json({ input: { name: 'hello', version: '1', composeFile } }),
+  },
+  {
+    query: `# 4. The package on the host. Fill in below:
+#    the ids that 2 and 3 answered.
+mutation CreateDeployment($input: CreateDeploymentInput!) {
+  createDeployment(input: $input) {
+    deployment {
+      id
+      status
+      projectName
+    }
+  }
+}
+`,
+    variables: json({ input: { hostId: 'HOST-ID', packageId: 'PACKAGE-ID', variables: [] } }),
+  },
+  {
+    query: `# 5. Deploy it. Fill in below: the id from 4.
+#    DOWN instead of UP takes it off the host.
+mutation Run($input: RunDeploymentInput!) {
+  runDeployment(input: $input) {
+    deployment {
+      id
+      status
+    }
+    run {
+      id
+      number
+      status
+    }
+  }
+}
+`,
+    variables: json({ input: { deploymentId: 'DEPLOYMENT-ID', action: 'UP' } }),
+  },
+  {
+    query: `# 6. Its status now, then every change.
+#    Fill in below: the deployment's id from 4.
+subscription Watch($id: ID!) {
+  deploymentStatus(id: $id) {
+    at
+    status
+    run {
+      id
+      number
+      status
+      progress
+      reason
+      message
+    }
+  }
+}
+`,
+    variables: json({ id: 'DEPLOYMENT-ID' }),
+  },
+  {
+    query: `# 7. The log of a run, from its start, then live.
+#    Fill in below: the run's id from 5.
+#    An event carries new entries only; this page
+#    shows them with those before.
+subscription FollowLog($runId: ID!) {
+  runLog(runId: $runId) {
+    complete
+    entries {
+      sequence
+      at
+      level
+      task
+      message
+    }
+  }
+}
+`,
+    variables: json({ runId: 'RUN-ID' }),
+  },
+];
