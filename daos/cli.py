@@ -3,6 +3,7 @@
 import argparse
 import asyncio
 import os
+import signal
 import socket
 import sys
 from collections.abc import Sequence
@@ -100,12 +101,11 @@ async def _serve_on(listening: socket.socket, settings: Settings, home: Home) ->
             ws_max_size=MAX_MESSAGE,
             timeout_graceful_shutdown=DISCONNECT_GRACE,
         )
-        server = uvicorn.Server(config)
-        try:
-            await server.serve(sockets=[listening])
-        except asyncio.CancelledError:  # the engine has failed; its error is what counts
-            server.should_exit = True
-            raise
+        # uvicorn raises a signal again when it has stopped serving, and its default would end the process there, before
+        # the runs have had their grace.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+        await uvicorn.Server(config).serve(sockets=[listening])
 
 
 async def _migrate(settings: Settings) -> None:

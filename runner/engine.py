@@ -101,7 +101,8 @@ class EmbeddedEngine:
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
             return
-        for run_id in queued:
+        # What is drained while the queue was read stays in it.
+        for run_id in queued if not self._draining else ():
             self._begin(group, run_id, self._play(run_id))
 
     def _begin(self, group: asyncio.TaskGroup, run_id: UUID, play: Coroutine[None, None, None]) -> None:

@@ -46,19 +46,19 @@ def _read(path: Path) -> bytes:
     except (FileNotFoundError, NotADirectoryError) as error:
         raise KeyProblem(not_found, f"The SSH key file '{path}' does not exist on the server.") from error
     except OSError as error:
-        problem = f"The SSH key file '{path}' cannot be read: {error.strerror}."
-        raise KeyProblem(not_found, problem) from error
-    with os.fdopen(descriptor, "rb") as file:
+        raise KeyProblem(not_found, f"The SSH key file '{path}' cannot be read: {error.strerror}.") from error
+    try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             raise _invalid(path, "is not a file")
         # ssh ignores such a key and then only says "Permission denied".
         if state.st_uid == os.getuid() and state.st_mode & 0o077:
             raise _invalid(path, f"is open to other users, and ssh refuses it; run: chmod 600 {path}")
-        data = file.read(MAX_KEY_SIZE + 1)
-    if len(data) > MAX_KEY_SIZE:
-        raise _invalid(path, "is no private key")
-    return data
+        if state.st_size > MAX_KEY_SIZE:
+            raise _invalid(path, "is no private key")
+        return os.read(descriptor, MAX_KEY_SIZE)
+    finally:
+        os.close(descriptor)
 
 
 def _invalid(path: Path, what: str) -> KeyProblem:

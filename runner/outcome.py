@@ -57,18 +57,18 @@ def _judge_failure(event: Event) -> End:
     if not result:  # not the words of our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task}: {event.message}")
     reason = FailureReason(result.get("reason") or FailureReason.TASK_FAILED)
-    return failed(reason, _sentence(reason, event, result), result.get("services"))
-
-
-def _sentence(reason: FailureReason, event: Event, result: dict[str, Any]) -> str:
     detail = result.get("detail") or event.message
+    return failed(reason, _sentence(reason, event.task or "The run", detail), result.get("services"))
+
+
+def _sentence(reason: FailureReason, task: str, detail: str) -> str:
     opening = {
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
         FailureReason.COMPOSE_INVALID: "Docker compose refuses the project",
         FailureReason.IMAGE_PULL_FAILED: "An image could not be pulled, and nothing that ran was touched",
         FailureReason.UNHEALTHY: "The project is up but not well",
-        FailureReason.TIMEOUT: f"{event.task} took too long",
-    }.get(reason, f"{event.task} failed")
+        FailureReason.TIMEOUT: f"{task} took too long",
+    }.get(reason, f"{task} failed")
     return f"{opening}: {detail}"
 
 
@@ -151,8 +151,8 @@ def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer
         return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.services)
     if cause is Cause.TIMEOUT:
         return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.services)
-    if answer.verdict is not None:
-        return _by_verdict(project, answer)
+    if answer.verdict is not None and marker is not None:
+        return _by_verdict(project, answer, marker.get("phase", "The run"))
     return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.services)
 
 
@@ -165,11 +165,12 @@ def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -
     return None
 
 
-def _by_verdict(project: Project, answer: Answer) -> End:
+def _by_verdict(project: Project, answer: Answer, phase: str) -> End:
+    """The end that the host tells of, or that its containers show."""
     if answer.verdict == "ok":
         return _success(project, answer.services)
     reason = FailureReason(answer.reason or FailureReason.UNHEALTHY)
-    return failed(reason, f"The project is up but not well: {answer.detail}", answer.services)
+    return failed(reason, _sentence(reason, phase.capitalize(), answer.detail or "see the log"), answer.services)
 
 
 def _unknown(project: Project, cause: Cause, *, touched: bool) -> End:

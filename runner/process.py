@@ -5,7 +5,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
 
 from runner import leftovers
@@ -76,7 +76,11 @@ class Process:
         play._say({"directory": str(directory), "project": project, "playbook": playbook, "held": held})
         return play
 
-    async def events(self) -> AsyncIterator[Event]:
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def events(self) -> AsyncGenerator[Event]:
         """The events as they come, until the process ends.  Without an END among them it was killed."""
         assert self._process.stdout is not None
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")

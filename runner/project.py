@@ -144,7 +144,8 @@ def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, A
         "ansible_user": _unsafe(target.user),
         "ansible_timeout": timeouts.connect,
         # The directory is the run's own, so a connection that one credential opened is never used by another.
-        "ansible_control_path": str(paths.control / "%C"),
+        # Two percent signs: Ansible puts `directory` into it first.
+        "ansible_control_path": str(paths.control / "%%C"),
     }
     if target.ssh_key_path is not None:
         arguments.append("-o IdentitiesOnly=yes")

@@ -56,6 +56,11 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Proj
     )
 
 
+async def is_cancel_requested(session: AsyncSession, run_id: UUID) -> bool:
+    """Whether somebody wants the run to end."""
+    return await session.scalar(select(Run.cancel_requested_at).where(Run.id == run_id)) is not None
+
+
 def _value(variable: Variable, keyring: Keyring) -> Secret:
     if variable.ciphertext is not None:
         return keyring.decrypt(variable.ciphertext)

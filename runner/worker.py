@@ -70,6 +70,7 @@ class Worker:
         self._broadcast = broadcast
         self._settings = settings
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
+        self._stopping = False
 
     async def clean(self) -> None:
         """End the processes and remove the files that a killed server's runs left on this machine."""
@@ -101,7 +102,8 @@ class Worker:
         self._interrupt(run_id, Cause.CANCELED)
 
     def stop(self) -> None:
-        """Interrupt everything that is being played."""
+        """Interrupt everything that is being played, and what still begins."""
+        self._stopping = True
         for run_id in self._interruptions:
             self._interrupt(run_id, Cause.STOPPED)
 
@@ -117,6 +119,10 @@ class Worker:
         try:
             async with self._db.read() as session:
                 what = await store.project(session, run.id, self._db.keyring)
+                canceled = await store.is_cancel_requested(session, run.id)
+            # A cancel or a stop that came before there was anything to interrupt.
+            if canceled or self._stopping:
+                self._interrupt(run.id, Cause.CANCELED if canceled else Cause.STOPPED)
             recorder = Recorder(self._db, self._broadcast, run.id, run.epoch, Mask.of(what.secrets))
             await self._finish(run, await self._see_through(_Held(run, what, recorder, interruption), way))
         except* ClaimLost:
@@ -189,7 +195,8 @@ class Worker:
     async def _find_out(self, held: _Held) -> End:
         """The way of a run whose worker has died."""
         held.recorder.say("The server ended unexpectedly while it played this run.", level=LogLevel.WARNING)
-        cause = Cause.CRASHED if held.run.cancel_requested_at is None else Cause.CANCELED
+        interruption = held.interruption.result() if held.interruption.done() else None
+        cause = Cause.CANCELED if interruption is Cause.CANCELED else Cause.CRASHED
         end = await self._ask(held, cause, touched=held.run.progress > 0)
         return end or outcome.settle(held.project, cause, None, touched=held.run.progress > 0)
 
@@ -246,7 +253,8 @@ class Worker:
                 interruption = None if reading.done() else Cause.TIMEOUT
         finally:
             await process.stop()
-        await reading
+            await asyncio.wait({reading})
+        reading.result()
         return events, interruption
 
     async def _listen(self, process: Process, limit: float, held: _Held) -> list[Event]:

@@ -1,0 +1,51 @@
+"""News wakes those who wait for it, and is never lost between reading and waiting."""
+
+import asyncio
+from uuid import uuid4
+
+from runner.broadcast import Broadcast, Everything
+
+LONG = 60.0  # seconds; a test that waits that long has failed
+
+
+async def test_news_before_the_wait_is_not_lost() -> None:
+    broadcast, topic = Broadcast(), uuid4()
+    with broadcast.listen(topic) as listener:
+        broadcast.notify(topic)
+        async with asyncio.timeout(1):
+            await listener.wait(LONG)
+
+
+async def test_many_news_are_one_wake() -> None:
+    broadcast, topic = Broadcast(), uuid4()
+    with broadcast.listen(topic) as listener:
+        for _ in range(1000):
+            broadcast.notify(topic)
+        await listener.wait(LONG)
+        waiting = asyncio.create_task(listener.wait(LONG))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        broadcast.notify(topic)
+        await waiting
+
+
+async def test_news_reaches_all_listeners_of_its_topics_and_no_others() -> None:
+    broadcast, one, other = Broadcast(), uuid4(), uuid4()
+    everything = broadcast.listen(Everything.DEPLOYMENTS)
+    with broadcast.listen(one) as first, everything as second, broadcast.listen(other) as third:
+        broadcast.notify(one, Everything.DEPLOYMENTS)
+        async with asyncio.timeout(1):
+            await first.wait(LONG)
+            await second.wait(LONG)
+        waiting = asyncio.create_task(third.wait(LONG))
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        waiting.cancel()
+
+
+async def test_who_listens_no_longer_is_forgotten() -> None:
+    broadcast, topic = Broadcast(), uuid4()
+    with broadcast.listen(topic):
+        pass
+    broadcast.notify(topic)
+    assert broadcast._listeners == {}

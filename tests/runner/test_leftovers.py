@@ -1,0 +1,52 @@
+"""Processes of a run are found by their cookie, wherever they have gone."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+
+from runner import leftovers
+
+# A child in a session of its own whose parent has ended, as Ansible's workers and ssh's masters leave it.
+ESCAPE = "import subprocess, sys; subprocess.Popen(['sleep', '300'], start_new_session=True)"
+# Says when it is ready, and does not end on SIGTERM.
+DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(300)"
+
+
+@pytest.fixture
+def cookie() -> Iterator[str]:
+    cookie = f"test-{uuid4()}"
+    yield cookie
+    leftovers.end(cookie, 0)
+
+
+def test_a_process_that_left_its_parent_and_session_is_found_and_ended(cookie: str) -> None:
+    subprocess.run([sys.executable, "-c", ESCAPE], env={**os.environ, leftovers.COOKIE: cookie}, check=True)
+    assert len(leftovers.find(cookie)) == 1
+    assert leftovers.end(cookie, grace=5.0) == 1
+    assert leftovers.find(cookie) == []
+
+
+def test_a_process_that_ignores_sigterm_is_killed_after_the_grace(cookie: str) -> None:
+    environment = {**os.environ, leftovers.COOKIE: cookie}
+    with subprocess.Popen([sys.executable, "-c", DEAF], env=environment, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        leftovers.end(cookie, grace=0.1)
+        assert process.wait() == -9
+
+
+def test_only_the_named_runs_processes_are_found(cookie: str) -> None:
+    environment = {**os.environ, leftovers.COOKIE: f"{cookie}/one"}
+    with subprocess.Popen(["sleep", "300"], env=environment) as process:
+        assert leftovers.find(f"{cookie}/two") == []
+        assert leftovers.find(f"{cookie}/one") == [process.pid]
+        assert leftovers.find(cookie) == [process.pid]  # all of a server's runs
+        process.kill()
+
+
+def test_nothing_to_end_is_nothing_done(cookie: str) -> None:
+    assert leftovers.end(cookie, grace=60.0) == 0

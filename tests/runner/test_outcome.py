@@ -1,0 +1,174 @@
+"""What a run's end is made of: Ansible's events, and what the host answers when there is no verdict among them."""
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from db.models import Connection, FailureReason, RunAction, RunStatus
+from runner.events import Event, Kind
+from runner.outcome import Answer, Cause, judge, settle, unreachable
+from runner.project import Project, Target
+
+TARGET = Target(
+    id=uuid4(),
+    name="web-1",
+    connection=Connection.SSH,
+    address="192.0.2.1",
+    port=22,
+    user="deploy",
+    ssh_key_path=None,
+    known_hosts=None,
+)
+PROJECT = Project(
+    run_id=uuid4(),
+    number=1,
+    action=RunAction.UP,
+    deployment_id=uuid4(),
+    name="shop",
+    package="shop 1",
+    target=TARGET,
+    compose_file="services: {}",
+    files={},
+    variables={},
+)
+WEB = {"name": "web", "image": "web:1", "state": "running", "health": None, "exitCode": None}
+MARKER = {"run": str(PROJECT.run_id), "phase": "up", "state": "running"}
+NOTHING_FOUND = Answer(busy=False, marker=None, matching=False, verdict=None, reason=None, detail=None, services=[])
+
+
+def ok(task: str, **result: Any) -> Event:
+    return Event(Kind.OK, task=task, result={"reason": None, "services": [], **result})
+
+
+def failure(task: str, reason: FailureReason, detail: str) -> Event:
+    return Event(Kind.FAILED, task=task, message=detail, result={"reason": reason.value, "detail": detail})
+
+
+PHASES = [ok("Prepare"), ok("Pull"), ok("Up"), ok("Verify", services=[WEB])]
+END = Event(Kind.END, rc=0)
+
+
+def test_all_phases_and_an_end_are_a_success() -> None:
+    end = judge(PROJECT, [*PHASES, END])
+    assert end is not None
+    assert (end.status, end.reason, end.services) == (RunStatus.SUCCESS, None, [WEB])
+
+
+def test_all_phases_without_an_end_are_no_verdict() -> None:
+    assert judge(PROJECT, PHASES) is None
+
+
+@pytest.mark.parametrize("told", [0, 1, 2, 3])
+def test_a_play_that_stops_between_phases_is_no_verdict(told: int) -> None:
+    assert judge(PROJECT, PHASES[:told]) is None
+
+
+@pytest.mark.parametrize("reason", [reason for reason in FailureReason if reason is not FailureReason.CANCELED])
+def test_a_failed_phase_keeps_its_reason_and_detail(reason: FailureReason) -> None:
+    end = judge(PROJECT, [ok("Prepare"), failure("Pull", reason, "the host's own words"), END])
+    assert end is not None
+    assert (end.status, end.reason) == (RunStatus.FAILED, reason)
+    assert "the host's own words" in end.message
+
+
+def test_a_failure_that_is_not_the_plugins_is_ansibles() -> None:
+    end = judge(PROJECT, [Event(Kind.FAILED, task="Pull", message="Unexpected failure"), END])
+    assert end is not None
+    assert end.reason is FailureReason.ANSIBLE_ERROR
+
+
+def test_a_play_that_never_began_is_ansibles_error_with_its_words() -> None:
+    words = Event(Kind.WORDS, message="ERROR! the playbook could not be found\nsecond line")
+    end = judge(PROJECT, [words, replace(END, rc=4)])
+    assert end is not None
+    assert end.reason is FailureReason.ANSIBLE_ERROR
+    assert end.message.endswith("ERROR! the playbook could not be found")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        ("ssh: connect to host 192.0.2.1 port 22: Connection refused", FailureReason.HOST_UNREACHABLE),
+        ("ssh: Could not resolve hostname nowhere: Name or service not known", FailureReason.HOST_UNREACHABLE),
+        ("Connection timed out during banner exchange", FailureReason.HOST_UNREACHABLE),
+        ("ssh: connect to host 192.0.2.1 port 22: No route to host", FailureReason.HOST_UNREACHABLE),
+        ("something nobody has seen before", FailureReason.HOST_UNREACHABLE),
+        ("WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!", FailureReason.HOST_KEY_MISMATCH),
+        ("Host key verification failed.", FailureReason.HOST_KEY_MISMATCH),
+        ("deploy@192.0.2.1: Permission denied (publickey).", FailureReason.AUTHENTICATION_FAILED),
+        ("Received disconnect: Too many authentication failures", FailureReason.AUTHENTICATION_FAILED),
+        ('Load key "/k": error in libcrypto\nPermission denied (publickey).', FailureReason.SSH_KEY_INVALID),
+    ],
+)
+def test_sshs_words_give_the_reason_and_the_sentence_names_the_host(words: str, reason: FailureReason) -> None:
+    end = unreachable(TARGET, words)
+    assert end.reason is reason
+    assert "web-1" in end.message
+
+
+def test_a_host_that_is_lost_later_is_no_verdict() -> None:
+    lost = Event(Kind.UNREACHABLE, task="Up", message="Shared connection closed")
+    assert judge(PROJECT, [ok("Prepare"), ok("Pull"), lost, END]) is None
+
+
+def test_a_canceled_run_says_how_far_it_had_come() -> None:
+    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "pull"})
+    end = settle(PROJECT, Cause.CANCELED, answer, touched=True)
+    assert (end.status, end.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
+    assert "while images were pulled" in end.message
+
+
+def test_a_run_that_had_succeeded_before_its_cancel_arrived_has_succeeded() -> None:
+    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "verify", "state": "done"}, services=[WEB])
+    assert settle(PROJECT, Cause.CANCELED, answer, touched=True).status is RunStatus.SUCCESS
+
+
+@pytest.mark.parametrize("cause", list(Cause))
+def test_work_that_goes_on_is_never_called_canceled(cause: Cause) -> None:
+    end = settle(PROJECT, cause, replace(NOTHING_FOUND, busy=True), touched=True)
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+
+
+@pytest.mark.parametrize("cause", [Cause.CANCELED, Cause.CRASHED, Cause.STOPPED, Cause.LOST])
+def test_a_host_that_was_reached_and_cannot_be_asked_leaves_an_interrupted_run(cause: Cause) -> None:
+    end = settle(PROJECT, cause, None, touched=True)
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+    assert "could not be asked" in end.message
+
+
+def test_a_cancel_before_the_host_answered_is_a_cancel() -> None:
+    assert settle(PROJECT, Cause.CANCELED, None, touched=False).status is RunStatus.CANCELED
+
+
+def test_a_time_out_stays_one_whatever_the_host_answers() -> None:
+    for answer in (None, NOTHING_FOUND, replace(NOTHING_FOUND, marker=MARKER)):
+        assert settle(PROJECT, Cause.TIMEOUT, answer, touched=True).reason is FailureReason.TIMEOUT
+
+
+def test_after_a_crash_the_hosts_verdict_counts() -> None:
+    well = replace(NOTHING_FOUND, marker=MARKER, matching=True, verdict="ok", services=[WEB])
+    assert settle(PROJECT, Cause.CRASHED, well, touched=True).status is RunStatus.SUCCESS
+    ill = replace(well, verdict="failed", reason="UNHEALTHY", detail="web exited (3)")
+    end = settle(PROJECT, Cause.CRASHED, ill, touched=True)
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.UNHEALTHY)
+    assert "web exited (3)" in end.message
+
+
+def test_after_a_crash_without_a_verdict_the_run_is_interrupted() -> None:
+    end = settle(PROJECT, Cause.CRASHED, replace(NOTHING_FOUND, marker=MARKER), touched=True)
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+    assert "while the containers were brought up" in end.message
+
+
+def test_another_runs_marker_tells_nothing_about_this_one() -> None:
+    other = replace(NOTHING_FOUND, marker={**MARKER, "run": str(uuid4()), "phase": "verify", "state": "done"})
+    end = settle(PROJECT, Cause.CRASHED, other, touched=False)
+    assert end.reason is FailureReason.INTERRUPTED
+    assert "before it had changed anything" in end.message
+
+
+def test_the_answer_is_none_where_the_host_gave_none() -> None:
+    assert Answer.read([Event(Kind.UNREACHABLE, task="Settle", message="Connection refused"), END]) is None
+    assert Answer.read([Event(Kind.FAILED, task="Settle", result={"reason": "DOCKER_UNAVAILABLE"}), END]) is None

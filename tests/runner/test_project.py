@@ -1,0 +1,93 @@
+"""What is played: the inventory and the archive."""
+
+import io
+import json
+import tarfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from db.encryption import Secret
+from db.models import Connection
+from runner.project import Paths, Timeouts, archive, dotenv, inventory
+from tests.runner.test_outcome import PROJECT, TARGET
+
+PATHS = Paths(archive=Path("/run/a/archive.tar"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
+TEMPLATE = "{{ lookup('pipe', 'id') }}"
+
+
+def variables_of(**target: Any) -> dict[str, Any]:
+    project = replace(PROJECT, target=replace(TARGET, **target))
+    hosts: dict[str, dict[str, Any]] = inventory(project, PATHS, Timeouts(), 2.0)["all"]["hosts"]
+    assert list(hosts) == [str(PROJECT.deployment_id)]
+    return hosts[str(PROJECT.deployment_id)]
+
+
+def test_the_inventory_marks_everything_a_user_wrote_as_unsafe() -> None:
+    project = replace(
+        PROJECT,
+        name=TEMPLATE,
+        target=replace(TARGET, name=TEMPLATE, address=TEMPLATE, user=TEMPLATE, ssh_key_path=Path(f"/{TEMPLATE}")),
+    )
+    marked = json.dumps({"__ansible_unsafe": TEMPLATE})
+    text = json.dumps(inventory(project, PATHS, Timeouts(), 2.0))
+    assert TEMPLATE in json.dumps(text)
+    left = text.replace(marked, "").replace(json.dumps({"__ansible_unsafe": f"/{TEMPLATE}"}), "")
+    assert "lookup" not in left
+
+
+def test_host_keys_are_checked_against_the_hosts_own_file_and_nothing_else() -> None:
+    arguments = variables_of()["ansible_ssh_common_args"]["__ansible_unsafe"]
+    assert "StrictHostKeyChecking=accept-new" in arguments
+    assert "UserKnownHostsFile=/run/a/known_hosts" in arguments
+    assert "GlobalKnownHostsFile=none" in arguments
+    assert f"HostKeyAlias={TARGET.id}" in arguments
+    assert "-F none" in arguments
+
+
+def test_the_control_path_is_the_runs_own_and_short_enough_for_a_socket() -> None:
+    path = variables_of()["ansible_control_path"]
+    assert path.startswith("/run/a/")
+
+
+def test_a_given_key_is_the_only_one_offered() -> None:
+    variables = variables_of(ssh_key_path=Path("/keys/one"))
+    assert variables["ansible_ssh_private_key_file"] == {"__ansible_unsafe": "/keys/one"}
+    assert "IdentitiesOnly=yes" in variables["ansible_ssh_common_args"]["__ansible_unsafe"]
+
+
+def test_a_local_host_needs_no_ssh() -> None:
+    variables = variables_of(connection=Connection.LOCAL, address=None)
+    assert variables["ansible_connection"] == "local"
+    assert not [name for name in variables if name.startswith("ansible_ssh")]
+
+
+def test_the_inventory_holds_no_secret() -> None:
+    project = replace(PROJECT, variables={"PASSWORD": Secret("hunter2hunter2")})
+    assert "hunter2" not in json.dumps(inventory(project, PATHS, Timeouts(), 2.0))
+
+
+def test_the_archive_has_the_files_and_keeps_variables_from_others() -> None:
+    project = replace(PROJECT, files={"conf/site.conf": "ü\n"}, variables={"A": Secret("1")})
+    with tarfile.open(fileobj=io.BytesIO(archive(project))) as tar:
+        modes = {entry.name: oct(entry.mode) for entry in tar}
+        content = tar.extractfile("conf/site.conf")
+        assert content is not None
+        assert content.read().decode() == "ü\n"
+    assert modes == {".env": "0o600", "compose.yaml": "0o644", "conf/site.conf": "0o644"}
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [
+        ("plain", "A='plain'\n"),
+        ("$HOME `id`", "A='$HOME `id`'\n"),
+        ("it's", 'A="it\'s"\n'),
+        ("trailing\\", 'A="trailing\\\\"\n'),
+        ("both ' and \" and $X", 'A="both \' and \\" and \\$X"\n'),
+    ],
+)
+def test_a_variable_is_quoted_as_compose_reads_it(value: str, written: str) -> None:
+    assert dotenv({"A": Secret(value)}) == written
