@@ -47,8 +47,9 @@ def judge(project: Project, events: list[Event]) -> End | None:
         return _success(project, done[-1].result.get("services", []))
     if end is None or done:
         return None
-    words = [event.message for event in events if event.kind is Kind.WORDS]
-    detail = words[-1].splitlines()[0] if words else f"it ended with status {end.rc}"
+    words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
+    errors = [line for line in words if "ERROR" in line]  # what follows shows where in the file it is
+    detail = (errors or words or [f"it ended with status {end.rc}"])[0]
     return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")
 
 

@@ -98,7 +98,7 @@ class Recorder:
 
     async def write(self) -> None:
         """Write entries as they come; returns when all is written after `close`.  Raises: ClaimLost."""
-        while not self._closed:
+        while not self._closed or self._more.is_set():
             await self._more.wait()
             await self._gather()
             await self._flush()
@@ -114,7 +114,7 @@ class Recorder:
             left_out = f"{self._count - MAX_ENTRIES} more lines were left out."
             self._waiting.append(_Entry(now(), LogLevel.WARNING, None, left_out))
         self._closed = True
-        self._more.set()
+        self._more.set()  # also for progress that nothing was said about
 
     async def _flush(self) -> None:
         """Write all that is waiting; a database that does not take it is tried again."""

@@ -32,7 +32,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Proj
         .join(Package, Package.id == Deployment.package_id)
         .where(Run.id == run_id)
     )
-    run, deployment, host, package = (await session.execute(statement)).one()._tuple()
+    run, deployment, host, package = (await session.execute(statement)).one()
     files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
     variables = await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id))
     rivals = select(Deployment.id).where(

@@ -1,0 +1,248 @@
+"""The embedded engine and its worker: every queued run is played once and reaches an end, whatever happens on the way.
+
+Ansible really plays here, on a playbook folder that does nothing; tests/e2e has the real one.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import text
+
+from db import status
+from db.engine import Database
+from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Run, RunStatus
+from runner import leftovers, process
+from runner.broadcast import Broadcast, Everything
+from runner.engine import EmbeddedEngine
+from runner.project import Timeouts
+from runner.worker import Worker, WorkerSettings
+from tests import factories
+
+OK = """
+- name: Play
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Prepare
+      ansible.builtin.raw: "true"
+"""
+SLEEP = OK.replace('"true"', '"sleep 300"')
+
+
+@pytest.fixture
+def playbooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of playbooks in place of daos's own: all do nothing."""
+    folder = tmp_path / "playbooks"
+    folder.mkdir()
+    (folder / "ansible.cfg").touch()
+    for name in ("deploy.yml", "down.yml", "settle.yml"):
+        (folder / name).write_text(OK)
+    monkeypatch.setattr(process, "project_directory", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    return WorkerSettings(run_root=tmp_path / "runs", cookie=f"test-{uuid4().hex[:8]}")
+
+
+@asynccontextmanager
+async def serving(
+    db: Database, settings: WorkerSettings, concurrency: int = 2
+) -> AsyncIterator[tuple[EmbeddedEngine, Broadcast]]:
+    broadcast = Broadcast()
+    engine = EmbeddedEngine(db, Worker(db, broadcast, settings), concurrency)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(engine.serve())
+        try:
+            yield engine, broadcast
+        finally:
+            await engine.drain(grace=0.0)
+
+
+async def ended(db: Database, broadcast: Broadcast, run_id: UUID) -> Run:
+    """The run, when it has ended."""
+    async with asyncio.timeout(30):
+        with broadcast.listen(Everything.DEPLOYMENTS) as listener:
+            while True:
+                async with db.read() as session:
+                    run = await session.get_one(Run, run_id)
+                if run.finished_at is not None:
+                    return run
+                await listener.wait(1.0)
+
+
+async def until_playing(cookie: str) -> None:
+    """Wait until the Ansible of `cookie` is at work."""
+    await asyncio.to_thread(_wait_for_processes, cookie)
+
+
+def _wait_for_processes(cookie: str) -> None:
+    deadline = time.monotonic() + 30
+    while len(leftovers.find(cookie)) < 3:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+async def queued_run(db: Database) -> Run:
+    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    return await factories.run(db, await factories.deployment(db, on=host))
+
+
+async def deployment_of(db: Database, run: Run) -> Deployment:
+    async with db.read() as session:
+        return await session.get_one(Deployment, run.deployment_id)
+
+
+async def test_a_queued_run_is_played_and_leaves_nothing_behind(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    run = await queued_run(db)
+    async with serving(db, settings) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+        assert list(settings.run_root.iterdir()) == []
+        assert leftovers.find(settings.cookie) == []
+    # The playbook has only one of the phases and no word of the host: no verdict, and so no success.
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+    assert end.started_at is not None
+    assert (await deployment_of(db, run)).status is DeploymentStatus.FAILED
+    assert not settings.run_root.exists()
+
+
+async def test_ansibles_own_failure_is_told_with_its_words(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text("no playbook")
+    run = await queued_run(db)
+    async with serving(db, settings) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+    assert end.reason is FailureReason.ANSIBLE_ERROR
+    assert end.message is not None
+    assert "playbook" in end.message
+
+
+async def test_no_more_runs_are_played_at_once_than_allowed(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    runs = [await queued_run(db) for _ in range(3)]
+    async with serving(db, settings, concurrency=2) as (engine, _):
+        await until_playing(f"{settings.cookie}/{runs[1].id}")
+        async with db.read() as session:
+            statuses = [(await session.get_one(Run, run.id)).status for run in runs]
+        assert statuses == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.QUEUED]  # oldest first
+        assert engine.active == 2
+
+
+async def test_a_stopped_server_interrupts_its_runs_and_keeps_its_queue(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    playing, waiting = await queued_run(db), await queued_run(db)
+    async with serving(db, settings, concurrency=1):
+        await until_playing(settings.cookie)
+    async with db.read() as session:
+        first, second = await session.get_one(Run, playing.id), await session.get_one(Run, waiting.id)
+    assert (first.status, first.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+    assert first.message is not None
+    assert "The server was stopped" in first.message
+    assert second.status is RunStatus.QUEUED
+    assert leftovers.find(settings.cookie) == []
+
+
+async def test_a_run_that_takes_too_long_ends_as_a_time_out(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    run = await queued_run(db)
+    short = WorkerSettings(settings.run_root, settings.cookie, Timeouts(run=1))
+    async with serving(db, short) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+        assert leftovers.find(settings.cookie) == []
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.TIMEOUT)
+
+
+async def test_a_canceled_run_has_no_process_left_when_it_says_so(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    run = await queued_run(db)
+    async with serving(db, settings) as (engine, broadcast):
+        await until_playing(settings.cookie)
+        async with db.write() as session:
+            await status.request_cancel(session, run.id)
+        engine.cancel(run.id)
+        end = await ended(db, broadcast, run.id)
+        assert leftovers.find(settings.cookie) == []
+    assert (end.status, end.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
+    assert (await deployment_of(db, run)).status is DeploymentStatus.FAILED
+
+
+async def test_a_run_of_a_dead_worker_is_settled_at_the_start(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    run = await factories.run(db, await factories.deployment(db, on=host), to=RunStatus.RUNNING)
+    async with serving(db, settings) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
+    assert end.epoch == run.epoch + 1
+
+
+async def test_a_canceled_run_of_a_dead_worker_ends_as_canceled(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    run = await factories.run(db, await factories.deployment(db, on=host), to=RunStatus.RUNNING)
+    async with db.write() as session:
+        await status.request_cancel(session, run.id)
+    async with serving(db, settings) as (_, broadcast):
+        assert (await ended(db, broadcast, run.id)).status is RunStatus.CANCELED
+
+
+async def test_processes_and_files_of_a_killed_server_are_gone_before_runs_begin(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    left = settings.run_root / "left"
+    left.mkdir(parents=True)
+    (left / "archive.tar").touch()
+    environment = {leftovers.COOKIE: f"{settings.cookie}/{uuid4()}"}
+    orphan = await asyncio.create_subprocess_exec("/bin/sleep", "300", env=environment)
+    run = await queued_run(db)
+    async with serving(db, settings) as (_, broadcast):
+        await ended(db, broadcast, run.id)
+        assert not left.exists()
+        assert await orphan.wait() < 0
+
+
+async def test_a_secret_that_cannot_be_decrypted_ends_the_run_without_details(
+    db: Database, settings: WorkerSettings, playbooks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    run = await factories.run(db, await factories.deployment(db, on=host, secrets={"PASSWORD": "hunter2"}))
+    async with db.write() as session:
+        await session.execute(text("UPDATE variables SET ciphertext = 'gone:x'"))
+    async with serving(db, settings) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+    assert end.reason is FailureReason.INTERRUPTED
+    assert end.message is not None
+    error_id = end.message.rpartition(" ")[2].rstrip(".")
+    assert error_id in caplog.text
+    assert "UnknownKey" in caplog.text
+
+
+async def test_a_missing_ssh_key_ends_the_run_before_ansible_starts(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text("would be Ansible's error")
+    host = await factories.host(db, ssh_key_path="/nonexistent/key")
+    run = await factories.run(db, await factories.deployment(db, on=host))
+    async with serving(db, settings) as (_, broadcast):
+        end = await ended(db, broadcast, run.id)
+    assert end.reason is FailureReason.SSH_KEY_NOT_FOUND
+    assert not settings.run_root.exists()

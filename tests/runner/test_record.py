@@ -1,0 +1,153 @@
+"""What a run says gets into its log: in order, without secrets, in batches, and only while the run is held."""
+
+import asyncio
+from uuid import UUID
+
+import pytest
+from sqlalchemy import event, select, text
+
+from db import status
+from db.encryption import Secret
+from db.engine import Database
+from db.models import LogEntry, LogLevel, Run, RunStatus
+from db.status import End
+from runner.broadcast import Broadcast
+from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Mask, Recorder
+from tests import factories
+
+
+@pytest.fixture
+async def run(db: Database) -> Run:
+    """A run that is being played."""
+    return await factories.run(db, to=RunStatus.RUNNING)
+
+
+async def log_of(db: Database, run_id: UUID) -> list[LogEntry]:
+    async with db.read() as session:
+        statement = select(LogEntry).where(LogEntry.run_id == run_id).order_by(LogEntry.sequence)
+        return list(await session.scalars(statement))
+
+
+def make(db: Database, run: Run, *secrets: str) -> Recorder:
+    return Recorder(db, Broadcast(), run.id, run.epoch, Mask.of(Secret(secret) for secret in secrets))
+
+
+async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    for number in range(250):
+        recorder.say(f"line {number}", task="Up")
+    recorder.say("it broke", level=LogLevel.ERROR)
+    recorder.close()
+    await recorder.write()
+    entries = await log_of(db, run.id)
+    assert [entry.sequence for entry in entries] == list(range(1, 252))
+    assert [entry.message for entry in entries[:3]] == ["line 0", "line 1", "line 2"]
+    assert (entries[-1].level, entries[-1].task, entries[-1].message) == (LogLevel.ERROR, None, "it broke")
+
+
+async def test_what_is_said_while_writing_is_written_too(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(recorder.write())
+        for number in range(20):
+            recorder.say(f"line {number}")
+            await asyncio.sleep(0)
+        recorder.close()
+    assert [entry.message for entry in await log_of(db, run.id)] == [f"line {number}" for number in range(20)]
+
+
+async def test_a_run_that_was_taken_over_goes_on_behind_its_last_entry(db: Database, run: Run) -> None:
+    await factories.log(db, run, 3)
+    recorder = make(db, run)
+    recorder.say("more")
+    recorder.close()
+    await recorder.write()
+    assert [entry.sequence for entry in await log_of(db, run.id)] == [1, 2, 3, 4]
+
+
+async def test_progress_is_written_with_the_log(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    recorder.advance(0.5)
+    recorder.close()
+    await recorder.write()
+    async with db.read() as session:
+        assert (await session.get_one(Run, run.id)).progress == 0.5
+
+
+async def test_nothing_is_written_once_somebody_else_holds_the_run(db: Database, run: Run) -> None:
+    async with db.write() as session:
+        await status.take_over(session, run.id, "another worker")
+    recorder = make(db, run)
+    recorder.say("from the dead")
+    recorder.close()
+    with pytest.raises(ClaimLost):
+        await recorder.write()
+    assert await log_of(db, run.id) == []
+
+
+async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> None:
+    broadcast = Broadcast()
+    recorder = Recorder(db, broadcast, run.id, run.epoch, Mask())
+    with broadcast.listen(run.id) as listener:
+        recorder.say("news")
+        async with asyncio.TaskGroup() as group:
+            group.create_task(recorder.write())
+            async with asyncio.timeout(10):
+                await listener.wait(60)
+            assert len(await log_of(db, run.id)) == 1
+            recorder.close()
+
+
+async def test_a_database_that_fails_for_a_while_loses_no_entry(
+    db: Database, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runner.record.RETRY_INTERVAL", 0.01)
+    async with db.write() as session:
+        await session.execute(text("ALTER TABLE log_entries RENAME TO gone"))
+    recorder = make(db, run)
+    recorder.say("still here")
+    async with asyncio.TaskGroup() as group:
+        writing = group.create_task(recorder.write())
+        recorder.close()
+        failed = asyncio.Event()
+        event.listen(db._writer.sync_engine, "handle_error", lambda _: failed.set())
+        await failed.wait()
+        assert not writing.done()
+        async with db.write() as session:
+            await session.execute(text("ALTER TABLE gone RENAME TO log_entries"))
+    assert [entry.message for entry in await log_of(db, run.id)] == ["still here"]
+
+
+async def test_a_run_that_says_too_much_is_cut_short_but_its_errors_are_kept(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    for _ in range(MAX_ENTRIES + 5):
+        recorder.say("chatter")
+    recorder.say("x" * (MAX_MESSAGE + 1), level=LogLevel.ERROR)
+    recorder.close()
+    await recorder.write()
+    entries = await log_of(db, run.id)
+    assert len(entries) == MAX_ENTRIES + 2
+    assert len(entries[-2].message) == MAX_MESSAGE
+    assert entries[-1].message == "6 more lines were left out."
+
+
+async def test_secrets_are_masked_before_they_are_stored(db: Database, run: Run) -> None:
+    recorder = make(db, run, "hunter2-hunter2", "first line\nsecond line")
+    recorder.say("password=hunter2-hunter2 and second line")
+    recorder.close()
+    await recorder.write()
+    [entry] = await log_of(db, run.id)
+    assert entry.message == "password=******** and ********"
+
+
+def test_a_secret_inside_another_one_does_not_leave_its_rest() -> None:
+    mask = Mask.of([Secret("abcd"), Secret("abcdefgh")])
+    assert mask("abcdefgh") == "********"
+
+
+def test_an_end_is_masked_in_message_and_services() -> None:
+    mask = Mask.of([Secret("registry.example/private")])
+    service = {"name": "web", "image": "registry.example/private:1", "state": "running", "exitCode": None}
+    end = mask.hide(End(RunStatus.FAILED, None, "registry.example/private is gone", [service]))
+    assert end.message == "******** is gone"
+    assert end.services[0]["image"] == "********:1"
