@@ -43,10 +43,13 @@ class IDE(StaticFiles):
 
     def __init__(self, directory: Path = FILES) -> None:
         super().__init__(directory=directory, check_dir=False)
-        self._built = (directory / "index.html").is_file()
+        self._index = directory / "index.html"
+
+    async def check_config(self) -> None:
+        """Nothing: Starlette's own refuses to serve at all where the page is not built."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
-        if not self._built:
+        if not await to_thread.run_sync(self._index.is_file):
             return HTMLResponse(NOT_BUILT, 503, HEADERS)
         if scope["method"] not in {"GET", "HEAD"}:
             raise HTTPException(405, headers={"Allow": "GET, HEAD"})

@@ -147,7 +147,7 @@ def settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bo
 
 def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer: Answer) -> End:
     """The end of a run that had written down none, and whose work is over."""
-    where = _where(marker)
+    where = _where(marker) if marker or not answer.marker else "and another run has been on the host since"
     if cause is Cause.CANCELED:
         return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.services)
     if cause is Cause.TIMEOUT:

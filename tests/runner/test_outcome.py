@@ -166,6 +166,12 @@ def test_another_runs_marker_tells_nothing_about_this_one() -> None:
     other = replace(NOTHING_FOUND, marker={**MARKER, "run": str(uuid4()), "phase": "verify", "state": "done"})
     end = settle(PROJECT, Cause.CRASHED, other, touched=False)
     assert end.reason is FailureReason.INTERRUPTED
+    assert "another run has been on the host since" in end.message
+
+
+def test_without_a_marker_nothing_was_changed() -> None:
+    end = settle(PROJECT, Cause.CRASHED, NOTHING_FOUND, touched=False)
+    assert end.reason is FailureReason.INTERRUPTED
     assert "before it had changed anything" in end.message
 
 
