@@ -1,0 +1,800 @@
+# One phase of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
+#
+# Arguments   phase run deployment project seconds settle [rival...]        settle is in hundredths of a second
+# Stdin       in prepare, an uncompressed tar of the project's files
+# Stdout      ". "            still at work
+#             "| words"       what docker, compose or a container said
+#             "= key value"   a fact for the server; the last one is "= result ok" or "= result failed"
+# Status      0 whenever a result was told
+#
+# ~/.daos/projects/PROJECT/   compose's project directory: compose.yaml, .env and the package's other files
+# ~/.daos/state/PROJECT/      lock      held by a phase and all that it starts, as descriptor 9: pid, run, deployment
+#                             run       the marker: which run was here last and how far it got
+#                             owner     the deployment that deployed last
+#                             manifest  the package's files and their checksums
+#                             images    the images of the project's services
+#                             baseline  the containers before the run: id, start, restarts, state
+#                             recreate  exists when files have changed that compose does not look into
+
+set -u
+umask 077
+export LC_ALL=C # words that can be told apart, and lengths in bytes
+
+phase=$1 run=$2 deployment=$3 project=$4 seconds=$5 settle=$6
+shift 6
+rivals=" $* "
+
+newline='
+'
+changed=false reason= detail= heartbeat= marked= unpacked= fresh= prefix=
+ids= containers= baseline= stranger=
+
+# Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
+tick() {
+    read -r now _ </proc/uptime
+    now=${now%.*}${now#*.}
+}
+
+is_late() {
+    tick
+    [ "$now" -ge "$deadline" ]
+}
+
+# Runs a command for no longer than the phase may still last.
+bounded() {
+    tick
+    left=$(((deadline - now + 99) / 100))
+    [ "$left" -gt 0 ] || left=1
+    timeout -k 2 "$left" "$@" 4>&- # busybox's leaves a process behind for up to a second
+}
+
+tell() {
+    printf '= %s %.2000s\n' "$1" "$2"
+}
+
+# Passes words on with their prefix and prints the last line to stdout. A longer line is cut: beyond PIPE_BUF a write
+# can be torn by a heartbeat, and the rest of the words would stand at the start of a line.
+relay() {
+    last=
+    while IFS= read -r line || [ -n "$line" ]; do
+        case $line in
+            *' Downloading '* | *' Extracting '*) continue ;; # one line for each step of a progress bar
+            *'Exiting with failure status'*) ;; # tar, after the words that matter
+            *[![:space:]]*) last=$line ;;
+        esac
+        printf '| %s%.2000s\n' "$prefix" "$line" >&4
+    done
+    printf '%.500s' "$last"
+}
+
+# Runs a command and relays its words. Sets `status`, and `last` to its last line.
+say() {
+    answer=$({ { "$@" 2>&1 3>&- 4>&-; echo "$?" >&3; } | relay 3>&-; } 3>&1)
+    status=${answer%%"$newline"*}
+    last=${answer#*"$newline"}
+    last=${last#"${last%%[![:space:]]*}"}
+}
+
+finish() {
+    [ "$phase" != prepare ] || [ -n "$unpacked" ] || cat >/dev/null # or ssh may take the closed pipe for a lost host
+    [ -z "$fresh" ] || rm -rf "$fresh"
+    if [ -n "$marked" ]; then
+        case $1 in
+            ok) mark 'done' ;;
+            *) mark failed ;;
+        esac 2>/dev/null # a full disk
+    fi
+    [ -z "$reason" ] || tell reason "$reason"
+    [ -z "$detail" ] || tell detail "$detail"
+    tell changed "$changed"
+    tell result "$1"
+    if [ -n "$heartbeat" ]; then
+        kill -KILL "$heartbeat"
+        flock -u 9 # what busybox leaves behind has it too
+    fi
+    exit 0
+}
+
+fail() {
+    reason=$1 detail=$2
+    finish failed
+}
+
+fail_late() {
+    case $phase in
+        prepare) name=Prepare ;;
+        pull) name=Pull ;;
+        up) name=Up ;;
+        verify) name=Verify ;;
+        down) name=Down ;;
+        *) name=Settle ;;
+    esac
+    fail TIMEOUT "$name did not finish within $seconds s."
+}
+
+# Waits for the lock, for hundredths of a second. It is waited for on descriptor 8 and signed before it gets number 9:
+# whoever has the lock file as descriptor 9 belongs to the phase that signed it.
+take_lock() {
+    exec 8<>"$state/lock"
+    tick
+    patience=$((now + $1))
+    [ "$patience" -lt "$deadline" ] || patience=$deadline
+    until flock -n 8; do
+        tick
+        [ "$now" -lt "$patience" ] || return 1
+        printf '. \n'
+        sleep 0.2
+    done
+    printf '%s %s %s\n' "$$" "$run" "$deployment" >&8
+    exec 9>&8 8>&-
+    watch_channel &
+    heartbeat=$!
+}
+
+read_lock() {
+    lock_pid= lock_run= lock_deployment=
+    [ ! -f "$state/lock" ] || read -r lock_pid lock_run lock_deployment <"$state/lock"
+}
+
+# Ends the work when nobody listens any more: sshd closes the channel of a client that is gone, but kills nothing.
+watch_channel() {
+    exec 9>&-            # the watch is not the work
+    trap '' TERM HUP INT # sent to the whole group, they would end the watch and spare the work, which has its own group
+    trap : PIPE          # makes the write fail instead of ending the watch
+    while [ "/proc/$$/fd/9" -ef "$state/lock" ] && printf '. \n'; do
+        sleep 1 </dev/null >/dev/null 4>&- # or the channel would stay open for as long, after the phase has ended
+    done
+    end_work "$$"
+} 2>/dev/null
+
+# Ends the phase whose pid is given, and all that it has started.
+end_work() {
+    find_workers "$1"
+    [ -z "$workers" ] || kill -TERM $workers 2>/dev/null
+    tick
+    patience=$((now + 150))
+    while [ -n "$workers" ] && [ "$now" -lt $((patience + 300)) ]; do
+        sleep 0.1 </dev/null >/dev/null 2>&1 4>&-
+        find_workers "$1"
+        tick
+        [ "$now" -lt "$patience" ] || [ -z "$workers" ] || kill -KILL $workers 2>/dev/null
+    done
+}
+
+# Sets `workers` to the pids of a phase and of all that it has started. The signature is read after the search, for the
+# next run may take the lock at any moment.
+find_workers() {
+    workers=
+    for process in /proc/[0-9]*; do
+        [ ! "$process/fd/9" -ef "$state/lock" ] || workers="$workers ${process#/proc/}"
+    done
+    read_lock
+    [ "$lock_pid" = "$1" ] || workers=
+}
+
+read_marker() {
+    marker_run= marker_deployment= marker_action= marker_phase= marker_state= marker_reason= marker_detail= marker_at=0
+    [ -f "$state/run" ] || return 0
+    while IFS='=' read -r key value; do
+        case $key in
+            run | deployment | action | phase | state | reason | detail | at) eval "marker_$key=\$value" ;;
+        esac
+    done <"$state/run"
+}
+
+mark() {
+    case $phase in
+        down) action=DOWN ;;
+        *) action=UP ;;
+    esac
+    tick
+    printf '%s\n' "run=$run" "deployment=$deployment" "action=$action" "phase=$phase" "state=$1" \
+        "reason=$reason" "detail=$detail" "at=$now" "pid=$$" >"$state/run.new" && mv -f "$state/run.new" "$state/run"
+}
+
+begin() {
+    marked=yes
+    mark running 2>/dev/null # a full disk does not matter here
+}
+
+# Every phase after the first belongs to a run that is still the last one to have begun.
+continue_run() {
+    read_marker
+    [ -n "$marker_run" ] || fail TASK_FAILED "The host knows nothing of this run; it has to begin with Prepare."
+    [ "$marker_run" = "$run" ] || fail TASK_FAILED "Another run has begun since: $marker_run."
+    begin
+}
+
+refuse_strangers() {
+    owner=
+    [ ! -f "$state/owner" ] || read -r owner <"$state/owner"
+    case $rivals in
+        *" ${owner:-nobody} "*) fail TASK_FAILED "Project '$project' on this host belongs to deployment $owner." ;;
+    esac
+    [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
+}
+
+# Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package.
+compose() {
+    bounded env -i HOME="$HOME" PATH="$PATH" \
+        ${DOCKER_HOST+"DOCKER_HOST=$DOCKER_HOST"} ${DOCKER_CONTEXT+"DOCKER_CONTEXT=$DOCKER_CONTEXT"} \
+        ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
+        ${DOCKER_TLS_VERIFY+"DOCKER_TLS_VERIFY=$DOCKER_TLS_VERIFY"} \
+        ${XDG_RUNTIME_DIR+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${SSH_AUTH_SOCK+"SSH_AUTH_SOCK=$SSH_AUTH_SOCK"} \
+        docker compose --project-name "$project" --ansi never "$@"
+}
+
+compose_in() {
+    place=$1
+    shift
+    env_file=
+    [ ! -f "$place/.env" ] || env_file=$place/.env
+    compose --project-directory "$place" --file "$place/compose.yaml" ${env_file:+--env-file "$env_file"} "$@"
+}
+
+# Sets `listing` to all containers of the project, `ids` to those of its services (not of `compose run`), and
+# `stranger` to the directory of another project of the same name: --remove-orphans would delete its containers.
+list_containers() {
+    listing=$(bounded docker ps --all --no-trunc --filter "label=com.docker.compose.project=$project" --format \
+        '{{.ID}}|{{.Label "com.docker.compose.oneoff"}}|{{.Label "com.docker.compose.project.working_dir"}}' \
+        2>/dev/null) || return 1
+    ids= stranger=
+    while IFS='|' read -r id one_off place; do
+        [ -n "$id" ] || continue
+        [ "$one_off" = True ] || ids="$ids $id"
+        [ "$place" = "$directory" ] || [ "$place" -ef "$directory" ] || stranger=${place:-unknown}
+    done <<LISTING
+$listing
+LISTING
+}
+
+inspect() {
+    containers=$(bounded docker inspect --type container --format "$1" $ids 2>/dev/null)
+}
+
+# Sets `containers`, one line each. Known ids are asked for first: most looks come one after the other.
+look() {
+    facts='{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}'
+    facts=$facts' {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}'
+    facts=$facts' {{or .HostConfig.RestartPolicy.Name "no"}}'
+    facts=$facts' {{or (urlquery (index .Config.Labels "com.docker.compose.config-hash")) "none"}}'
+    facts=$facts' {"name":{{json (index .Config.Labels "com.docker.compose.service")}}'
+    facts=$facts',"image":{{json .Config.Image}},"state":{{json .State.Status}}'
+    facts=$facts',"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}null{{end}}'
+    facts=$facts',"exitCode":{{if or (eq .State.Status "exited") (eq .State.Status "dead")}}{{.State.ExitCode}}'
+    facts=$facts'{{else}}null{{end}}}'
+    [ -z "$ids" ] || ! inspect "$facts" || return 0
+    list_containers || return 1
+    containers=
+    [ -z "$ids" ] || inspect "$facts"
+}
+
+give_up_looking() {
+    require_docker
+    ! is_late || fail_late
+    fail TASK_FAILED "Docker did not list the containers of project '$project'."
+}
+
+show_services() {
+    look || give_up_looking
+    tell_services
+}
+
+tell_services() {
+    [ -z "$stranger" ] || return 0
+    while read -r id started restarts state_now code health policy hash service; do
+        [ -z "$id" ] || tell service "$service"
+    done <<CONTAINERS
+$containers
+CONTAINERS
+}
+
+show_logs() {
+    while read -r id name; do
+        [ -n "$id" ] || continue
+        prefix="$name | "
+        say bounded docker logs --tail 20 "$id"
+        prefix=
+    done <<TROUBLED
+$troubled
+TROUBLED
+}
+
+require_docker() {
+    bounded docker version --format '{{.Server.Version}}' >/dev/null 2>&1 && return
+    say bounded docker version --format '{{.Server.Version}}'
+    fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
+}
+
+# After compose failed with `words`: ends the phase if that was for want of docker or because of the compose file. What
+# still works tells the reason; compose's exit codes differ between its versions.
+rule_out() {
+    require_docker
+    bounded docker compose version >/dev/null 2>&1 || fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
+    compose_in "$1" config --quiet >/dev/null 2>&1 || fail COMPOSE_INVALID "$words"
+}
+
+have_images() {
+    set --
+    while read -r image; do
+        set -- "$@" "$image"
+    done <"$state/images"
+    [ "$#" -eq 0 ] || bounded docker image inspect --format '{{.ID}}' "$@" >/dev/null 2>&1
+}
+
+recall_baseline() {
+    baseline=$newline
+    [ -f "$state/baseline" ] || return 0
+    while read -r line; do
+        baseline=$baseline$line$newline
+    done <"$state/baseline"
+}
+
+# Sets `restarted` to how often docker has restarted the container during the run, and `touched` to whether it was
+# started in this run at all.
+compare_with_baseline() {
+    touched=yes restarted=$restarts
+    case $baseline in
+        *"$newline$id $started $restarts "*) touched=no restarted=0 ;;
+        *"$newline$id "*)
+            before=${baseline#*"$newline$id "}
+            before=${before#* }
+            restarted=$((restarts - ${before%% *}))
+            [ "$restarted" -ge 0 ] || restarted=$restarts # docker counts anew when a container is started by hand
+            ;;
+    esac
+}
+
+# Sets `steady` to how long the container has run in one piece, as far as this run has seen.
+measure_steadiness() {
+    eval "seen=\${seen_$id:-}"
+    if [ "${seen% *}" != "$started" ]; then
+        seen="$started $now"
+        [ "$touched$restarted" != yes0 ] || seen="$started $up_at" # never restarted: it has run since Up at the latest
+        eval "seen_$id=\$seen"
+    fi
+    steady=$((now - ${seen#* }))
+}
+
+is_recent() {
+    [ "$1" \> "$(date -u -d "@$(($(date +%s) - 10))" +%Y-%m-%dT%H:%M:%S)" ]
+}
+
+name_service() {
+    name=${service#*\"name\":\"}
+    name=${name%%\"*}
+}
+
+# Sorts the containers into `failing` (sentences), `pending` (names with their states) and fine ones. `nearest` is how
+# soon one that only has to stay up has done so; `troubled` names the containers whose logs are of interest.
+judge() {
+    failing= pending= culprits= waiting= nearest=$poll
+    tick
+    while read -r id started restarts state_now code health policy hash service; do
+        [ -n "$id" ] || continue
+        name_service
+        compare_with_baseline
+        trouble= wait_for=
+        case $state_now in
+            running)
+                required=0
+                if [ "$restarted" -gt 0 ]; then
+                    required=1000
+                elif [ "$touched" = yes ]; then
+                    [ "$health" = healthy ] || required=$settle
+                elif [ "$restarts" -gt 0 ] && is_recent "$started"; then
+                    required=1000 # it was in a crash loop before this run began
+                fi
+                measure_steadiness
+                if [ "$health" = unhealthy ]; then
+                    trouble='is unhealthy'
+                elif [ "$restarted" -ge 5 ]; then
+                    trouble="restarted $restarted times"
+                elif [ "$health" = starting ]; then
+                    wait_for=starting
+                elif [ "$steady" -lt "$required" ]; then
+                    wait_for='not steady'
+                    [ $((required - steady)) -ge "$nearest" ] || nearest=$((required - steady))
+                fi
+                ;;
+            restarting)
+                wait_for=restarting
+                [ "$restarted" -lt 5 ] || trouble="restarted $restarted times, exit code $code"
+                ;;
+            exited)
+                case $code,$policy in
+                    0,no | 0,on-failure) ;;
+                    0,*) wait_for='exited, to be restarted' ;;
+                    *)
+                        trouble="exited with code $code"
+                        case $phase$baseline in
+                            up*"$newline$id $started $restarts exited$newline"*) trouble= ;; # up has not come to it
+                        esac
+                        ;;
+                esac
+                ;;
+            dead) trouble='is dead' ;;
+            *) wait_for=$state_now ;;
+        esac
+        if [ -n "$trouble" ]; then
+            failing="$failing Service '$name' $trouble."
+            culprits=$culprits$id\ $name$newline
+        elif [ -n "$wait_for" ]; then
+            pending="$pending, $name ($wait_for)"
+            waiting=$waiting$id\ $name$newline
+        fi
+    done <<CONTAINERS
+$containers
+CONTAINERS
+    failing=${failing# } pending=${pending#, } troubled=$culprits
+}
+
+# Waits for every container to be up. False, with `reason` and `detail`, when that cannot or did not happen.
+wait_until_up() {
+    tick
+    begun=$now poll=20
+    while :; do
+        look || give_up_looking
+        if [ -z "$containers" ]; then
+            expects_none && return 0
+            reason=UNHEALTHY detail="Project '$project' has no containers."
+            return 1
+        fi
+        judge
+        if [ -n "$failing" ]; then
+            reason=UNHEALTHY detail=$failing
+            return 1
+        fi
+        [ -n "$pending" ] || return 0
+        if is_late; then
+            troubled=$waiting
+            reason=UNHEALTHY detail="Not up within $seconds s: $pending."
+            return 1
+        fi
+        [ $((now - begun)) -lt 500 ] || poll=50
+        [ $((now - begun)) -lt 3000 ] || poll=100
+        sleep "$((nearest / 100)).$((nearest % 100 / 10))$((nearest % 10))"
+    done
+}
+
+# Whether the compose file asks for no container: all its services are behind profiles, or scaled to zero.
+expects_none() {
+    services=$(compose_in "$directory" config --services 2>/dev/null) && are_scaled_to_zero "$services"
+}
+
+are_scaled_to_zero() {
+    scaled=$newline$(
+        compose_in "$directory" config 2>/dev/null | awk '
+            /^[^ ]/ { inside = ($1 == "services:") }
+            inside && /^  [^ ]/ { name = $1; sub(/:$/, "", name) }
+            inside && (/^    scale: 0$/ || /^      replicas: 0$/) { print name }'
+    )$newline
+    for name in $1; do
+        case $scaled in
+            *"$newline$name$newline"*) ;;
+            *) return 1 ;;
+        esac
+    done
+}
+
+# Unpacks the package beside the project, so that a full disk or a lost connection leaves the project as it was.
+unpack() {
+    [ ! -e "$fresh" ] || rm -rf "$fresh"
+    say mkdir -p "$fresh" "$directory"
+    [ "$status" -eq 0 ] || return 1
+    say bounded tar -xmof - -C "$fresh"
+    [ "$status" -eq 0 ] || return 1
+    unpacked=yes
+    # Containers read these files as other users, through bind mounts that pass by the closed directory above.
+    say chmod -R u=rwX,go=rX "$fresh"
+    [ ! -f "$fresh/.env" ] || chmod 600 "$fresh/.env"
+    say list_files
+    [ "$status" -eq 0 ]
+}
+
+list_files() {
+    (cd "$fresh" && find . -type f -exec sha256sum {} +) >"$state/manifest.new"
+}
+
+# Sets `differing` to the paths that are new or changed, `obsolete` to those that only the package before had.
+compare_files() {
+    differing= obsolete=
+    checked=$(cd "$directory" && sha256sum -c "$state/manifest.new" 2>/dev/null) && all_same=yes || all_same=
+    while IFS= read -r line; do
+        case $line in
+            *': FAILED'*) differing=$differing${line%': FAILED'*}$newline ;;
+        esac
+    done <<CHECKED
+$checked
+CHECKED
+    [ -n "$differing$all_same" ] || return 1
+    [ -f "$state/manifest" ] || return 0
+    manifest=$(cat "$state/manifest.new")$newline
+    while IFS= read -r line; do
+        path=${line#*  }
+        case $manifest in
+            *"  $path$newline"*) ;;
+            *) [ ! -f "$directory/$path" ] || obsolete=$obsolete$path$newline ;;
+        esac
+    done <"$state/manifest"
+}
+
+# Whether files differ that containers may have mounted. Compose sees a change of compose.yaml and .env by itself.
+touches_mounts() {
+    while IFS= read -r path; do
+        case $path in
+            '' | ./compose.yaml | ./.env) ;;
+            *) return 0 ;;
+        esac
+    done <<PATHS
+$differing$obsolete
+PATHS
+    return 1
+}
+
+# Moves the package's files into the project, each by a rename: whoever reads a file gets the old one or the new one.
+move_files() {
+    while IFS= read -r path; do
+        [ -z "$path" ] || rm -f "$directory/$path" || return 1
+    done <<OBSOLETE
+$obsolete
+OBSOLETE
+    while IFS= read -r path; do
+        [ -n "$path" ] || continue
+        parent=$directory/${path%/*}
+        [ -d "$parent" ] || (umask 022 && mkdir -p "$parent") || return 1
+        # Where a file to be mounted was missing, docker has made an empty directory.
+        [ ! -d "$directory/$path" ] || rmdir "$directory/$path" || return 1
+        mv -f "$fresh/$path" "$directory/$path" || return 1
+    done <<DIFFERING
+$differing
+DIFFERING
+    mv -f "$state/images.new" "$state/images" && mv -f "$state/manifest.new" "$state/manifest"
+}
+
+prepare() {
+    list_containers || give_up_looking
+    refuse_strangers
+    containers=
+    [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}' || give_up_looking
+    say remember_beginning
+    [ "$status" -eq 0 ] || fail TASK_FAILED "The run could not be noted in $state. Is the disk full?"
+    marked=yes
+    fresh=$directory.new
+    if ! unpack; then
+        ! is_late || fail_late
+        fail TASK_FAILED "The files could not be unpacked: $last"
+    fi
+    compare_files || fail TASK_FAILED 'The files could not be compared with those on the host.'
+    [ -n "$differing$obsolete" ] || [ ! -f "$state/images" ] || return 0
+
+    if ! compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null; then
+        say compose_in "$fresh" config --quiet
+        words=$last
+        ! is_late || fail_late
+        rule_out "$fresh"
+        fail TASK_FAILED "$words"
+    fi
+    if [ -n "$ids" ] && touches_mounts; then
+        : >"$state/recreate" # before the files are moved: after a crash it would be too late
+    fi
+    say move_files
+    [ "$status" -eq 0 ] || fail TASK_FAILED "The files could not be moved into the project: $last"
+    changed=true
+}
+
+remember_beginning() {
+    mark running && printf '%s\n' "$deployment" >"$state/owner" && printf '%s\n' "$containers" >"$state/baseline"
+}
+
+pull() {
+    continue_run
+    if [ -f "$state/images" ] && have_images; then
+        return
+    fi
+    say compose_in "$directory" pull --policy missing --ignore-buildable
+    if [ "$status" -ne 0 ]; then
+        words=$last
+        ! is_late || fail_late
+        show_services
+        rule_out "$directory"
+        fail IMAGE_PULL_FAILED "$words"
+    fi
+    changed=true
+}
+
+up() {
+    continue_run
+    recall_baseline
+    if [ -f "$state/images" ] && [ ! -s "$state/images" ]; then
+        say compose down --remove-orphans # all services are behind profiles: compose refuses to go up without any
+    else
+        recreate=
+        [ ! -f "$state/recreate" ] || recreate=--force-recreate
+        say compose_in "$directory" up --detach --remove-orphans $recreate
+    fi
+    [ "$status" -eq 0 ] || explain_up
+    rm -f "$state/recreate"
+    look || give_up_looking
+    [ "$(list_starts "$baseline")" = "$(list_starts "$containers")" ] || changed=true
+}
+
+list_starts() {
+    while read -r id started _; do
+        [ -z "$id" ] || echo "$id $started"
+    done <<CONTAINERS
+$1
+CONTAINERS
+}
+
+explain_up() {
+    words=$last code=$status late= up_at=0 poll=0
+    ! is_late || late=yes
+    deadline=$((now + 1000)) # to find the reason
+    show_services
+    judge
+    if [ -n "$late" ]; then
+        case $pending in
+            *'(starting)'* | *'(restarting)'*) failing=${failing:-"Not up within $seconds s: $pending."} ;;
+        esac
+        [ -n "$failing" ] || fail_late
+    else
+        rule_out "$directory"
+        if [ "$code" -eq 18 ] || { [ "$code" -ne 17 ] && ! have_images; }; then # 17: an image could not be built
+            fail IMAGE_PULL_FAILED "$words"
+        fi
+    fi
+    [ -n "$failing" ] || fail TASK_FAILED "$words"
+    show_logs
+    fail UNHEALTHY "$failing"
+}
+
+verify() {
+    read_marker
+    up_at=$marker_at
+    continue_run
+    recall_baseline
+    if ! wait_until_up; then
+        tell_services
+        show_logs
+        finish failed
+    fi
+    tell_services
+}
+
+down() {
+    list_containers || give_up_looking
+    refuse_strangers
+    begin
+    [ -z "$listing" ] || changed=true
+    status=1
+    [ ! -f "$directory/compose.yaml" ] || say compose_in "$directory" down --remove-orphans
+    list_containers || give_up_looking
+    if [ "$status" -ne 0 ] || [ -n "$listing" ]; then
+        say compose down --remove-orphans # by the labels of what is there
+        list_containers || give_up_looking
+    fi
+    if [ -n "$listing" ]; then
+        words=$last
+        ! is_late || fail_late
+        show_services
+        require_docker
+        fail TASK_FAILED "${words:-"Containers of project '$project' are left."}"
+    fi
+    rm -f "$state/owner" "$state/baseline" "$state/recreate"
+}
+
+# Changes nothing, but ends what a dead run has left at work.
+settle() {
+    busy=false matching=false verdict=
+    read_lock
+    [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid"
+    if [ -d "$state" ]; then
+        take_lock $((seconds * 50)) || busy=true
+    fi
+    read_marker
+    tell busy "$busy"
+    for key in run deployment action phase state reason detail; do
+        eval "value=\$marker_$key"
+        [ -z "$value" ] || tell marker "$key=$value"
+    done
+    show_services
+    [ -n "$stranger" ] || ! matches || matching=true
+    tell matching "$matching"
+    [ "$busy$marker_run" != "false$run" ] || reach_verdict
+    [ -z "$verdict" ] || tell verdict "$verdict"
+}
+
+# Whether the containers are those that the files describe, and each of them has been started.
+matches() {
+    [ -f "$directory/compose.yaml" ] || return 1
+    hashes=$(compose_in "$directory" config --hash '*' 2>/dev/null) || return 1
+    recall_baseline
+    present=' '
+    while read -r id _ _ state_now _ _ _ hash service; do
+        [ -n "$id" ] || continue
+        name_service
+        present="$present$name "
+        case $newline$hashes$newline in
+            *"$newline$name $hash$newline"*) ;;
+            *) return 1 ;;
+        esac
+        [ "$state_now" != created ] || return 1
+        case $baseline in
+            *"$newline$id "*) [ ! -f "$state/recreate" ] || return 1 ;;
+        esac
+    done <<CONTAINERS
+$containers
+CONTAINERS
+    absent=
+    while read -r name _; do
+        case $present in
+            *" $name "*) ;;
+            *) absent="$absent $name" ;;
+        esac
+    done <<HASHES
+$hashes
+HASHES
+    [ -z "$absent" ] || are_scaled_to_zero "$absent"
+}
+
+# Sets `verdict` on the run that the marker tells of. None when the host cannot know, because the work was not done.
+reach_verdict() {
+    case $marker_action,$marker_phase,$marker_state in
+        *,failed) verdict=failed reason=$marker_reason detail=$marker_detail ;;
+        DOWN,*) [ -n "$listing" ] || verdict=ok ;;
+        UP,up,* | UP,verify,*)
+            [ "$matching" = true ] || return
+            tick
+            up_at=$now
+            case $marker_phase,$marker_state in
+                up,done | verify,*) [ "$marker_at" -gt "$now" ] || up_at=$marker_at ;; # later: the host was restarted
+            esac
+            recall_baseline
+            verdict=ok
+            wait_until_up || verdict=failed
+            ;;
+    esac
+}
+
+derive_home() {
+    user=$(id -un)
+    case $user in
+        '' | *[!A-Za-z0-9._-]*) HOME= ;;
+        *) eval "HOME=~$user" ;;
+    esac
+    export HOME
+}
+
+require_tool() {
+    command -v "$1" >/dev/null || fail TASK_FAILED "The program $1 is missing on the host (Debian package $2)."
+}
+
+exec 4>&1
+printf '. \n'
+tick
+deadline=$((now + seconds * 100))
+[ "$phase" = prepare ] || exec </dev/null
+[ -n "${HOME:-}" ] || derive_home # LOCAL, started by systemd
+[ -d "$HOME" ] || fail TASK_FAILED 'The user has no home directory on the host.'
+directory=$HOME/.daos/projects/$project
+state=$HOME/.daos/state/$project
+cd /
+
+command -v docker >/dev/null || fail DOCKER_UNAVAILABLE 'Docker was not found on the host.'
+require_tool flock util-linux
+require_tool timeout coreutils
+require_tool tar tar
+
+if [ "$phase" != settle ]; then
+    if [ ! -d "$state" ]; then
+        say mkdir -p "$state"
+        [ "$status" -eq 0 ] || fail TASK_FAILED "$last"
+    fi
+    if ! take_lock 1500; then
+        read_lock
+        fail TASK_FAILED "Run $lock_run is still at work on project '$project' on this host."
+    fi
+fi
+"$phase"
+finish ok

@@ -1,0 +1,48 @@
+"""Machines to play on: this one by Ansible's local connection, and the same over a real sshd."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.ansible.machine import Machine
+from tests.support.docker import Docker
+from tests.support.sshd import SshServer
+
+
+@pytest.fixture
+def local(docker: Docker, project_name: str, tmp_path: Path) -> Machine:
+    """This machine, with a home directory of the test's own, and without Ansible where nothing depends on it."""
+    home = tmp_path / "home"
+    home.mkdir()
+    return Machine(project_name, home, tmp_path, {"ansible_connection": "local"}, {"HOME": str(home)}, by_hand=True)
+
+
+@pytest.fixture
+def remote(docker: Docker, project_name: str, tmp_path: Path, sshd: SshServer) -> Iterator[Machine]:
+    """This machine over ssh: the home directory is the real one."""
+    known_hosts = tmp_path / "known_hosts"
+    known_hosts.write_text(f"[{sshd.address}]:{sshd.port} {sshd.host_key}\n")
+    with tempfile.TemporaryDirectory(prefix="daos") as control:  # the path of a socket may have 107 characters
+        variables = {
+            "ansible_connection": "ssh",
+            "ansible_host": sshd.address,
+            "ansible_port": sshd.port,
+            "ansible_user": sshd.user,
+            "ansible_ssh_private_key_file": str(sshd.key_path),
+            "ansible_control_path": f"{control}/%%C",
+            "ansible_ssh_common_args": f"-F none -o IdentitiesOnly=yes -o UserKnownHostsFile={known_hosts}",
+        }
+        machine = Machine(project_name, Path.home(), tmp_path, variables)
+        yield machine
+        shutil.rmtree(machine.files.with_suffix(".new"), ignore_errors=True)
+
+
+@pytest.fixture(params=["local", "remote"])
+def machine(request: pytest.FixtureRequest) -> Machine:
+    """This machine, by Ansible and each of its two connections."""
+    chosen: Machine = request.getfixturevalue(request.param)
+    chosen.by_hand = False
+    return chosen

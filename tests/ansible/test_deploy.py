@@ -1,0 +1,148 @@
+"""deploy.yml from its beginning to its end, by both connections."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.ansible.machine import Machine, service
+from tests.support.docker import Docker
+
+
+def test_a_deployment_ends_with_its_services_running(machine: Machine) -> None:
+    play = machine.deploy({"web": service("sleep", "1000"), "job": service("true")})
+    assert play.succeeded, play.output
+    assert [result.phase for result in play.phases] == ["prepare", "pull", "up", "verify"]
+    assert [result.changed for result in play.phases] == [True, False, True, False]
+    assert play.last.services == [
+        {"name": "job", "image": "demo:1", "state": "exited", "health": None, "exitCode": 0},
+        {"name": "web", "image": "demo:1", "state": "running", "health": None, "exitCode": None},
+    ]
+
+
+def test_a_result_tells_no_more_than_the_server_needs(machine: Machine) -> None:
+    play = machine.deploy({"web": service("sleep", "1000")}, {".env": "PASSWORD=hunter2"})
+    assert set(play["up"].told) == {"failed", "changed", "daos", "msg"}
+    assert set(play["up"].told["daos"]) == {"phase", "reason", "detail", "lines", "services"}
+    assert "hunter2" not in play.output
+
+
+def test_a_second_deployment_of_the_same_changes_nothing(machine: Machine, docker: Docker) -> None:
+    services = {"web": service("sleep", "1000")}
+    machine.deploy(services)
+    before = docker.containers(machine.project)
+    play = machine.deploy(services, settle=20)
+    assert play.succeeded, play.output
+    assert not play.changed
+    assert docker.containers(machine.project) == before
+
+
+def test_a_changed_service_is_started_anew_and_a_removed_one_is_gone(machine: Machine) -> None:
+    machine.deploy({"web": service("sleep", "1000"), "old": service("sleep", "1000")})
+    play = machine.deploy({"web": service("sleep", "2000")})
+    assert play.succeeded, play.output
+    assert play["prepare"].changed
+    assert play["up"].changed
+    assert [service["name"] for service in play.last.services] == ["web"]
+
+
+def test_each_replica_is_told(local: Machine) -> None:
+    play = local.deploy({"web": service("sleep", "1000", scale=2)})
+    assert [service["name"] for service in play.last.services] == ["web", "web"]
+
+
+def test_a_service_scaled_to_zero_is_no_failure(local: Machine) -> None:
+    play = local.deploy({"web": service("sleep", "1000", scale=0), "job": service("true", deploy={"replicas": 0})})
+    assert play.succeeded, play.output
+    assert play.last.services == []
+
+
+def test_a_package_whose_services_are_all_behind_profiles_runs_nothing(local: Machine) -> None:
+    local.deploy({"web": service("sleep", "1000")})
+    play = local.deploy({"web": service("sleep", "1000", profiles=["later"])})
+    assert play.succeeded, play.output
+    assert play["up"].changed
+    assert play.last.services == []
+
+
+def test_a_missing_image_leaves_what_runs(machine: Machine, docker: Docker) -> None:
+    machine.deploy({"web": service("sleep", "1000")})
+    before = docker.containers(machine.project)
+    play = machine.deploy({"web": service("sleep", "1000") | {"image": "missing.invalid/nothing:1"}})
+    assert play.last.phase == "pull"
+    assert play.last.reason == "IMAGE_PULL_FAILED"
+    assert "missing.invalid" in play.last.detail
+    assert [service["state"] for service in play.last.services] == ["running"]
+    assert docker.containers(machine.project) == before
+
+
+@pytest.mark.parametrize(
+    "compose",
+    ["services: [", json.dumps({"services": {"web": service("true") | {"foo": 1}}}), "{}", "services: {web: {}}"],
+)
+def test_an_invalid_compose_file_leaves_what_is_there(local: Machine, docker: Docker, compose: str) -> None:
+    local.deploy({"web": service("sleep", "1000")}, {"page.html": "old"})
+    before = {path: path.read_bytes() for path in local.files.iterdir()}, docker.containers(local.project)
+    play = local.deploy(compose, {"page.html": "new"})
+    assert play.last.phase == "prepare"
+    assert play.last.reason == "COMPOSE_INVALID"
+    assert play.last.detail
+    assert ({path: path.read_bytes() for path in local.files.iterdir()}, docker.containers(local.project)) == before
+    assert not local.files.with_suffix(".new").exists()
+
+
+def test_a_variable_reaches_the_container_and_the_logins_environment_does_not(local: Machine, docker: Docker) -> None:
+    local.environment = {**local.environment, "WORD": "login", "OTHER": "login", "COMPOSE_FILE": "/nonexistent"}
+    web = service("sleep", "1000", environment={"WORD": "${WORD}", "OTHER": "${OTHER:-unset}"})
+    play = local.deploy({"web": web}, {".env": "WORD=package"})
+    assert play.succeeded, play.output
+    environment = docker.run("inspect", "--format", "{{json .Config.Env}}", *docker.containers(local.project))
+    assert {"WORD=package", "OTHER=unset"} <= set(json.loads(environment))
+
+
+def test_an_image_that_cannot_be_built_fails_the_task(local: Machine) -> None:
+    play = local.deploy({"web": service("sleep", "1000") | {"image": "daos-test-unbuilt", "build": "."}})
+    assert (play.last.phase, play.last.reason) == ("up", "TASK_FAILED")
+
+
+def test_an_unreachable_host_is_unreachable(remote: Machine) -> None:
+    remote.variables = {**remote.variables, "ansible_port": 1}
+    play = remote.deploy({"web": service("true")})
+    assert play.phases == []
+    assert play.unreachable is not None
+    assert "Connection refused" in play.unreachable
+
+
+def test_a_megabyte_is_no_trouble_to_a_host_that_refuses_at_once(remote: Machine) -> None:
+    remote.deployment, rival = "11111111-1111-4111-8111-111111111111", remote.deployment
+    remote.deploy({"web": service("true")})
+    play = remote.deploy({"web": service("true")}, {"large": "x" * 1_000_000}, rivals=[remote.deployment, rival])
+    assert play.unreachable is None
+    assert play.last.reason == "TASK_FAILED"
+
+
+def test_logs_cannot_pass_for_what_the_script_says(local: Machine) -> None:
+    hostile = r"= result ok\n= reason TIMEOUT\r= changed true\n. \n| no\x0b= result ok\n"
+    hostile += r"\x1b[31mred\xff\xe2\x80\xa8= result ok"
+    long = "printf '%5000s= result ok\\n' x"
+    play = local.deploy({"web": service("sh", "-c", f"printf '{hostile}\n'; {long}; exit 3")}, settle=1.0)
+    assert play.last.reason == "UNHEALTHY"
+    assert not play.last.changed
+    assert "web | = result ok" in play.last.lines
+    assert "web | | no= result ok" in play.last.lines
+    assert "web | red\N{REPLACEMENT CHARACTER}= result ok" in play.last.lines
+    assert all(line.startswith("web | ") for line in play.last.lines)
+
+
+def test_a_large_project_is_moved_completely(local: Machine) -> None:
+    files = {f"conf/part {number}/x": str(number) for number in range(100)}
+    play = local.deploy({"web": service("sleep", "1000")}, files)
+    assert play.succeeded, play.output
+    assert {name: (local.files / name).read_text() for name in files} == files
+
+
+def test_the_project_is_closed_and_its_files_are_open_to_containers(machine: Machine) -> None:
+    machine.deploy({"web": service("sleep", "1000")}, {"conf/site.conf": "x", ".env": "A=1"})
+    paths = (machine.files, *(Path(machine.files, name) for name in ("conf", "conf/site.conf", "compose.yaml", ".env")))
+    assert [oct(path.stat().st_mode)[-3:] for path in paths] == ["700", "755", "644", "644", "600"]
+    assert oct(machine.state.stat().st_mode)[-3:] == "700"
