@@ -85,6 +85,15 @@ def test_settle_changes_nothing(local: Machine) -> None:
     assert contents(local.home / ".daos") == before
 
 
+def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
+    play_until(local, "prepare", WEB)
+    half = local.files.with_suffix(".new")
+    half.mkdir()
+    (half / ".env").write_text("PASSWORD=hunter2")
+    local.phase("settle")
+    assert not half.exists()
+
+
 @pytest.mark.parametrize("marker", [{"phase": "up", "state": "running"}, {"phase": "verify", "state": "running"}])
 def test_a_run_that_had_done_its_work_before_the_crash_is_ok(local: Machine, marker: dict[str, str]) -> None:
     play_until(local, "up", WEB)

@@ -684,13 +684,17 @@ down() {
     rm -f "$state/owner" "$state/baseline" "$state/recreate"
 }
 
-# Changes nothing, but ends what a dead run has left at work.
+# Changes nothing, but clears away what a dead run has left: its work, and files that it had only unpacked.
 settle() {
     busy=false matching=false verdict=
     read_lock
     [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid"
     if [ -d "$state" ]; then
-        take_lock $((seconds * 50)) || busy=true
+        if take_lock $((seconds * 50)); then
+            rm -rf "$directory.new"
+        else
+            busy=true
+        fi
     fi
     read_marker
     tell busy "$busy"
