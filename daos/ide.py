@@ -2,6 +2,7 @@
 
 import mimetypes
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -70,10 +71,16 @@ class IDE(StaticFiles):
 
     def _find(self, name: str) -> tuple[str, os.stat_result | None]:
         """The file's path and state; no state where there is no such file.  Never one outside of the directory."""
-        path, state = self.lookup_path(name)
+        try:
+            path, state = self.lookup_path(name)
+        except (OSError, ValueError):  # too long, or with a null byte
+            return "", None
         return path, state if state is not None and stat.S_ISREG(state.st_mode) else None
 
 
 def _takes_gzip(scope: Scope) -> bool:
-    accepted = Headers(scope=scope).get("accept-encoding", "")
-    return any(coding.partition(";")[0].strip() in {"gzip", "*"} for coding in accepted.split(","))
+    refused = {}
+    for part in Headers(scope=scope).get("accept-encoding", "").lower().split(","):
+        coding, _, quality = part.replace(" ", "").partition(";q=")
+        refused[coding] = bool(re.fullmatch(r"0(\.0*)?", quality))
+    return not refused.get("gzip", refused.get("*", True))

@@ -30,7 +30,7 @@ class ActionModule(ActionBase):
     `phase`; `reason`, a FailureReason's name or None; `detail`, one line or None; `lines`, the words of docker, compose
     and containers in their order; `services`, {name, image, state, health, exitCode} for each container, by name.
 
-    After `settle` also `marker`, which run was there last and how far it got, or None; `busy`, its work could not be
+    After `halt` and `settle` also `marker`, which run was there last and how far it got, or None; `busy`, its work could not be
     ended; `matching`, the containers are what the files describe; `verdict`, "ok", "failed", or None when the host
     cannot know.  `reason` and `detail` are then the verdict's.
     """
@@ -102,7 +102,7 @@ def result(phase: str, rc: int, stdout: str, stderr: str) -> dict[str, Any]:
         "lines": shortened(lines),
         "services": sorted(services, key=lambda service: service["name"]),
     }
-    if phase == "settle":
+    if phase in {"halt", "settle"}:
         told["marker"] = marker or None
         told["busy"] = facts.get("busy") == "true"
         told["matching"] = facts.get("matching") == "true"

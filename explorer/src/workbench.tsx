@@ -9,7 +9,7 @@ import '@graphiql/plugin-explorer/style.css';
 import { explorerPlugin } from '@graphiql/plugin-explorer';
 import { useGraphiQL, useGraphiQLActions } from '@graphiql/react';
 import { GraphiQL, type GraphiQLProps } from 'graphiql';
-import { useEffect } from 'react';
+import { useEffect, useState } from 'react';
 import { documents } from './documents.ts';
 
 // Without the history plugin: it keeps headers and secret variables, whatever shouldPersistHeaders says.
@@ -18,25 +18,38 @@ const plugins = [explorerPlugin()];
 type Props = Required<Pick<GraphiQLProps, 'fetcher' | 'storage'>> & { onForget(): void };
 
 export default function Workbench({ fetcher, storage, onForget }: Props) {
+  const [ready, setReady] = useState(false);
   return (
-    <GraphiQL
-      fetcher={fetcher}
-      plugins={plugins}
-      defaultTabs={documents}
-      defaultEditorToolsVisibility
-      shouldPersistHeaders={false}
-      storage={storage} // the tab's own: variables may be secret
-    >
-      <GraphiQL.Logo>
-        <span className="brand">daos</span>
-        <button type="button" className="forget" onClick={onForget}>
-          Forget token
-        </button>
-      </GraphiQL.Logo>
-      <SystemTheme />
-      <LogTail />
-    </GraphiQL>
+    <div className="workbench" inert={!ready}>
+      <GraphiQL
+        fetcher={fetcher}
+        plugins={plugins}
+        defaultTabs={documents}
+        defaultEditorToolsVisibility
+        shouldPersistHeaders={false}
+        storage={storage} // the tab's own: variables may be secret
+      >
+        <GraphiQL.Logo>
+          <span className="brand">daos</span>
+          <button type="button" className="forget" onClick={onForget}>
+            Forget token
+          </button>
+        </GraphiQL.Logo>
+        <Editors onReady={setReady} />
+        <SystemTheme />
+        <LogTail />
+      </GraphiQL>
+    </div>
   );
+}
+
+/** Says when the editors are there. A tab that is chosen before that keeps the text of the one that was left. */
+function Editors({ onReady }: { onReady(ready: boolean): void }) {
+  const ready = useGraphiQL((state) =>
+    [state.queryEditor, state.variableEditor, state.headerEditor, state.responseEditor].every(Boolean),
+  );
+  useEffect(() => onReady(ready), [onReady, ready]);
+  return null;
 }
 
 /** Keeps the editors in step when the system turns dark or light; GraphiQL asks once, its style sheet always. */

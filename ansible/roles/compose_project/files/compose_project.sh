@@ -89,7 +89,8 @@ finish() {
     tell changed "$changed"
     tell result "$1"
     if [ -n "$heartbeat" ]; then
-        kill -KILL "$heartbeat"
+        kill -USR1 "$heartbeat"
+        wait "$heartbeat"
         flock -u 9 # what busybox leaves behind has it too
     fi
     exit 0
@@ -107,6 +108,7 @@ fail_late() {
         up) name=Up ;;
         verify) name=Verify ;;
         down) name=Down ;;
+        halt) name=Halt ;;
         *) name=Settle ;;
     esac
     fail TIMEOUT "$name did not finish within $seconds s."
@@ -138,22 +140,27 @@ read_lock() {
 
 # Ends the work when nobody listens any more: sshd closes the channel of a client that is gone, but kills nothing.
 watch_channel() {
-    exec 9>&-            # the watch is not the work
+    exec 9>&- 7<"$state/lock" # the watch is not the work, and is known by descriptor 7
     trap '' TERM HUP INT # sent to the whole group, they would end the watch and spare the work, which has its own group
     trap : PIPE          # makes the write fail instead of ending the watch
+    sleeper=
+    trap 'kill -KILL $sleeper; exit' USR1
     while [ "/proc/$$/fd/9" -ef "$state/lock" ] && printf '. \n'; do
-        sleep 1 </dev/null >/dev/null 4>&- # or the channel would stay open for as long, after the phase has ended
+        sleep 1 </dev/null >/dev/null 4>&- & # or the channel would stay open for as long, after the phase has ended
+        sleeper=$!
+        wait "$sleeper"
     done
     end_work "$$"
 } 2>/dev/null
 
-# Ends the phase whose pid is given, and all that it has started.
+# Ends the phase whose pid is given, and all that it has started; with a second argument its watch too.
 end_work() {
     find_workers "$1"
     [ -z "$workers" ] || kill -TERM $workers 2>/dev/null
+    [ -z "${2:+$watchers}" ] || kill -USR1 $watchers 2>/dev/null
     tick
     patience=$((now + 150))
-    while [ -n "$workers" ] && [ "$now" -lt $((patience + 300)) ]; do
+    while [ -n "$workers${2:+$watchers}" ] && [ "$now" -lt $((patience + 300)) ]; do
         sleep 0.1 </dev/null >/dev/null 2>&1 4>&-
         find_workers "$1"
         tick
@@ -161,15 +168,16 @@ end_work() {
     done
 }
 
-# Sets `workers` to the pids of a phase and of all that it has started. The signature is read after the search, for the
+# Sets `workers` to the pids of a phase and of all that it has started, `watchers` to those of its watch. The signature is read after the search, for the
 # next run may take the lock at any moment.
 find_workers() {
-    workers=
+    workers= watchers=
     for process in /proc/[0-9]*; do
         [ ! "$process/fd/9" -ef "$state/lock" ] || workers="$workers ${process#/proc/}"
+        [ ! "$process/fd/7" -ef "$state/lock" ] || watchers="$watchers ${process#/proc/}"
     done
     read_lock
-    [ "$lock_pid" = "$1" ] || workers=
+    [ "$lock_pid" = "$1" ] || workers= watchers=
 }
 
 read_marker() {
@@ -482,6 +490,7 @@ unpack() {
     [ ! -e "$fresh" ] || rm -rf "$fresh"
     say mkdir -p "$fresh" "$directory"
     [ "$status" -eq 0 ] || return 1
+    chmod 755 "$directory" # a container may have it mounted as a whole; only .env is nobody else's business
     say bounded tar -xmof - -C "$fresh"
     [ "$status" -eq 0 ] || return 1
     unpacked=yes
@@ -684,11 +693,11 @@ down() {
     rm -f "$state/owner" "$state/baseline" "$state/recreate"
 }
 
-# Changes nothing, but clears away what a dead run has left: its work, and files that it had only unpacked.
-settle() {
+# Ends what a run has left at work, and tells how far it had come and what is there. Changes nothing else.
+halt() {
     busy=false matching=false verdict=
     read_lock
-    [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid"
+    [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid" watch
     if [ -d "$state" ]; then
         if take_lock $((seconds * 50)); then
             rm -rf "$directory.new"
@@ -702,11 +711,18 @@ settle() {
         eval "value=\$marker_$key"
         [ -z "$value" ] || tell marker "$key=$value"
     done
-    show_services
+    look || give_up_looking
+    [ "$phase" = settle ] || tell_services
+}
+
+# As `halt`, and finds out what the run would have ended with.
+settle() {
+    halt
     [ -n "$stranger" ] || ! matches || matching=true
     tell matching "$matching"
     [ "$busy$marker_run" != "false$run" ] || reach_verdict
     [ -z "$verdict" ] || tell verdict "$verdict"
+    tell_services
 }
 
 # Whether the containers are those that the files describe, and each of them has been started.
@@ -757,6 +773,8 @@ reach_verdict() {
             recall_baseline
             verdict=ok
             wait_until_up || verdict=failed
+            # Still undecided when the time is up: nobody can say yet whether they will be well.
+            if [ "$verdict" = failed ] && [ -z "${failing-}" ] && is_late; then verdict= reason= detail=; fi
             ;;
     esac
 }
@@ -790,7 +808,7 @@ require_tool flock util-linux
 require_tool timeout coreutils
 require_tool tar tar
 
-if [ "$phase" != settle ]; then
+if [ "$phase" != settle ] && [ "$phase" != halt ]; then
     if [ ! -d "$state" ]; then
         say mkdir -p "$state"
         [ "$status" -eq 0 ] || fail TASK_FAILED "$last"
