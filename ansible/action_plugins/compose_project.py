@@ -30,8 +30,8 @@ class ActionModule(ActionBase):
     `phase`; `reason`, a FailureReason's name or None; `detail`, one line or None; `lines`, the words of docker, compose
     and containers in their order; `services`, {name, image, state, health, exitCode} for each container, by name.
 
-    After `halt` and `settle` also `marker`, which run was there last and how far it got, or None; `busy`, its work could
-    not be ended; `matching`, the containers are what the files describe; `verdict`, "ok", "failed", or None when the host
+    After `halt` and `settle` also `marker`, which run was there last and how far it got, or None; `busy`, its work is
+    not over; `matching`, the containers are what the files describe; `verdict`, "ok", "failed", or None when the host
     cannot know.  `reason` and `detail` are then the verdict's.
     """
 
