@@ -2,7 +2,9 @@
 
 import os
 import secrets
+from contextlib import suppress
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from cryptography.fernet import Fernet, InvalidToken
 
@@ -45,12 +47,10 @@ class Keyring:
 
         Raises: OSError where it cannot be read or made, ValueError where it is no keyring.
         """
-        try:
-            lines = path.read_text(encoding="ascii").splitlines()
-        except FileNotFoundError:
-            line = f"{secrets.token_hex(4)} {Fernet.generate_key().decode()}"
-            write_private(path, line + "\n")
-            lines = [line]
+        if not path.exists():
+            with suppress(FileExistsError):  # another process was quicker, and its key counts
+                write_private(path, f"{secrets.token_hex(4)} {Fernet.generate_key().decode()}\n")
+        lines = path.read_text(encoding="ascii").splitlines()
         return cls({key_id: key for key_id, _, key in (line.partition(" ") for line in lines if line)})
 
     def encrypt(self, secret: Secret) -> str:
@@ -68,15 +68,10 @@ class Keyring:
 
 def write_private(path: Path, content: str) -> None:
     """Create `path` with mode 0600, never a moment wider, complete or not at all.  Raises: FileExistsError."""
-    new = path.with_name(f"{path.name}.new")
-    new.unlink(missing_ok=True)
-    descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    # A link, unlike a rename, refuses to replace a file that came in between.
-    try:
-        path.hardlink_to(new)
-    finally:
-        new.unlink()
+    # A file of this writer's own: two that shared one would link what the other has only begun.
+    with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.") as new:  # mode 0600
+        new.write(content)
+        new.flush()
+        os.fsync(new.fileno())
+        # A link, unlike a rename, refuses to replace a file that came in between.
+        path.hardlink_to(new.name)

@@ -1,17 +1,29 @@
 """Connections and transactions: `Database.read()` and `Database.write()` are the only ways to the tables."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import fcntl
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, event, make_url
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy import URL, event, make_url, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 
 from db.encryption import Keyring
 
 BUSY_TIMEOUT = 10_000  # milliseconds; only other processes (the `daos` commands) are ever waited for
+_RESERVATION = 0x64616F75  # PostgreSQL's advisory locks are numbers
 WRITER_TIMEOUT = 60.0  # seconds in the queue for the one writer
+
+
+class BrokenReferences(Exception):
+    """A migration left rows that refer to rows which are not there; it was undone."""
+
+
+class Reserved(Exception):
+    """Another server plays the runs of this database."""
 
 
 class UnsupportedDatabase(ValueError):
@@ -54,10 +66,68 @@ class Database:
         async with self._write_session() as session, session.begin():
             yield session
 
+    @asynccontextmanager
+    async def altering(self) -> AsyncIterator[AsyncConnection]:
+        """A connection in one transaction that may alter tables, committed at the end of the block.
+
+        SQLite alters a table by making it anew, and with foreign keys in force dropping the old one would delete every
+        row that refers to it.  They are checked as a whole before the commit instead.  Raises: BrokenReferences.
+        """
+        async with self._writer.connect() as connection:
+            if self.is_sqlite:
+                await _set_foreign_keys(connection, "OFF")  # has no effect inside a transaction
+            try:
+                async with connection.begin():
+                    yield connection
+                    if self.is_sqlite and (
+                        broken := (await connection.execute(text("PRAGMA foreign_key_check"))).all()
+                    ):
+                        raise BrokenReferences(f"{len(broken)} rows refer to rows that are not there")
+            finally:
+                if self.is_sqlite:
+                    await _set_foreign_keys(connection, "ON")
+
+    @asynccontextmanager
+    async def reserved(self) -> AsyncIterator[None]:
+        """Hold the database as the one server that plays its runs.  Raises: Reserved.
+
+        A second one would take the first one's runs for those of a server that was killed.
+        """
+        if self.is_sqlite:
+            with _locked_file(Path(f"{self.url.database}-lock")):
+                yield
+            return
+        async with self._writer.connect() as connection:
+            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _RESERVATION}):
+                raise Reserved
+            await connection.commit()  # the lock is the connection's, no transaction has to stay open for it
+            try:
+                yield
+            finally:
+                with suppress(DBAPIError):  # a connection that broke has lost the lock anyway
+                    # Back in the pool the connection would keep it.
+                    await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _RESERVATION})
+
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
+
+
+async def _set_foreign_keys(connection: AsyncConnection, state: str) -> None:
+    """Switch SQLite's foreign keys on or off, past SQLAlchemy, which would begin a transaction first."""
+    raw: Any = (await connection.get_raw_connection()).driver_connection
+    await raw.execute(f"PRAGMA foreign_keys={state}")
+
+
+@contextmanager
+def _locked_file(path: Path) -> Iterator[None]:
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise Reserved from error
+        yield
 
 
 def sqlite_url(path: Path) -> str:
@@ -78,6 +148,16 @@ def _with_driver(url: str) -> URL:
     return parsed.set(drivername=drivers[backend])
 
 
+def _switch_to_wal(cursor: Any) -> None:
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError:
+        # Another process is just doing it to a new file.  SQLite does not wait for that, but it waits for a writer.
+        cursor.execute("BEGIN IMMEDIATE")
+        cursor.execute("COMMIT")
+        cursor.execute("PRAGMA journal_mode=WAL")
+
+
 def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
     engine = create_async_engine(
         url,
@@ -92,7 +172,8 @@ def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
     def configure(connection: Any, _record: object) -> None:
         connection.isolation_level = None  # BEGIN is ours, below; the driver's own comes too late
         cursor = connection.cursor()
-        pragmas = ["journal_mode=WAL", "foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT}"]
+        _switch_to_wal(cursor)
+        pragmas = ["foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT}"]
         # FULL: a run that was accepted is still there after a power cut.
         pragmas.append("synchronous=FULL" if writes else "query_only=ON")
         for pragma in pragmas:

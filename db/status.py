@@ -41,16 +41,25 @@ _EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is
 
 async def announce(session: AsyncSession, deployment_id: UUID, status: DeploymentStatus, run_id: UUID | None) -> None:
     """Record that the deployment's status became `status`."""
-    if session.get_bind().dialect.name == "postgresql":
-        # A sequence is drawn before the commit: without the lock a reader could see event 8, move its cursor there,
-        # and miss event 7, whose transaction commits later.
-        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
+    await _take_turn(session)
     session.add(StatusEvent(deployment_id=deployment_id, run_id=run_id, status=status))
     await session.flush()
 
 
+async def _take_turn(session: AsyncSession) -> None:
+    """Let no other transaction announce before this one has ended.
+
+    It comes before any row is locked: who held a deployment and waited here could be waited for by the one in turn.
+    """
+    if session.get_bind().dialect.name == "postgresql":
+        # A sequence is drawn before the commit: without the lock a reader could see event 8, move its cursor there,
+        # and miss event 7, whose transaction commits later.
+        await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
+
+
 async def start(session: AsyncSession, deployment_id: UUID, action: RunAction) -> Run | None:
     """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
+    await _take_turn(session)
     started = await session.execute(
         update(Deployment)
         .where(Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING)
@@ -132,6 +141,7 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool]) -> 
     }
     if end.status is RunStatus.SUCCESS:
         values["progress"] = 1.0
+    await _take_turn(session)
     statement = update(Run).where(*where).values(finished_at=now(), worker=None, **values)
     ended = (await session.execute(statement.returning(Run.id, Run.deployment_id))).one_or_none()
     if ended is None:

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
@@ -149,22 +149,21 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> UUID
 
     Raises: NotFound, RunInProgress.
     """
+    # One statement, so that a run that is started at the same moment is not lost.
+    idle = Deployment.status != DeploymentStatus.RUNNING
+    statement = delete(Deployment).where(Deployment.id == ids.parse(deployment_id), idle).returning(Deployment.id)
     async with db.write() as session:
-        deployment = await _get(session, deployment_id)
-        # In the statement itself, so that a run that is started at the same moment is not lost.
-        idle = Deployment.status != DeploymentStatus.RUNNING
-        deleted = await session.scalar(
-            delete(Deployment).where(Deployment.id == deployment.id, idle).returning(Deployment.id)
-        )
+        deleted = await session.scalar(statement)
         if deleted is None:
+            await _get(session, deployment_id)
             raise RunInProgress(id=deployment_id)
-    broadcast.notify(deployment.id, Everything.DEPLOYMENTS)
-    return deployment.id
+    broadcast.notify(deleted, Everything.DEPLOYMENTS)
+    return deleted
 
 
 async def watch(
     db: Database, broadcast: Broadcast, deployment_id: str, after: str | None = None
-) -> AsyncIterator[Change]:
+) -> AsyncGenerator[Change]:
     """The deployment's status now, or the changes behind the cursor `after`, then every change in order.
 
     Ends when the deployment is deleted.  Raises: NotFound, InvalidInput.
@@ -185,7 +184,7 @@ async def watch(
                     return
 
 
-async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncIterator[Change]:
+async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncGenerator[Change]:
     """Every change of any deployment from now on, or from the cursor `after`, in order.  Raises: InvalidInput."""
     with broadcast.listen(Everything.DEPLOYMENTS) as listener:
         if after is None:
@@ -212,7 +211,7 @@ async def _follow(
             .limit(BATCH_SIZE)
         )
         async with db.read() as session:
-            found = (await session.execute(statement)).tuples().all()
+            found = (await session.execute(statement)).all()
         for event, deployment in found:
             position = event.sequence
             yield Change(CHANGES.cursor([position]), event, deployment)
@@ -232,10 +231,11 @@ async def _get(session: AsyncSession, deployment_id: str) -> Deployment:
 async def _parts(session: AsyncSession, host_id: str, package_id: str) -> tuple[Host, Package]:
     host_key, package_key = ids.parse(host_id), ids.parse(package_id)
     # Locked, so that neither can be deleted before the deployment that names it is there.
-    host = await session.get(Host, host_key, with_for_update={"key_share": True}) if host_key else None
+    lock = {"read": True, "key_share": True}
+    host = await session.get(Host, host_key, with_for_update=lock) if host_key else None
     if host is None:
         raise HostNotFound(id=host_id)
-    package = await session.get(Package, package_key, with_for_update={"key_share": True}) if package_key else None
+    package = await session.get(Package, package_key, with_for_update=lock) if package_key else None
     if package is None:
         raise PackageNotFound(id=package_id)
     return host, package

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import Database
-from db.models import ACTIVE, Connection, Deployment, Host, Run, now
+from db.models import Connection, Deployment, DeploymentStatus, Host, now
 from resolvers import ids
 from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
 from resolvers.paging import Listing
@@ -20,7 +20,7 @@ HOSTS = Listing("hosts", Host, key=(Host.id,))
 
 @dataclass(frozen=True)
 class Changes:
-    """What `update` changes.  None leaves a value as it is, but `ssh_key_path` may become None: then it is `CLEAR`."""
+    """What `update` changes.  None leaves a value as it is; `clear_ssh_key_path` takes the path away."""
 
     name: str | None = None
     address: str | None = None
@@ -29,10 +29,9 @@ class Changes:
     ssh_key_path: str | None = None
     clear_ssh_key_path: bool = False
 
-    @property
-    def moves(self) -> bool:
-        """Whether the host is somewhere else afterwards, so that its pinned key says nothing any more."""
-        return self.address is not None or self.port is not None
+    def moves(self, host: Host) -> bool:
+        """Whether `host` is somewhere else afterwards, so that its pinned key says nothing any more."""
+        return self.address not in {None, host.address} or self.port not in {None, host.port}
 
 
 async def get(db: Database, host_id: str) -> Host:
@@ -88,14 +87,14 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
         check.user("user", changes.user)
     try:
         async with db.write() as session:
-            host = await _get(session, host_id)
+            host = await _get(session, host_id, lock=True)
             if host.connection is Connection.LOCAL:
                 _check_connection(check, Connection.LOCAL, changes.address, changes.ssh_key_path)
             else:
                 address = host.address if changes.address is None else changes.address
                 _check_connection(check, Connection.SSH, address, changes.ssh_key_path)
             check.done()
-            if await _has_active_run(session, host.id):
+            if await _is_deployed_to(session, host.id):
                 raise HostHasRunInProgress(id=host_id)
             _apply(host, changes)
     except IntegrityError as error:
@@ -106,7 +105,8 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
 async def remove(db: Database, host_id: str) -> UUID:
     """Delete a host that no deployment names; gives its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
-        host = await _get(session, host_id)
+        # Locked, so that no deployment that names it can be created beside this.
+        host = await _get(session, host_id, lock=True)
         count = await session.scalar(select(func.count()).select_from(Deployment).where(Deployment.host_id == host.id))
         if count:
             raise InUse(kind="Host", id=host_id, count=count)
@@ -114,9 +114,9 @@ async def remove(db: Database, host_id: str) -> UUID:
     return host.id
 
 
-async def _get(session: AsyncSession, host_id: str) -> Host:
+async def _get(session: AsyncSession, host_id: str, *, lock: bool = False) -> Host:
     key = ids.parse(host_id)
-    host = await session.get(Host, key) if key is not None else None
+    host = await session.get(Host, key, with_for_update=lock) if key is not None else None
     if host is None:
         raise NotFound(kind="Host", id=host_id)
     return host
@@ -137,18 +137,18 @@ def _check_connection(check: Check, connection: Connection, address: str | None,
 
 
 def _apply(host: Host, changes: Changes) -> None:
+    if changes.moves(host):
+        host.host_key = host.known_hosts = None
     for name in ("name", "address", "port", "user", "ssh_key_path"):
         value = getattr(changes, name)
         if value is not None:
             setattr(host, name, value)
     if changes.clear_ssh_key_path:
         host.ssh_key_path = None
-    if changes.moves:
-        host.host_key = host.known_hosts = None
     host.updated_at = now()
 
 
-async def _has_active_run(session: AsyncSession, host_id: UUID) -> bool:
-    active: ColumnElement[bool] = Run.status.in_(ACTIVE)
-    statement = select(Run.id).join(Deployment).where(Deployment.host_id == host_id, active).limit(1)
-    return await session.scalar(statement) is not None
+async def _is_deployed_to(session: AsyncSession, host_id: UUID) -> bool:
+    # Locked, so that a run that is being started beside this is seen; in the order in which many are started.
+    statement = select(Deployment.status).where(Deployment.host_id == host_id).order_by(Deployment.id)
+    return DeploymentStatus.RUNNING in set(await session.scalars(statement.with_for_update(read=True)))

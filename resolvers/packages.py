@@ -62,7 +62,8 @@ async def create(
 async def remove(db: Database, package_id: str) -> UUID:
     """Delete a package that no deployment names; gives its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
-        package = await _get(session, package_id)
+        # Locked, so that no deployment that names it can be created beside this.
+        package = await _get(session, package_id, lock=True)
         count = await session.scalar(
             select(func.count()).select_from(Deployment).where(Deployment.package_id == package.id)
         )
@@ -72,9 +73,9 @@ async def remove(db: Database, package_id: str) -> UUID:
     return package.id
 
 
-async def _get(session: AsyncSession, package_id: str) -> Package:
+async def _get(session: AsyncSession, package_id: str, *, lock: bool = False) -> Package:
     key = ids.parse(package_id)
-    package = await session.get(Package, key) if key is not None else None
+    package = await session.get(Package, key, with_for_update=lock) if key is not None else None
     if package is None:
         raise NotFound(kind="Package", id=package_id)
     return package

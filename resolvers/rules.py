@@ -23,6 +23,8 @@ USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
+# libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
+TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
 RESERVED_FILES = {"compose.yaml", ".env"}
 # Compose reads these from .env, and would deploy something else, or somewhere else.
 RESERVED_VARIABLES = re.compile(r"COMPOSE_(FILE|PROJECT_NAME|ENV_FILES|PATH_SEPARATOR|REMOVE_ORPHANS)|DOCKER_.*")
@@ -103,7 +105,7 @@ class Check:
         if len(files) > MAX_FILES:
             self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_FILES} files.")
             return
-        if sum(len(content) for _, content in files) > MAX_FILES_SIZE:  # characters, so at least as many bytes
+        if sum(len(content.encode(errors="surrogatepass")) for _, content in files) > MAX_FILES_SIZE:
             self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_FILES_SIZE} bytes together.")
             return
         paths: set[str] = set()
@@ -113,9 +115,9 @@ class Check:
                 self.add((argument, position, "path"), "PATH", f"{argument}: '{path[:MAX_NAME]}' {problem}.")
             self.text((argument, position, "content"), content, MAX_FILES_SIZE)
             paths.add(path)
-        folders = {"/".join(path.split("/")[:depth]) for path in paths for depth in range(1, path.count("/") + 1)}
-        for path in sorted(folders & paths):
-            self.add(argument, "PATH", f"{argument}: '{path}' is both a file and a folder.")
+        taken = paths | RESERVED_FILES
+        for both in sorted({folder for path in paths for folder in _folders(path) if folder in taken}):
+            self.add(argument, "PATH", f"{argument}: '{both}' is both a file and a folder.")
 
     def variables(self, argument: str, variables: Sequence[tuple[str, str]]) -> None:
         """Names and values of a deployment's variables."""
@@ -166,6 +168,11 @@ def _path_problem(path: str, others: set[str]) -> str | None:
     return None
 
 
+def _folders(path: str) -> Iterator[str]:
+    """The folders that `path` goes through, the outermost first."""
+    return (path[:position] for position, character in enumerate(path) if character == "/")
+
+
 def _variable_problem(name: str, others: set[str]) -> str | None:
     if not VARIABLE_NAME.fullmatch(name):
         return "must be letters, digits and _, must not begin with a digit, and have at most 128 characters"
@@ -178,6 +185,8 @@ def _variable_problem(name: str, others: set[str]) -> str | None:
 
 def _compose_problem(text: str) -> str | None:
     """What is wrong with `text` as a compose file, to be put behind its name."""
+    if TAG_DIRECTIVE.search(text):
+        return "must not have %TAG directives"
     try:
         return _read_events(iter(yaml.parse(text, Loader=yaml.CSafeLoader)))
     except yaml.MarkedYAMLError as error:
@@ -189,20 +198,18 @@ def _compose_problem(text: str) -> str | None:
 
 def _read_events(events: Iterator[yaml.Event]) -> str | None:
     """Look at a document without building it: tags of compose's own and bombs of aliases cost nothing that way."""
-    documents = depth = 0
-    top: list[yaml.Event] = []  # what stands at depth 1: keys and values in turn
-    services = 0  # what stands in `services`
+    documents = depth = services = 0
+    key: yaml.Event | None = None
+    in_services = False
     for event in events:
         documents += isinstance(event, yaml.DocumentStartEvent)
-        opens = isinstance(event, yaml.CollectionStartEvent)
-        closes = isinstance(event, yaml.CollectionEndEvent)
-        if depth == 0 and isinstance(event, yaml.NodeEvent) and not isinstance(event, yaml.MappingStartEvent):
-            return "must be a mapping with services"
-        if depth == 1 and isinstance(event, yaml.NodeEvent):
-            top.append(event)
-        elif depth == 2 and isinstance(event, yaml.NodeEvent) and _is_services(top):  # noqa: PLR2004
-            services += 1
-        depth += opens - closes
+        if isinstance(event, yaml.NodeEvent):
+            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                return "must be a mapping with services"
+            if depth == 1:
+                key, in_services = _turn(key, event)
+            services += in_services and depth == 2  # noqa: PLR2004 - what stands in the mapping
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_YAML_DEPTH:
             return f"must not be nested deeper than {MAX_YAML_DEPTH} levels"
     if documents != 1:
@@ -210,7 +217,9 @@ def _read_events(events: Iterator[yaml.Event]) -> str | None:
     return None if services else "must have services, as a mapping with at least one"
 
 
-def _is_services(top: list[yaml.Event]) -> bool:
-    """Whether the value that began last is the mapping under the key `services`."""
-    key, value = top[-2:] if len(top) >= 2 else (None, None)  # noqa: PLR2004
-    return isinstance(key, yaml.ScalarEvent) and key.value == "services" and isinstance(value, yaml.MappingStartEvent)
+def _turn(key: yaml.Event | None, event: yaml.Event) -> tuple[yaml.Event | None, bool]:
+    """Keys and values come in turn: the key whose value is next, and whether the mapping under `services` begins."""
+    if key is None:
+        return event, False
+    named = isinstance(key, yaml.ScalarEvent) and key.value == "services"
+    return None, named and isinstance(event, yaml.MappingStartEvent)

@@ -1,6 +1,6 @@
 """Runs: starting, cancelling and following them."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -71,7 +71,7 @@ async def count_by_status(db: Database) -> dict[RunStatus, int]:
     """How many runs there are of each status that some have."""
     async with db.read() as session:
         rows = await session.execute(select(Run.status, func.count()).group_by(Run.status))
-        return dict(rows.tuples().all())
+        return dict(rows.all())
 
 
 async def start(
@@ -100,7 +100,7 @@ async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str
         ended = await status.cancel_queued(session, key, "The run was canceled before it had begun.")
         if not ended:
             await status.request_cancel(session, key)
-        run = await session.get_one(Run, key, populate_existing=True)
+        run = await _get(session, run_id)
     if ended:
         broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
     else:
@@ -110,7 +110,7 @@ async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str
 
 async def watch_log(
     db: Database, broadcast: Broadcast, run_id: str, after: str | None = None
-) -> AsyncIterator[LogBatch]:
+) -> AsyncGenerator[LogBatch]:
     """The run's log behind the cursor `after` (None: from the start), then what comes; ends with the run.
 
     Raises: NotFound, InvalidInput.
@@ -161,7 +161,7 @@ def _check_number(deployment_ids: Sequence[str]) -> None:
 
 async def _get(session: AsyncSession, run_id: str) -> Run:
     key = ids.parse(run_id)
-    run = await session.get(Run, key) if key is not None else None
+    run = await session.get(Run, key, populate_existing=True) if key is not None else None
     if run is None:
         raise NotFound(kind="Run", id=run_id)
     return run

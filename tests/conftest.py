@@ -1,13 +1,23 @@
 """Fixtures of the real things that tests use; each is skipped, or fails with DAOS_TEST_REQUIRE, where it is missing."""
 
+import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import Iterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
 from typing import Protocol
 
 import pytest
+from sqlalchemy import delete
 
+from db import migrations
+from db.encryption import Keyring
+from db.engine import Database, sqlite_url
+from db.models import Base
+from runner.broadcast import Broadcast
+from tests import factories
 from tests.support import chromium as chromium_support
 from tests.support import docker as docker_support
 from tests.support import installation
@@ -17,6 +27,7 @@ from tests.support.chromium import Chromium
 from tests.support.docker import Docker
 from tests.support.installation import InstalledDaos
 from tests.support.postgres import Postgres
+from tests.support.recording_engine import RecordingEngine
 from tests.support.requirement import SYSTEM_DIRECTORIES, require
 from tests.support.sshd import SshServer
 
@@ -90,6 +101,93 @@ def postgres_url(postgres: Postgres) -> Iterator[str]:
     """The URL of an empty PostgreSQL database of this test's own."""
     with postgres.new_database() as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def keyring() -> Keyring:
+    """A keyring with one key, "test"."""
+    return factories.keyring()
+
+
+@pytest.fixture(scope="session")
+async def sqlite_template(tmp_path_factory: pytest.TempPathFactory, keyring: Keyring) -> Path:
+    """A migrated SQLite file, to be copied."""
+    path = tmp_path_factory.mktemp("sqlite") / "template.db"
+    async with factories.database(sqlite_url(path), keyring) as db:
+        await migrations.upgrade(db)
+    return path
+
+
+@pytest.fixture(scope="session")
+async def shared_sqlite_db(sqlite_template: Path, keyring: Keyring) -> AsyncIterator[Database]:
+    """A migrated SQLite database that tests share, one after the other."""
+    path = Path(shutil.copy(sqlite_template, sqlite_template.with_name("shared.db")))
+    async with factories.database(sqlite_url(path), keyring) as db:
+        yield db
+
+
+@pytest.fixture(scope="session")
+async def shared_postgresql_db(postgres: Postgres, keyring: Keyring) -> AsyncIterator[Database]:
+    """A migrated PostgreSQL database that all tests share, one after the other."""
+    with postgres.new_database() as url:
+        async with factories.database(url, keyring) as db:
+            await migrations.upgrade(db)
+            yield db
+
+
+@pytest.fixture
+async def sqlite_db(shared_sqlite_db: Database) -> AsyncIterator[Database]:
+    """A migrated SQLite database, emptied afterwards: a new one would have every statement compiled anew."""
+    yield shared_sqlite_db
+    await _empty(shared_sqlite_db)
+
+
+@pytest.fixture
+async def own_sqlite_db(sqlite_template: Path, tmp_path: Path, keyring: Keyring) -> AsyncIterator[Database]:
+    """A migrated SQLite database in a file of this test's own: `tmp_path / "daos.db"`."""
+    path = Path(shutil.copy(sqlite_template, tmp_path / "daos.db"))
+    async with factories.database(sqlite_url(path), keyring) as db:
+        yield db
+
+
+@pytest.fixture
+async def postgresql_db(shared_postgresql_db: Database) -> AsyncIterator[Database]:
+    """A migrated PostgreSQL database, emptied afterwards likewise."""
+    yield shared_postgresql_db
+    await _empty(shared_postgresql_db)
+
+
+async def _empty(db: Database) -> None:
+    async with asyncio.timeout(10), db.write() as session:  # a test that left a transaction open is named
+        for table in reversed(Base.metadata.sorted_tables):
+            await session.execute(delete(table))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db(request: pytest.FixtureRequest) -> Database:
+    """A migrated, empty database, of each of the two engines."""
+    made: Database = request.getfixturevalue(f"{request.param}_db")
+    return made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def db_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of an empty database of this test's own, of each of the two engines."""
+    if request.param == "sqlite":
+        return sqlite_url(tmp_path / "empty.db")
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture
+def broadcast() -> Broadcast:
+    return Broadcast()
+
+
+@pytest.fixture
+def engine() -> RecordingEngine:
+    """An engine that plays nothing, and remembers what it was told."""
+    return RecordingEngine()
 
 
 @pytest.fixture(scope="session")

@@ -25,8 +25,7 @@ class Unavailable(Exception):
 async def upgrade(db: Database) -> None:
     """Bring the tables to the newest version, in one transaction.  Raises: NewerDatabase, Unavailable."""
     try:
-        async with db.write() as session:
-            connection = await session.connection()
+        async with db.altering() as connection:
             await connection.run_sync(_upgrade)
     except DBAPIError as error:
         raise Unavailable(str(error.orig).strip().partition("\n")[0]) from error

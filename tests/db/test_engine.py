@@ -1,0 +1,182 @@
+"""Transactions on both engines, and what makes SQLite serve many at once."""
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import func, select, text, update
+from sqlalchemy.exc import DBAPIError
+
+from db.engine import BUSY_TIMEOUT, Database, Reserved, UnsupportedDatabase, sqlite_url
+from db.models import Host, Token
+from tests import factories
+
+WRITERS = 20
+
+# Another process, as `daos token create` is one; it says when it has begun.
+OTHER_WRITER = """
+import sqlite3, sys, uuid
+connection = sqlite3.connect(sys.argv[1], timeout=30, isolation_level=None)
+for number in range(int(sys.argv[2])):
+    connection.execute("BEGIN IMMEDIATE")
+    connection.execute(
+        "INSERT INTO tokens (id, name, sha256, created_at) VALUES (?, ?, ?, '2026-01-31 12:00:00')",
+        (uuid.uuid4().hex, f"other-{number}", f"other-{number}"),
+    )
+    connection.execute("COMMIT")
+    if number == 0:
+        print("writing", flush=True)
+"""
+
+
+@pytest.mark.parametrize(
+    "url", ["mysql://localhost/daos", "oracle+cx_oracle://localhost", "no url", "", "postgresql://localhost:port/daos"]
+)
+def test_another_database_is_refused(url: str) -> None:
+    with pytest.raises(UnsupportedDatabase):
+        Database(url, factories.keyring())
+
+
+@pytest.mark.parametrize(
+    ("url", "driver"),
+    [
+        ("postgresql://localhost/daos", "postgresql+psycopg"),
+        ("postgres://localhost/daos", "postgresql+psycopg"),
+        ("postgresql+asyncpg://localhost/daos", "postgresql+psycopg"),
+        ("sqlite:///daos.db", "sqlite+aiosqlite"),
+    ],
+)
+def test_the_driver_is_the_servers_choice(url: str, driver: str) -> None:
+    assert Database(url, factories.keyring()).url.drivername == driver
+
+
+async def test_any_path_can_be_a_sqlite_url(tmp_path: Path) -> None:
+    path = tmp_path / "a b#c?d%20e&f=ü.db"
+    async with factories.database(sqlite_url(path)) as db, db.write() as session:
+        await session.execute(text("CREATE TABLE things (id INTEGER)"))
+    assert path.exists()
+
+
+async def test_sqlite_is_set_up_for_a_server(sqlite_db: Database) -> None:
+    async def pragma(session_of: str, name: str) -> object:
+        async with getattr(sqlite_db, session_of)() as session:
+            return await session.scalar(text(f"PRAGMA {name}"))
+
+    for session_of in ("read", "write"):
+        assert await pragma(session_of, "journal_mode") == "wal"
+        assert await pragma(session_of, "foreign_keys") == 1
+        assert await pragma(session_of, "busy_timeout") == BUSY_TIMEOUT
+    assert await pragma("write", "synchronous") == 2  # FULL
+    assert await pragma("read", "query_only") == 1
+
+
+async def test_what_a_block_wrote_is_there_after_it(db: Database) -> None:
+    host = await factories.host(db)
+    async with db.read() as session:
+        assert await session.get(Host, host.id) is not None
+
+
+async def test_a_block_that_raises_leaves_nothing(db: Database) -> None:
+    async def fail() -> None:
+        async with db.write() as session:
+            session.add(Token(name="name", sha256="sha256"))
+            await session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+    async with db.read() as session:
+        assert await session.scalar(select(func.count()).select_from(Token)) == 0
+
+
+async def test_a_reader_cannot_write(db: Database) -> None:
+    host = await factories.host(db)
+
+    async def write() -> None:
+        async with db.read() as session:
+            await session.execute(update(Host).where(Host.id == host.id).values(name="other"))
+
+    with pytest.raises(DBAPIError, match=r"read-?only"):
+        await write()
+
+
+async def test_a_writer_can_write_after_a_reader_had_its_connection(db: Database) -> None:
+    # On PostgreSQL both take connections from one pool, and "read only" must not stick to one.
+    for _ in range(3):
+        async with db.read() as session:
+            await session.execute(select(Host.id))
+        await factories.host(db)
+
+
+async def test_a_reader_sees_one_state(db: Database) -> None:
+    count = select(func.count()).select_from(Host)
+    async with db.read() as session:
+        assert await session.scalar(count) == 0
+        await factories.host(db)
+        assert await session.scalar(count) == 0
+    async with db.read() as session:
+        assert await session.scalar(count) == 1
+
+
+async def test_writers_on_sqlite_wait_for_each_other(sqlite_db: Database) -> None:
+    # Each reads before it writes: a transaction that began as a reader would be refused, or lose what others wrote.
+    host = await factories.host(sqlite_db, port=1)
+
+    async def count_up(times: int) -> None:
+        for _ in range(times):
+            async with sqlite_db.write() as session:
+                row = await session.get_one(Host, host.id)
+                row.port += 1
+
+    await asyncio.gather(*(count_up(25) for _ in range(WRITERS)))
+    async with sqlite_db.read() as session:
+        assert (await session.get_one(Host, host.id)).port == 1 + 25 * WRITERS
+
+
+async def test_readers_do_not_wait_for_a_writer(db: Database) -> None:
+    host = await factories.host(db, name="before")
+    async with db.write() as session:
+        (await session.get_one(Host, host.id)).name = "after"
+        await session.flush()
+        async with asyncio.timeout(5), db.read() as reader:
+            assert (await reader.get_one(Host, host.id)).name == "before"
+
+
+async def test_writers_and_another_process_wait_for_each_other(own_sqlite_db: Database, tmp_path: Path) -> None:
+    writes = 200
+    command = [sys.executable, "-c", OTHER_WRITER, str(tmp_path / "daos.db"), str(writes)]
+    other = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    assert await other.stdout.readline() == b"writing\n"
+
+    async def write(writer: int) -> None:
+        for number in range(5):
+            async with own_sqlite_db.write() as session:
+                session.add(Token(name=f"{writer}-{number}", sha256=uuid4().hex))
+
+    await asyncio.gather(*(write(writer) for writer in range(WRITERS)))
+    assert await other.wait() == 0
+    async with own_sqlite_db.read() as session:
+        assert await session.scalar(select(func.count()).select_from(Token)) == writes + 5 * WRITERS
+
+
+async def test_a_write_is_in_the_file_when_its_block_ends(own_sqlite_db: Database, tmp_path: Path) -> None:
+    host = await factories.host(own_sqlite_db)
+    connection = sqlite3.connect(tmp_path / "daos.db")
+    assert connection.execute("SELECT name FROM hosts").fetchall() == [(host.name,)]
+    connection.close()
+
+
+async def test_one_server_at_a_time_plays_the_runs_of_a_database(db: Database) -> None:
+    url = db.url.render_as_string(hide_password=False)
+    async with factories.database(url) as other:
+        async with db.reserved():
+            with pytest.raises(Reserved):
+                async with other.reserved():
+                    pass
+        async with other.reserved():
+            pass

@@ -1,0 +1,157 @@
+"""The migrations make what the models say, once, and no older server touches what a newer one made."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from sqlalchemy import Connection, String, delete, func, inspect, select, text
+from sqlalchemy.exc import IntegrityError
+
+from db import migrations
+from db.engine import BrokenReferences, Database, sqlite_url
+from db.models import Base, Package, PackageFile
+from tests import factories
+
+
+def _differences(connection: Connection) -> list[object]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    return list(compare_metadata(context, Base.metadata))
+
+
+def _indexes(connection: Connection) -> dict[str, str]:
+    """Definitions of the indexes by name, as the engine itself tells them."""
+    source = {
+        "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
+        "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+    }
+    rows = connection.execute(text(source[connection.dialect.name]))
+    return {row[0]: " ".join(row[1].split()) for row in rows if row[0] != "alembic_version_pkc"}
+
+
+async def test_the_migrations_make_the_tables_of_the_models(db: Database) -> None:
+    async with db.read() as session:
+        connection = await session.connection()
+        assert await connection.run_sync(_differences) == []
+
+
+async def test_the_migrations_make_the_indexes_of_the_models(db_url: str) -> None:
+    # What autogenerate does not compare: the condition of a partial index.
+    async with factories.database(db_url) as db:
+        async with db.write() as session:
+            connection = await session.connection()
+            await connection.run_sync(Base.metadata.create_all)
+            by_models = await connection.run_sync(_indexes)
+            await connection.run_sync(Base.metadata.drop_all)
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            by_migrations = await (await session.connection()).run_sync(_indexes)
+    assert by_migrations == by_models
+
+
+async def test_foreign_keys_are_the_models_own(db: Database) -> None:
+    # Autogenerate does not compare ON DELETE on SQLite, and it is what makes deletes complete.
+    def on_delete(connection: Connection) -> dict[str, str | None]:
+        return {
+            f"{table}.{key['constrained_columns'][0]}": key["options"].get("ondelete")
+            for table in Base.metadata.tables
+            for key in inspect(connection).get_foreign_keys(table)
+        }
+
+    async with db.read() as session:
+        there = await (await session.connection()).run_sync(on_delete)
+    assert there == {
+        f"{table.name}.{key.parent.name}": key.ondelete
+        for table in Base.metadata.tables.values()
+        for key in table.foreign_keys
+    }
+
+
+async def test_upgrading_again_changes_nothing(db: Database) -> None:
+    host = await factories.host(db)
+    await migrations.upgrade(db)
+    async with db.read() as session:
+        assert (await session.get_one(type(host), host.id)).name == host.name
+    assert await migrations.is_current(db)
+
+
+async def test_an_empty_database_is_not_current(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        assert not await migrations.is_current(db)
+
+
+async def test_a_newer_database_is_refused_and_left_as_it_is(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        await migrations.upgrade(db)
+        async with db.write() as session:
+            await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        with pytest.raises(migrations.NewerDatabase, match="version 9999, which this daos does not know"):
+            await migrations.upgrade(db)
+        assert not await migrations.is_current(db)
+
+
+async def test_servers_that_start_together_upgrade_once(db_url: str) -> None:
+    async with AsyncExitStack() as servers:
+        starting = [await servers.enter_async_context(factories.database(db_url)) for _ in range(8)]
+        await asyncio.gather(*map(migrations.upgrade, starting))
+        assert await migrations.is_current(starting[0])
+
+
+async def test_a_migration_that_fails_leaves_nothing(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.write() as session:
+            await session.execute(text("CREATE TABLE tokens (id INTEGER)"))
+        with pytest.raises(migrations.Unavailable, match="tokens"):
+            await migrations.upgrade(db)
+        async with db.read() as session:
+            tables = await (await session.connection()).run_sync(lambda c: inspect(c).get_table_names())
+    assert tables == ["tokens"]
+
+
+async def test_a_database_that_cannot_be_opened_is_named_in_one_line(tmp_path: Path) -> None:
+    async with factories.database(sqlite_url(tmp_path / "missing" / "daos.db")) as db:
+        with pytest.raises(migrations.Unavailable, match=r"\Aunable to open database file\Z"):
+            await migrations.upgrade(db)
+
+
+async def test_a_database_server_that_does_not_answer_is_named_in_one_line() -> None:
+    async with factories.database("postgresql://daos@127.0.0.1:1/daos") as db:
+        with pytest.raises(migrations.Unavailable) as refused:
+            await migrations.upgrade(db)
+    assert "\n" not in str(refused.value)
+    assert "127.0.0.1" in str(refused.value)
+
+
+async def test_altering_a_table_keeps_the_rows_that_refer_to_it(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        await migrations.upgrade(db)
+        package = await factories.package(db, files={"a": "1"})
+        async with db.altering() as connection:
+            await connection.run_sync(_retype_a_column)
+        async with db.read() as session:
+            assert [file.package_id for file in await session.scalars(select(PackageFile))] == [package.id]
+
+
+async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:
+    # PostgreSQL checks references all the time.
+    await factories.package(sqlite_db, files={"a": "1"})
+    with pytest.raises(BrokenReferences):
+        async with sqlite_db.altering() as connection:
+            await connection.execute(delete(Package))
+    async with sqlite_db.read() as session:
+        assert await session.scalar(select(func.count()).select_from(Package)) == 1
+
+
+async def test_foreign_keys_are_in_force_again_after_a_migration(db: Database) -> None:
+    with pytest.raises(IntegrityError):
+        async with db.write() as session:
+            session.add(PackageFile(package_id=uuid4(), path="a", content=""))
+
+
+def _retype_a_column(connection: Connection) -> None:
+    with Operations(MigrationContext.configure(connection)).batch_alter_table("packages") as batch:
+        batch.alter_column("name", type_=String(200))

@@ -1,0 +1,278 @@
+"""Every change of a status happens once or not at all, and is told of in order."""
+
+import asyncio
+from collections.abc import Sequence
+from uuid import UUID, uuid4
+
+import pytest
+from sqlalchemy import select
+
+from db import status
+from db.engine import Database
+from db.models import Deployment, DeploymentStatus, FailureReason, Run, RunAction, RunStatus, StatusEvent
+from tests import factories
+from tests.support.locks import until_one_waits
+
+PENDING, RUNNING, SUCCESS, FAILED = DeploymentStatus
+ENDED = [RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELED]
+
+
+async def _stored(db: Database, run: Run) -> tuple[Run, Deployment]:
+    async with db.read() as session:
+        return await session.get_one(Run, run.id), await session.get_one(Deployment, run.deployment_id)
+
+
+async def _events(db: Database, deployment_id: UUID) -> Sequence[tuple[DeploymentStatus, UUID | None]]:
+    async with db.read() as session:
+        events = select(StatusEvent.status, StatusEvent.run_id).where(StatusEvent.deployment_id == deployment_id)
+        return [(event[0], event[1]) for event in await session.execute(events.order_by(StatusEvent.sequence))]
+
+
+async def _start(db: Database, deployment_id: UUID) -> Run | None:
+    async with db.write() as session:
+        return await status.start(session, deployment_id, RunAction.UP)
+
+
+async def test_starting_queues_a_run_and_moves_the_deployment(db: Database) -> None:
+    deployment = await factories.deployment(db)
+    run = await _start(db, deployment.id)
+    assert run is not None
+    stored, moved = await _stored(db, run)
+    assert (stored.status, stored.number, stored.epoch, stored.progress) == (RunStatus.QUEUED, 1, 0, 0.0)
+    assert (stored.started_at, stored.finished_at, stored.worker, stored.services) == (None, None, None, [])
+    assert moved.status is RUNNING
+    assert moved.updated_at > deployment.updated_at
+    assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id)]
+
+
+@pytest.mark.parametrize("last", ENDED)
+async def test_a_deployment_can_be_started_again_after_each_end(db: Database, last: RunStatus) -> None:
+    deployment = await factories.deployment(db)
+    await factories.run(db, deployment, last)
+    again = await _start(db, deployment.id)
+    assert again is not None
+    assert again.number == 2
+
+
+@pytest.mark.parametrize("active", [RunStatus.QUEUED, RunStatus.RUNNING])
+async def test_starting_is_refused_while_a_run_is_active(db: Database, active: RunStatus) -> None:
+    run = await factories.run(db, to=active)
+    assert await _start(db, run.deployment_id) is None
+    assert len(await _events(db, run.deployment_id)) == 2
+
+
+async def test_starting_what_is_not_there_is_refused(db: Database) -> None:
+    assert await _start(db, uuid4()) is None
+
+
+async def test_one_of_twenty_starts_at_once_is_accepted(db: Database) -> None:
+    deployment = await factories.deployment(db)
+    runs = await asyncio.gather(*(_start(db, deployment.id) for _ in range(20)))
+    [run] = [run for run in runs if run is not None]
+    assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id)]
+
+
+async def test_a_queued_run_is_claimed_once(db: Database) -> None:
+    run = await factories.run(db)
+
+    async def claim(worker: int) -> Run | None:
+        async with db.write() as session:
+            return await status.claim(session, run.id, f"worker-{worker}")
+
+    claims = await asyncio.gather(*(claim(worker) for worker in range(5)))
+    [claimed] = [claim for claim in claims if claim is not None]
+    stored, deployment = await _stored(db, run)
+    assert (stored.status, stored.epoch) == (RunStatus.RUNNING, 1)
+    assert stored.worker == claimed.worker
+    assert stored.started_at is not None
+    assert deployment.status is RUNNING
+    assert len(await _events(db, deployment.id)) == 2  # the deployment was RUNNING before
+
+
+@pytest.mark.parametrize("other", [RunStatus.RUNNING, *ENDED])
+async def test_only_a_queued_run_is_claimed(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    async with db.write() as session:
+        assert await status.claim(session, run.id, "late") is None
+
+
+async def test_taking_over_begins_a_new_epoch_of_the_same_run(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with db.write() as session:
+        taken = await status.take_over(session, run.id, "new")
+    assert taken is not None
+    assert (taken.epoch, taken.worker, taken.started_at) == (run.epoch + 1, "new", run.started_at)
+
+
+@pytest.mark.parametrize("other", [RunStatus.QUEUED, *ENDED])
+async def test_only_a_running_run_is_taken_over(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    async with db.write() as session:
+        assert await status.take_over(session, run.id, "new") is None
+
+
+async def test_progress_is_written_under_the_claim_in_force(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with db.write() as session:
+        assert await status.advance(session, run.id, run.epoch, 0.5)
+        await status.take_over(session, run.id, "new")
+        assert not await status.advance(session, run.id, run.epoch, 0.75)
+    stored, _ = await _stored(db, run)
+    assert stored.progress == 0.5
+
+
+@pytest.mark.parametrize("other", [RunStatus.QUEUED, *ENDED])
+async def test_only_a_running_run_makes_progress(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    async with db.write() as session:
+        assert not await status.advance(session, run.id, run.epoch, 0.5)
+
+
+@pytest.mark.parametrize(
+    ("to", "becomes"), [(RunStatus.SUCCESS, SUCCESS), (RunStatus.FAILED, FAILED), (RunStatus.CANCELED, FAILED)]
+)
+async def test_finishing_ends_run_and_deployment_together(
+    db: Database, to: RunStatus, becomes: DeploymentStatus
+) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    end = factories.end(to, [{"name": "web", "state": "running"}])
+    async with db.write() as session:
+        assert await status.finish(session, run.id, run.epoch, end)
+    stored, deployment = await _stored(db, run)
+    assert (stored.status, stored.reason, stored.message, stored.services) == (
+        to,
+        end.reason,
+        end.message,
+        end.services,
+    )
+    assert (stored.worker, stored.progress) == (None, 1.0 if to is RunStatus.SUCCESS else 0.0)
+    assert stored.finished_at is not None
+    assert stored.started_at is not None
+    assert stored.queued_at <= stored.started_at <= stored.finished_at
+    assert deployment.status is becomes
+    assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id), (becomes, run.id)]
+
+
+async def test_a_run_is_finished_once(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+
+    async def finish(to: RunStatus) -> bool:
+        async with db.write() as session:
+            return await status.finish(session, run.id, run.epoch, factories.end(to))
+
+    finished = await asyncio.gather(*map(finish, ENDED * 2))
+    assert sum(finished) == 1
+    assert len(await _events(db, run.deployment_id)) == 3
+
+
+async def test_a_claim_that_was_taken_over_finishes_nothing(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with db.write() as session:
+        await status.take_over(session, run.id, "new")
+    async with db.write() as session:
+        assert not await status.finish(session, run.id, run.epoch, factories.end())
+    stored, deployment = await _stored(db, run)
+    assert (stored.status, deployment.status) == (RunStatus.RUNNING, RUNNING)
+    assert len(await _events(db, deployment.id)) == 2
+
+
+@pytest.mark.parametrize("other", [RunStatus.QUEUED, *ENDED])
+async def test_only_a_running_run_is_finished(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    before = await _events(db, run.deployment_id)
+    async with db.write() as session:
+        assert not await status.finish(session, run.id, run.epoch, factories.end())
+    assert await _events(db, run.deployment_id) == before
+
+
+async def test_a_queued_run_is_canceled_at_once(db: Database) -> None:
+    run = await factories.run(db)
+    async with db.write() as session:
+        assert await status.cancel_queued(session, run.id, "It was canceled.")
+        assert not await status.cancel_queued(session, run.id, "It was canceled.")
+        assert await status.claim(session, run.id, "late") is None
+    stored, deployment = await _stored(db, run)
+    assert (stored.status, stored.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
+    assert (stored.message, stored.started_at) == ("It was canceled.", None)
+    assert deployment.status is FAILED
+    assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id), (FAILED, run.id)]
+
+
+@pytest.mark.parametrize("other", [RunStatus.RUNNING, *ENDED])
+async def test_only_a_queued_run_is_canceled_at_once(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    async with db.write() as session:
+        assert not await status.cancel_queued(session, run.id, "It was canceled.")
+
+
+async def test_a_claim_and_a_cancel_at_once_have_one_winner(db: Database) -> None:
+    async def claim(run: Run) -> bool:
+        async with db.write() as session:
+            return await status.claim(session, run.id, "worker") is not None
+
+    async def cancel(run: Run) -> bool:
+        async with db.write() as session:
+            return await status.cancel_queued(session, run.id, "It was canceled.")
+
+    for _ in range(5):
+        run = await factories.run(db)
+        assert sum(await asyncio.gather(claim(run), cancel(run))) == 1
+
+
+async def test_a_running_run_is_asked_to_end_and_the_first_time_counts(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+
+    async def request() -> Run:
+        async with db.write() as session:
+            assert await status.request_cancel(session, run.id)
+        return (await _stored(db, run))[0]
+
+    first, second = await request(), await request()
+    assert first.status is RunStatus.RUNNING
+    assert first.cancel_requested_at is not None
+    assert second.cancel_requested_at == first.cancel_requested_at
+
+
+@pytest.mark.parametrize("other", [RunStatus.QUEUED, *ENDED])
+async def test_only_a_running_run_is_asked_to_end(db: Database, other: RunStatus) -> None:
+    run = await factories.run(db, to=other)
+    async with db.write() as session:
+        assert not await status.request_cancel(session, run.id)
+
+
+@pytest.mark.parametrize("current", RunStatus)
+async def test_a_deployment_is_running_exactly_while_a_run_is_active(db: Database, current: RunStatus) -> None:
+    run = await factories.run(db, to=current)
+    _, deployment = await _stored(db, run)
+    async with db.read() as session:
+        active = await status.is_active(session, deployment.id)
+    assert active == (deployment.status is RUNNING) == (current not in ENDED)
+
+
+async def test_an_event_is_visible_only_after_all_before_it(postgresql_db: Database) -> None:
+    # A reader moves its cursor behind the last event it sees, and would miss one that appears before it later.
+    db = postgresql_db
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    async with db.write() as session:
+        first = await status.start(session, one.id, RunAction.UP)
+        second = asyncio.create_task(_start(db, two.id))
+        await until_one_waits(db)
+        assert len(await _events(db, two.id)) == 1
+    later = await second
+    assert first is not None
+    assert later is not None
+    async with db.read() as session:
+        order = await session.scalars(select(StatusEvent.run_id).order_by(StatusEvent.sequence))
+        assert [run_id for run_id in order if run_id] == [first.id, later.id]
+
+
+async def test_starting_many_does_not_lock_out_a_start_of_one_of_them(postgresql_db: Database) -> None:
+    # Whoever held a deployment and waited for its turn to announce would wait for ever for one who waits for it.
+    db = postgresql_db
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    async with db.write() as session:
+        assert await status.start(session, one.id, RunAction.UP) is not None
+        other = asyncio.create_task(_start(db, two.id))
+        await until_one_waits(db)
+        assert await status.start(session, two.id, RunAction.UP) is not None
+    assert await other is None

@@ -1,0 +1,117 @@
+"""Packages, on both engines."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from uuid import uuid4
+
+import pytest
+
+from db.engine import Database
+from db.models import Package
+from resolvers import deployments, packages
+from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound, PackageNotFound
+from runner.broadcast import Broadcast
+from tests import factories
+from tests.factories import COMPOSE_FILE
+from tests.support.attacks import TEMPLATES, UNKNOWN
+
+
+async def test_a_package_is_created_as_it_is_given(db: Database) -> None:
+    files = [("nginx.conf", "a\r\nb\x1b[31m"), ("html/index.html", "😀"), ("empty", "")]
+    created = await packages.create(db, name="Web", version="1.0 β", compose_file=COMPOSE_FILE, files=files)
+    package = await packages.get(db, str(created.id))
+    assert (package.name, package.version, package.compose_file) == ("Web", "1.0 β", COMPOSE_FILE)
+    found = (await packages.files_of(db, [package.id]))[package.id]
+    assert [(file.path, file.content) for file in found] == sorted(files)
+
+
+async def test_text_is_kept_as_it_is(db: Database) -> None:
+    for text in TEMPLATES:
+        compose_file = f"services: {{web: }}\n# {text}\n"
+        created = await packages.create(db, name=text, version=text, compose_file=compose_file, files=[("file", text)])
+        package = await packages.get(db, str(created.id))
+        assert (package.name, package.version, package.compose_file) == (text, text, compose_file)
+        [file] = (await packages.files_of(db, [package.id]))[package.id]
+        assert file.content == text
+
+
+async def test_all_problems_of_a_package_are_told_at_once(db: Database) -> None:
+    files = [("../../etc/passwd", ""), ("ok", "a\0b")]
+    with pytest.raises(InvalidInput) as refused:
+        await packages.create(db, name="", version="\x1b", compose_file="services:", files=files)
+    assert [(problem.path, problem.code) for problem in refused.value.problems] == [
+        (("name",), "EMPTY"),
+        (("version",), "CHARACTER"),
+        (("compose_file",), "COMPOSE"),
+        (("files", 0, "path"), "PATH"),
+        (("files", 1, "content"), "CHARACTER"),
+    ]
+
+
+async def test_a_name_is_taken_once_for_each_version(db: Database) -> None:
+    await factories.package(db, name="web", version="1")
+    with pytest.raises(NameTaken, match=r"\APackage 'web 1' exists already\.\Z"):
+        await packages.create(db, name="web", version="1", compose_file=COMPOSE_FILE, files=[("file", "")])
+    await packages.create(db, name="web", version="2", compose_file=COMPOSE_FILE)
+
+
+async def test_a_large_package_is_kept_whole(db: Database) -> None:
+    compose_file = COMPOSE_FILE + "#" * (1024 * 1024 - len(COMPOSE_FILE))
+    files = [(f"{number}", "x" * (1024 * 1024)) for number in range(4)]
+    created = await packages.create(db, name="large", version="1", compose_file=compose_file, files=files)
+    assert (await packages.get(db, str(created.id))).compose_file == compose_file
+    found = (await packages.files_of(db, [created.id]))[created.id]
+    assert [(file.path, file.content) for file in found] == files
+
+
+@pytest.mark.parametrize("act", [packages.get, packages.remove])
+async def test_a_package_that_is_not_there_is_not_found(
+    db: Database, act: Callable[[Database, str], Awaitable[object]]
+) -> None:
+    for package_id in UNKNOWN:
+        with pytest.raises(NotFound):
+            await act(db, package_id)
+
+
+async def test_many_packages_and_their_files_are_read_by_their_ids(db: Database) -> None:
+    one, two = await factories.package(db, files={"b": "1", "a": "2"}), await factories.package(db)
+    keys = [one.id, two.id, uuid4()]
+    assert set(await packages.get_many(db, keys)) == {one.id, two.id}
+    files = await packages.files_of(db, keys)
+    assert {key: [file.path for file in found] for key, found in files.items()} == {one.id: ["a", "b"]}
+
+
+async def test_a_package_is_deleted_with_its_files(db: Database) -> None:
+    package = await factories.package(db, files={"a": ""})
+    assert await packages.remove(db, str(package.id)) == package.id
+    assert await packages.get_many(db, [package.id]) == {}
+    assert await packages.files_of(db, [package.id]) == {}
+
+
+async def test_a_package_in_use_is_not_deleted(db: Database) -> None:
+    package = await factories.package(db)
+    await factories.deployment(db, of=package)
+    with pytest.raises(InUse, match="Package"):
+        await packages.remove(db, str(package.id))
+
+
+async def test_a_package_is_deleted_or_deployed_but_not_both(db: Database, broadcast: Broadcast) -> None:
+    host = await factories.host(db)
+
+    async def create(package: Package) -> bool:
+        try:
+            await deployments.create(db, broadcast, host_id=str(host.id), package_id=str(package.id))
+        except PackageNotFound:
+            return False
+        return True
+
+    async def remove(package: Package) -> bool:
+        try:
+            await packages.remove(db, str(package.id))
+        except InUse:
+            return False
+        return True
+
+    for _ in range(5):
+        package = await factories.package(db)
+        assert sum(await asyncio.gather(create(package), remove(package))) == 1

@@ -1,0 +1,475 @@
+"""Each rule: what it accepts, what it refuses, and that it does so at once, whatever it is given."""
+
+import time
+from collections.abc import Callable, Iterable
+from itertools import islice, product
+from string import ascii_letters
+
+import pytest
+
+from resolvers import rules
+from resolvers.errors import InvalidInput, Problem
+from resolvers.rules import Check
+from tests.factories import COMPOSE_FILE
+from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE, UNSTORABLE, short
+
+MEBIBYTE = 1024 * 1024
+
+
+def _codes(check: Callable[[Check], None]) -> list[str]:
+    """The codes of the problems that `check` finds."""
+    found = Check()
+    check(found)
+    return [problem.code for problem in found.problems]
+
+
+def test_all_problems_are_raised_at_once() -> None:
+    check = Check()
+    check.name("name", "")
+    check.port("port", 0)
+    check.user("user", "Root")
+    with pytest.raises(InvalidInput, match=r"\AThe input breaks 3 rules\.\Z") as refused:
+        check.done()
+    assert [problem.path for problem in refused.value.problems] == [("name",), ("port",), ("user",)]
+
+
+def test_one_problem_is_the_message() -> None:
+    check = Check()
+    check.port("port", 65536)
+    with pytest.raises(InvalidInput, match=r"\Aport must be from 1 to 65535\.\Z") as refused:
+        check.done()
+    assert refused.value.problems == [Problem(("port",), "RANGE", "port must be from 1 to 65535.")]
+
+
+def test_no_problem_raises_nothing() -> None:
+    Check().done()
+
+
+@pytest.mark.parametrize(
+    "value", ["a", "x" * 100, "Über 9000 · 日本 🚀", "a  b", "😀" * 100, *TEMPLATES, *PATHS], ids=short
+)
+def test_a_name_is_one_printable_line(value: str) -> None:
+    assert _codes(lambda check: check.name("name", value)) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "codes"),
+    [
+        ("", ["EMPTY"]),
+        ("   ", ["EMPTY"]),
+        ("\u3000", ["EMPTY"]),
+        (" a", ["BLANKS"]),
+        ("a\u00a0", ["BLANKS"]),
+        ("x" * 101, ["TOO_LONG"]),
+        (LONG, ["TOO_LONG"]),
+        (" " + "x" * 100 + "\0", ["BLANKS", "TOO_LONG", "CHARACTER"]),
+        *((value, ["CHARACTER"]) for value in UNPRINTABLE),
+    ],
+    ids=short,
+)
+def test_another_name_is_refused(value: str, codes: list[str]) -> None:
+    assert _codes(lambda check: check.name("name", value)) == codes
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "localhost",
+        "example.com",
+        "EXAMPLE.com",
+        "a-b.c--d.example",
+        "xn--bcher-kva.example",
+        "3com.com",
+        "host1",
+        "x" * 63,
+        ".".join(["x" * 63] * 3 + ["x" * 61]),
+        "192.0.2.1",
+        "127.0.0.1",
+        "::1",
+        "2001:db8::7",
+        "::ffff:192.0.2.1",
+        "169.254.169.254",  # whose network it is, is the operator's business
+    ],
+)
+def test_an_address_is_a_dns_name_or_an_ip_address(value: str) -> None:
+    assert _codes(lambda check: check.address("address", value)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        " ",
+        ".",
+        "a..b",
+        "example.com.",
+        "-x",
+        "x-",
+        "a.-b",
+        "a b",
+        "h;id",
+        "host\n",
+        "\nhost",
+        "a_b",
+        "[::1]",
+        "[::1]%25x",
+        "fe80::1%eth0",
+        "fe80::1%{{ 1 }}",
+        "1.2.3",
+        "1.2.3.4.5",
+        "256.1.1.1",
+        "4294967296",
+        "host:22",
+        "user@host",
+        "192.0.2.1/24",
+        "bücher.example",
+        "\uff11\uff12\uff17.0.0.1",
+        "x" * 64,
+        ".".join(["x" * 63] * 4),
+        LONG,
+        "1." * 50_000,
+        *TEMPLATES,
+        *PATHS[:4],
+        *UNPRINTABLE,
+    ],
+    ids=short,
+)
+def test_another_address_is_refused(value: str) -> None:
+    assert _codes(lambda check: check.address("address", value)) == ["ADDRESS"]
+
+
+@pytest.mark.parametrize(
+    ("value", "codes"), [(0, ["RANGE"]), (1, []), (65535, []), (65536, ["RANGE"]), (-22, ["RANGE"])]
+)
+def test_a_port_is_one_of_tcp(value: int, codes: list[str]) -> None:
+    assert _codes(lambda check: check.port("port", value)) == codes
+
+
+@pytest.mark.parametrize("value", ["root", "_", "deploy-user", "a1_b", "x" * 32])
+def test_a_user_is_a_posix_name(value: str) -> None:
+    assert _codes(lambda check: check.user("user", value)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "Root",
+        "1a",
+        "-x",
+        "x" * 33,
+        "a b",
+        "a.b",
+        "root\n",
+        "ü",
+        "u -oProxyCommand=x",
+        LONG,
+        *TEMPLATES,
+        *UNPRINTABLE,
+    ],
+    ids=short,
+)
+def test_another_user_is_refused(value: str) -> None:
+    assert _codes(lambda check: check.user("user", value)) == ["USER"]
+
+
+@pytest.mark.parametrize("value", ["/root/.ssh/id_ed25519", "/a b/ü", "/", "/...", "/x" * 512, "/$(id)", "/{{ 1 }}"])
+def test_a_key_path_is_absolute(value: str) -> None:
+    assert _codes(lambda check: check.key_path("ssh_key_path", value)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "id_ed25519",
+        "~/.ssh/id",
+        "../../etc/shadow",
+        "/a/../b",
+        "/..",
+        "/" + LONG,
+        *("/" + bad for bad in UNPRINTABLE),
+    ],
+    ids=short,
+)
+def test_another_key_path_is_refused(value: str) -> None:
+    assert _codes(lambda check: check.key_path("ssh_key_path", value)) == ["PATH"]
+
+
+@pytest.mark.parametrize("value", ["a", "0", "my-app_2", "x" * 63])
+def test_a_project_name_is_composes(value: str) -> None:
+    assert _codes(lambda check: check.project_name("project_name", value)) == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", "A", "-a", "_a", "a.b", "a b", "x" * 64, "a\n", "ä", LONG, *TEMPLATES, *PATHS, *UNPRINTABLE],
+    ids=short,
+)
+def test_another_project_name_is_refused(value: str) -> None:
+    assert _codes(lambda check: check.project_name("project_name", value)) == ["PROJECT_NAME"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "a",
+        ".hidden",
+        "a/b/c.conf",
+        "nginx.conf.d/10-a b,c=d+e@f.conf",
+        "...",
+        "x" * 128,
+        "sub/.env",
+        "sub/compose.yaml",
+    ],
+)
+def test_a_file_has_a_path_inside_the_project(path: str) -> None:
+    assert _codes(lambda check: check.files("files", [(path, "")])) == []
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        ".",
+        "./a",
+        "a/./b",
+        "a//b",
+        "a/",
+        "-rf",
+        "a/-rf",
+        " a",
+        "a\\b",
+        "ä",
+        "a:b",
+        "compose.yaml",
+        ".env",
+        "x" * 129,
+        "/".join("x" * 600),
+        LONG,
+        *TEMPLATES,
+        *PATHS,
+        *UNPRINTABLE,
+    ],
+    ids=short,
+)
+def test_another_path_is_refused(path: str) -> None:
+    assert _codes(lambda check: check.files("files", [(path, "")])) == ["PATH"]
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], ["compose.yaml/a"], [".env/a/b"]],
+)
+def test_two_files_do_not_share_a_path(paths: list[str]) -> None:
+    assert _codes(lambda check: check.files("files", [(path, "") for path in paths])) == ["PATH"]
+
+
+def test_each_file_with_a_problem_is_named_by_its_position() -> None:
+    check = Check()
+    check.files("files", [("a", "\0"), ("b", "fine"), ("../c", "\ud800")])
+    assert [problem.path for problem in check.problems] == [
+        ("files", 0, "content"),
+        ("files", 2, "path"),
+        ("files", 2, "content"),
+    ]
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "😀"])
+def test_the_size_of_files_is_counted_together_in_bytes(character: str) -> None:
+    half = character * (rules.MAX_FILES_SIZE // 2 // len(character.encode()))
+    assert _codes(lambda check: check.files("files", [("a", half), ("b", half)])) == []
+    assert _codes(lambda check: check.files("files", [("a", half), ("b", half + character)])) == ["TOO_LONG"]
+
+
+def test_the_number_of_files_is_limited() -> None:
+    assert _codes(lambda check: check.files("files", [(f"{n}", "") for n in range(1000)])) == []
+    assert _codes(lambda check: check.files("files", [(f"{n}", "") for n in range(1001)])) == ["TOO_MANY"]
+
+
+@pytest.mark.parametrize("name", ["A", "_", "a1_B", "x" * 128, "COMPOSE_PROFILES", "docker_host"])
+def test_a_variable_has_a_name_of_the_shell(name: str) -> None:
+    assert _codes(lambda check: check.variables("variables", [(name, "")])) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "1A",
+        "A-B",
+        "A B",
+        "A=B",
+        "A\n",
+        "Ä",
+        "x" * 129,
+        "COMPOSE_FILE",
+        "COMPOSE_PROJECT_NAME",
+        "COMPOSE_ENV_FILES",
+        "DOCKER_HOST",
+        "DOCKER_CONTEXT",
+        LONG,
+        *TEMPLATES,
+        *PATHS,
+        *UNPRINTABLE,
+    ],
+    ids=short,
+)
+def test_another_variable_is_refused(name: str) -> None:
+    assert _codes(lambda check: check.variables("variables", [(name, "")])) == ["VARIABLE"]
+
+
+@pytest.mark.parametrize(
+    "value", ["", "a\r\nb", "'\"\\$`#", "\x1b[31m", "x" * 64 * 1024, *TEMPLATES, *UNPRINTABLE[3:]], ids=short
+)
+def test_a_variable_may_have_any_text(value: str) -> None:
+    assert _codes(lambda check: check.variables("variables", [("A", value)])) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "code"),
+    [("x" * (64 * 1024 + 1), "TOO_LONG"), ("ü" * 40_000, "TOO_LONG"), *((bad, "CHARACTER") for bad in UNSTORABLE)],
+    ids=short,
+)
+def test_a_variable_that_cannot_be_kept_is_refused(value: str, code: str) -> None:
+    assert _codes(lambda check: check.variables("variables", [("A", value)])) == [code]
+
+
+def test_a_variable_is_given_once() -> None:
+    assert _codes(lambda check: check.variables("variables", [("A", "1"), ("a", "2")])) == []
+    assert _codes(lambda check: check.variables("variables", [("A", "1"), ("A", "2")])) == ["VARIABLE"]
+
+
+def test_the_number_of_variables_is_limited() -> None:
+    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(500)])) == []
+    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(501)])) == ["TOO_MANY"]
+
+
+def test_a_problem_of_a_variable_does_not_tell_its_value() -> None:
+    check = Check()
+    check.variables("variables", [("A", "hunter2\0"), ("B", "hunter2" * 10_000)])
+    assert len(check.problems) == 2
+    assert "hunter2" not in str(check.problems)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        COMPOSE_FILE,
+        "services: {web: {image: 'demo:1'}}",
+        "\ufeffservices: {web: }",
+        "%YAML 1.2\n---\nservices:\n  web: {}\n...\n",
+        "# comment\nname: x\nservices:\n  web:\n    environment: !reset []\n    command: ['%TAG']\n",
+        "x-base: &base {image: 'demo:1'}\nservices: {web: {<<: *base}}",
+        "? {complex: key}\n: 1\nservices: {web: }",
+        '"services": {web: }',
+        "services: {web: !!python/object/apply:os.system [id]}",  # read as text, never built
+        "services: {web: {command: \"{{ lookup('pipe', 'id') }} $(id)\"}}",
+    ],
+)
+def test_a_compose_file_is_a_mapping_with_services(text: str) -> None:
+    assert _codes(lambda check: check.compose_file("compose_file", text)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "must be one YAML document"),
+        ("# only a comment\n", "must be one YAML document"),
+        ("services: {a: }\n---\nservices: {b: }\n", "must be one YAML document"),
+        ("just text", "must be a mapping"),
+        ("- services", "must be a mapping"),
+        ("null", "must be a mapping"),
+        ("!!python/object/apply:os.system ['id']", "must be a mapping"),
+        ("{}", "must have services"),
+        ("services:", "must have services"),
+        ("services: {}", "must have services"),
+        ("services: []", "must have services"),
+        ("services: [web]", "must have services"),
+        ("services: web", "must have services"),
+        ("version: {web: }", "must have services"),
+        ("x: services\n? {web: }\n: 1", "must have services"),  # a value and a key, not a key and its value
+        ("x: {services: {web: }}", "must have services"),
+        ("services: {web: ", "is no YAML"),
+        ("services:\n\tweb: 1", "is no YAML: found character that cannot start any token in line 2"),
+        ("services: {web: @}", "is no YAML"),
+        ("services: {web: \x07}", "is no YAML"),
+        ("%YAML 3.0\n--- {services: {web: }}", "is no YAML"),
+        ("%TAG ! tag:x\n--- {services: {web: }}", "must not have %TAG directives"),
+        ("services: " + "[" * 100_000, "must not be nested deeper than 100 levels"),
+        ("{a: " * 100_000, "must not be nested deeper than 100 levels"),
+        ("? " * 100_000, "must not be nested deeper than 100 levels"),
+    ],
+    ids=short,
+)
+def test_another_compose_file_is_refused(text: str, said: str) -> None:
+    check = Check()
+    check.compose_file("compose_file", text)
+    [problem] = check.problems
+    assert problem.code == "COMPOSE"
+    assert problem.message.startswith(f"compose_file {said}")
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [*((bad, "CHARACTER") for bad in UNSTORABLE), ("#" + "ü" * (MEBIBYTE // 2), "TOO_LONG")],
+    ids=short,
+)
+def test_a_compose_file_that_cannot_be_kept_is_refused(text: str, code: str) -> None:
+    assert _codes(lambda check: check.compose_file("compose_file", text)) == [code]
+
+
+def test_a_compose_file_may_have_one_mebibyte() -> None:
+    text = COMPOSE_FILE + "#" * (MEBIBYTE - len(COMPOSE_FILE))
+    assert _codes(lambda check: check.compose_file("compose_file", text)) == []
+    assert _codes(lambda check: check.compose_file("compose_file", text + "#")) == ["TOO_LONG"]
+
+
+def _filled(parts: Iterable[str], begin: str = "services: {web: }\n", end: str = "") -> str:
+    """As much of `parts` as a compose file may have between `begin` and `end`."""
+    size = MEBIBYTE - len((begin + end).encode())
+    taken = []
+    for part in parts:
+        size -= len(part.encode())
+        if size < 0:
+            break
+        taken.append(part)
+    return begin + "".join(taken) + end
+
+
+def _names() -> Iterable[str]:
+    return ("".join(letters) for letters in product(ascii_letters, repeat=4))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(_filled("a:\n" for _ in range(MEBIBYTE)), id="keys"),
+        pytest.param(_filled(("1," for _ in range(MEBIBYTE)), "{services: {web: },", "}"), id="flow"),
+        pytest.param(_filled(("*a ," for _ in range(MEBIBYTE)), "x: &a 1\nservices: {web: [", "]}"), id="aliases"),
+        pytest.param(_filled((f"&{name} 1," for name in _names()), "services: {web: [", "]}"), id="anchors"),
+        pytest.param(_filled(f"%TAG !{name}! a\n" for name in _names()), id="tag directives"),
+        pytest.param(_filled((f"%TAG !{name}! a\r" for name in _names()), ""), id="tag directives, old line ends"),
+        pytest.param(_filled((f"%TAG !{name}! a\u2028" for name in _names()), ""), id="tag directives, rare line ends"),
+        pytest.param(_filled("- " for _ in range(MEBIBYTE)), id="sequences"),
+        pytest.param(_filled("--- {}\n" for _ in range(MEBIBYTE)), id="documents"),
+        pytest.param(_filled(" " * depth + "a:\n" for depth in range(2000)), id="indentation"),
+        pytest.param(
+            "x0: &x0 [1]\n"
+            + "".join(f"x{n}: &x{n} [{','.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 1000))
+            + COMPOSE_FILE,
+            id="billion laughs",
+        ),
+    ],
+)
+def test_no_compose_file_takes_long_to_read(text: str) -> None:
+    began = time.thread_time()
+    _codes(lambda check: check.compose_file("compose_file", text))
+    assert time.thread_time() - began < 3  # seconds of one slow processor; most take a tenth
+
+
+def test_no_list_of_files_takes_long_to_check() -> None:
+    deep = [f"{name}{'/x' * 500}" for name in islice(_names(), 1000)]
+    began = time.thread_time()
+    assert _codes(lambda check: check.files("files", [(path, "x") for path in deep])) == []
+    assert time.thread_time() - began < 1

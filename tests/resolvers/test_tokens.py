@@ -1,0 +1,58 @@
+"""Access tokens, on both engines."""
+
+import pytest
+
+from db.engine import Database
+from resolvers import tokens
+from resolvers.errors import InvalidInput, NameTaken, NotFound
+from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
+
+
+async def test_a_token_is_found_by_what_it_is(db: Database) -> None:
+    token = await tokens.create(db, "ci")
+    found = await tokens.find(db, token.reveal())
+    assert found is not None
+    assert found.name == "ci"
+
+
+async def test_only_the_hash_of_a_token_is_kept(db: Database) -> None:
+    token = await tokens.create(db, "ci")
+    [row] = await tokens.list_all(db)
+    assert row.sha256 == tokens.digest(token.reveal())
+    assert token.reveal() not in str(vars(row))
+
+
+def test_tokens_are_long_random_and_not_printed() -> None:
+    made = {tokens.make().reveal() for _ in range(100)}
+    assert len(made) == 100
+    assert all(token.startswith("daos_") and len(token) >= 5 + 43 for token in made)
+    assert str(tokens.make()) == "********"
+
+
+async def test_what_is_no_token_is_not_found(db: Database) -> None:
+    token = (await tokens.create(db, "ci")).reveal()
+    for other in ("", "ci", token[:-1], token + " ", token.upper(), LONG, *TEMPLATES, *PATHS, *UNPRINTABLE):
+        assert await tokens.find(db, other) is None
+
+
+async def test_a_token_that_was_revoked_is_useless_but_listed(db: Database) -> None:
+    token, other = await tokens.create(db, "ci"), await tokens.create(db, "other")
+    await tokens.revoke(db, "ci")
+    assert await tokens.find(db, token.reveal()) is None
+    assert await tokens.find(db, other.reveal()) is not None
+    listed = await tokens.list_all(db)
+    assert [(row.name, row.revoked_at is None) for row in listed] == [("ci", False), ("other", True)]
+    with pytest.raises(NotFound):
+        await tokens.revoke(db, "ci")
+
+
+async def test_a_name_is_taken_once(db: Database) -> None:
+    await tokens.create(db, "ci")
+    with pytest.raises(NameTaken, match="Token 'ci'"):
+        await tokens.create(db, "ci")
+
+
+async def test_a_name_keeps_the_rules(db: Database) -> None:
+    for name in ("", LONG, *UNPRINTABLE):
+        with pytest.raises(InvalidInput):
+            await tokens.create(db, name)

@@ -1,0 +1,279 @@
+"""What a subscriber sees: the state now, then every change once and in order, however slow it is."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import TypeVar
+
+import pytest
+from sqlalchemy import select
+
+from db import status
+from db.engine import Database
+from db.models import Deployment, DeploymentStatus, RunAction, RunStatus, StatusEvent
+from resolvers import deployments, runs
+from resolvers.deployments import CHANGES, Change
+from resolvers.errors import InvalidInput, NotFound
+from resolvers.runs import LOG, LogBatch
+from runner.broadcast import Broadcast, Everything
+from tests import factories
+from tests.support.attacks import UNKNOWN
+
+Seen = TypeVar("Seen")
+
+PENDING, RUNNING, SUCCESS, FAILED = DeploymentStatus
+
+
+async def _take(watched: AsyncGenerator[Seen], count: int) -> list[Seen]:
+    """The next `count` of what is watched; sooner than the look that needs no news."""
+    async with asyncio.timeout(deployments.LOOK_INTERVAL / 2):
+        return [await anext(watched) for _ in range(count)]
+
+
+async def _rest(watched: AsyncGenerator[Seen]) -> list[Seen]:
+    """What comes until the end."""
+    async with asyncio.timeout(deployments.LOOK_INTERVAL / 2):
+        return [seen async for seen in watched]
+
+
+async def _play(db: Database, broadcast: Broadcast, deployment: Deployment, times: int) -> None:
+    """Run the deployment `times` times, in turn with success and without."""
+    for number in range(times):
+        await factories.run(db, deployment, RunStatus.FAILED if number % 2 else RunStatus.SUCCESS)
+        broadcast.notify(deployment.id, Everything.DEPLOYMENTS)
+
+
+async def _all_sequences(db: Database, *of: Deployment) -> list[int]:
+    async with db.read() as session:
+        ids = [deployment.id for deployment in of]
+        events = select(StatusEvent.sequence).where(StatusEvent.deployment_id.in_(ids))
+        return list(await session.scalars(events.order_by(StatusEvent.sequence)))
+
+
+def _statuses(changes: list[Change]) -> list[DeploymentStatus]:
+    return [change.event.status for change in changes]
+
+
+def _sequences(changes: list[Change]) -> list[int]:
+    return [change.event.sequence for change in changes]
+
+
+async def test_the_state_now_comes_first(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    await _play(db, broadcast, deployment, 2)
+    run = await factories.run(db, deployment)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+        [now] = await _take(watched, 1)
+    assert (now.event.status, now.event.run_id) == (RUNNING, run.id)
+    assert (now.deployment.id, now.deployment.status) == (deployment.id, RUNNING)
+
+
+async def test_changes_come_as_they_happen(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+        assert _statuses(await _take(watched, 1)) == [PENDING]
+        for expected in (SUCCESS, FAILED):
+            coming = asyncio.create_task(_take(watched, 2))
+            await _play(db, broadcast, await factories.deployment(db), 1)  # another one's changes are not seen
+            await factories.run(db, deployment, RunStatus.SUCCESS if expected is SUCCESS else RunStatus.FAILED)
+            broadcast.notify(deployment.id)
+            assert _statuses(await coming) == [RUNNING, expected]
+
+
+async def test_a_slow_reader_misses_nothing_and_sees_nothing_twice(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+        first = await _take(watched, 1)
+        await _play(db, broadcast, deployment, 60)  # more changes than are read at once
+        seen = first + await _take(watched, 120)
+        assert _sequences(seen) == await _all_sequences(db, deployment)
+        assert _statuses(seen)[:5] == [PENDING, RUNNING, SUCCESS, RUNNING, FAILED]
+        coming = asyncio.create_task(_take(watched, 2))
+        await _play(db, broadcast, deployment, 1)
+        assert _statuses(await coming) == [RUNNING, SUCCESS]
+
+
+async def test_readers_beside_a_writer_miss_nothing(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+
+    async def read() -> list[int]:
+        async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+            seen = await _take(watched, 1)
+            reading.release()
+            return _sequences(seen + await _take(watched, 20))
+
+    reading = asyncio.Semaphore(0)
+    readers = [asyncio.create_task(read()) for _ in range(3)]
+    for _ in readers:
+        await reading.acquire()
+    await _play(db, broadcast, deployment, 10)
+    expected = await _all_sequences(db, deployment)
+    assert await asyncio.gather(*readers) == [expected] * 3
+
+
+async def test_a_cursor_goes_on_where_it_stands(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+        [now] = await _take(watched, 1)
+    await _play(db, broadcast, deployment, 2)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id), now.cursor)) as watched:
+        changes = await _take(watched, 3)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id), changes[-1].cursor)) as watched:
+        changes += await _take(watched, 1)
+    assert _sequences([now, *changes]) == await _all_sequences(db, deployment)
+
+
+async def test_watching_ends_when_the_deployment_is_deleted(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
+        await _take(watched, 1)
+        rest = asyncio.create_task(_rest(watched))
+        await deployments.remove(db, broadcast, str(deployment.id))
+        assert await rest == []
+
+
+async def test_a_slow_reader_of_a_deleted_deployment_comes_to_the_end(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    await _play(db, broadcast, deployment, 2)
+    begin = CHANGES.cursor([0])
+    async with aclosing(deployments.watch(db, broadcast, str(deployment.id), begin)) as watched:
+        assert _statuses(await _take(watched, 1)) == [PENDING]
+        await deployments.remove(db, broadcast, str(deployment.id))
+        assert _statuses(await _rest(watched)) == [RUNNING, SUCCESS, RUNNING, FAILED]
+
+
+async def test_what_is_not_there_is_not_watched(db: Database, broadcast: Broadcast) -> None:
+    for unknown in UNKNOWN:
+        with pytest.raises(NotFound):
+            await anext(deployments.watch(db, broadcast, unknown))
+        with pytest.raises(NotFound):
+            await anext(runs.watch_log(db, broadcast, unknown))
+
+
+async def test_a_cursor_of_something_else_is_refused(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db)
+    for cursor in (LOG.cursor([1]), "x", ""):
+        with pytest.raises(InvalidInput, match="after is not a cursor of this list"):
+            await anext(deployments.watch(db, broadcast, str(run.deployment_id), cursor))
+        with pytest.raises(InvalidInput, match="after is not a cursor of this list"):
+            await anext(deployments.watch_all(db, broadcast, cursor))
+    with pytest.raises(InvalidInput, match="after is not a cursor of this list"):
+        await anext(runs.watch_log(db, broadcast, str(run.id), CHANGES.cursor([1])))
+
+
+async def test_nobody_listens_after_watching(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db)
+    for watched in (
+        deployments.watch(db, broadcast, str(run.deployment_id)),
+        deployments.watch_all(db, broadcast, CHANGES.cursor([0])),
+    ):
+        async with aclosing(watched):
+            await _take(watched, 1)
+    log = runs.watch_log(db, broadcast, str(run.id))
+    await factories.log(db, run, 1)
+    async with aclosing(log):
+        await _take(log, 1)
+    assert vars(broadcast)["_listeners"] == {}
+
+
+async def test_every_change_of_any_deployment_comes_from_now_on(db: Database, broadcast: Broadcast) -> None:
+    before = await factories.deployment(db)
+    made = [before]
+    async with aclosing(deployments.watch_all(db, broadcast)) as watched:
+        first = asyncio.create_task(_take(watched, 1))
+        while not first.done():  # nobody is told from when on it watches
+            made.append(await factories.deployment(db))
+            broadcast.notify(Everything.DEPLOYMENTS)
+        await _play(db, broadcast, before, 1)
+        [begin] = _sequences(await first)
+        sequences = await _all_sequences(db, *made)
+        assert begin > sequences[0]
+        rest = [sequence for sequence in sequences if sequence > begin]
+        assert _sequences(await _take(watched, len(rest))) == rest
+
+
+async def test_every_change_comes_from_a_cursor_on(db: Database, broadcast: Broadcast) -> None:
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    await asyncio.gather(_play(db, broadcast, one, 30), _play(db, broadcast, two, 30))
+    sequences = await _all_sequences(db, one, two)
+    async with aclosing(deployments.watch_all(db, broadcast, CHANGES.cursor([sequences[0]]))) as watched:
+        assert _sequences(await _take(watched, 121)) == sequences[1:]
+
+
+def _numbers(batches: list[LogBatch]) -> list[int]:
+    return [entry.sequence for batch in batches for entry in batch.entries]
+
+
+@pytest.mark.parametrize("count", [0, 1, 99, 100, 101, 250])
+async def test_the_log_of_a_run_that_has_ended_is_read_to_its_end(
+    db: Database, broadcast: Broadcast, count: int
+) -> None:
+    run = await factories.run(db, to=RunStatus.SUCCESS)
+    await factories.log(db, run, count)
+    batches = await _rest(runs.watch_log(db, broadcast, str(run.id)))
+    assert _numbers(batches) == list(range(1, count + 1))
+    assert max(len(batch.entries) for batch in batches) <= 100
+    assert [batch.complete for batch in batches] == [False] * (len(batches) - 1) + [True]
+    assert batches[-1].end_cursor == (LOG.cursor([count]) if count else None)
+
+
+async def test_the_log_goes_on_behind_a_cursor(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.FAILED)
+    await factories.log(db, run, 150)
+    [batch] = await _rest(runs.watch_log(db, broadcast, str(run.id), LOG.cursor([120])))
+    assert _numbers([batch]) == list(range(121, 151))
+    [end] = await _rest(runs.watch_log(db, broadcast, str(run.id), batch.end_cursor))
+    assert (end.entries, end.end_cursor, end.complete) == ([], batch.end_cursor, True)
+
+
+async def test_entries_come_as_they_are_written_and_the_end_with_the_run(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    await factories.log(db, run, 2)
+    async with aclosing(runs.watch_log(db, broadcast, str(run.id))) as watched:
+        [first] = await _take(watched, 1)
+        coming = asyncio.create_task(_take(watched, 1))
+        await factories.log(db, run, 3, first=3)
+        broadcast.notify(run.id)
+        [second] = await coming
+        end = asyncio.create_task(_rest(watched))
+        async with db.write() as session:
+            assert await status.finish(session, run.id, run.epoch, factories.end())
+        broadcast.notify(run.id)
+        last = await end
+    assert [_numbers([batch]) for batch in (first, second, *last)] == [[1, 2], [3, 4, 5], []]
+    assert [batch.complete for batch in (first, second, *last)] == [False, False, True]
+
+
+async def test_a_slow_reader_of_a_log_misses_nothing(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    await factories.log(db, run, 1)
+    async with aclosing(runs.watch_log(db, broadcast, str(run.id))) as watched:
+        batches = await _take(watched, 1)
+        await factories.log(db, run, 500, first=2)
+        async with db.write() as session:
+            assert await status.finish(session, run.id, run.epoch, factories.end())
+        broadcast.notify(run.id)
+        batches += await _rest(watched)
+    assert _numbers(batches) == list(range(1, 502))
+    assert batches[-1].complete
+
+
+async def test_watching_a_log_ends_when_its_run_is_deleted(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.SUCCESS)
+    await factories.log(db, run, 150)
+    async with aclosing(runs.watch_log(db, broadcast, str(run.id))) as watched:
+        assert len(_numbers(await _take(watched, 1))) == 100
+        await deployments.remove(db, broadcast, str(run.deployment_id))
+        assert await _rest(watched) == []
+
+
+async def test_a_queued_run_that_is_canceled_completes_its_empty_log(db: Database, broadcast: Broadcast) -> None:
+    deployment = await factories.deployment(db)
+    async with db.write() as session:
+        run = await status.start(session, deployment.id, RunAction.UP)
+    assert run is not None
+    rest = asyncio.create_task(_rest(runs.watch_log(db, broadcast, str(run.id))))
+    async with db.write() as session:
+        assert await status.cancel_queued(session, run.id, "It was canceled.")
+    broadcast.notify(run.id)
+    assert [(batch.entries, batch.complete) for batch in await rest] == [([], True)]
