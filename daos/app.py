@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,11 +21,13 @@ from daos.http import GraphQLApp
 from daos.ide import IDE
 from daos.metrics import Metrics
 from daos.settings import Settings, docker_environment
+from daos.streams import Streams
 from db import migrations
 from db.encryption import Keyring, Secret
-from db.engine import Database, UnsupportedDatabase
+from db.engine import Database, Reserved, UnsupportedDatabase
 from runner.broadcast import Broadcast
 from runner.engine import EmbeddedEngine
+from runner.keeper import Keeper
 from runner.worker import Worker, WorkerSettings
 
 LOCK_TIMEOUT = 15.0  # seconds that a killed server's plays have to end
@@ -69,8 +71,12 @@ def admin(settings: Settings) -> Secret:
     """The admin's token, made at the first start.  Raises: CannotStart."""
     if settings.admin_token.reveal():
         return settings.admin_token
+    path = settings.data_dir / "admin-token"
     with _usable(settings.data_dir):
-        return admin_token(settings.data_dir / "admin-token")
+        try:
+            return admin_token(path)
+        except ValueError as error:
+            raise CannotStart(f"{path} is no access token: {error}") from error
 
 
 @contextmanager
@@ -116,25 +122,61 @@ async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database
 
 
 @asynccontextmanager
+async def _reserved(db: Database) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(db.reserved())
+        except Reserved as error:
+            raise CannotStart("another daos plays the runs of this database") from error
+        yield
+
+
+@asynccontextmanager
 async def running(settings: Settings, home: Home, environment: Mapping[str, str]) -> AsyncIterator[Starlette]:
     """The application, with the engine beside it; at the end its runs get their grace.  Raises: CannotStart."""
-    async with opened(settings, home.keyring) as db:
+    async with opened(settings, home.keyring) as db, _reserved(db):
         broadcast = Broadcast()
-        worker = Worker(db, broadcast, _worker_settings(settings, home, environment))
+        worker_settings = _worker_settings(settings, home, environment)
+        keeper = Keeper(
+            settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=settings.warm
+        )
+        worker = Worker(db, broadcast, worker_settings, keeper)
         engine = EmbeddedEngine(db, worker, settings.max_runs)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
+            keeping = group.create_task(keeper.serve(), name="warm Ansible")
             try:
-                yield application(db, broadcast, engine, Authenticator(db, home.admin))
+                authenticator = Authenticator(db, home.admin)
+                yield application(db, broadcast, engine, authenticator, settings=settings, plays=keeper.plays)
             finally:
                 broadcast.close()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
+                keeping.cancel()
 
 
-def application(db: Database, broadcast: Broadcast, engine: EmbeddedEngine, authenticator: Authenticator) -> Starlette:
-    """The ASGI application over parts that run already."""
-    graphql = GraphQLApp(schema.make(), db, broadcast, engine, authenticator)
-    metrics = Metrics(db)
+def application(
+    db: Database,
+    broadcast: Broadcast,
+    engine: EmbeddedEngine,
+    authenticator: Authenticator,
+    *,
+    settings: Settings | None = None,
+    streams: Streams | None = None,
+    plays: Mapping[str, int] | None = None,
+) -> Starlette:
+    """The ASGI application over parts that run already; `state.streams` are its open streams."""
+    settings = settings or Settings()
+    streams = streams or Streams(authenticator, settings.max_streams)
+    graphql = GraphQLApp(
+        schema.make(limits=settings.limits),
+        db=db,
+        broadcast=broadcast,
+        engine=engine,
+        authenticator=authenticator,
+        streams=streams,
+        transport=settings.transport,
+    )
+    metrics = Metrics(db, plays or {})
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -147,7 +189,7 @@ def application(db: Database, broadcast: Broadcast, engine: EmbeddedEngine, auth
     async def scrape(_request: Request) -> Response:
         return await metrics.response()
 
-    return Starlette(
+    app = Starlette(
         routes=[
             Mount("/graphql/ide", IDE()),
             Route("/graphql", graphql),
@@ -157,6 +199,8 @@ def application(db: Database, broadcast: Broadcast, engine: EmbeddedEngine, auth
             Route("/metrics", scrape),
         ]
     )
+    app.state.streams = streams
+    return app
 
 
 def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, str]) -> WorkerSettings:

@@ -12,13 +12,16 @@ ADMIN = "admin"
 
 
 def admin_token(path: Path) -> Secret:
-    """The token in the file at `path`, made where there is none.  Raises: OSError."""
+    """The token in the file at `path`, made where there is none.  Raises: OSError, ValueError where it holds none."""
     try:
-        return Secret(path.read_text().strip())
+        words = path.read_text(encoding="ascii").split()
     except FileNotFoundError:
         token = tokens.make()
         write_private(path, token.reveal() + "\n")
         return token
+    if len(words) != 1:
+        raise ValueError("it must hold one word")
+    return Secret(words[0])
 
 
 class Authenticator:
@@ -32,7 +35,7 @@ class Authenticator:
         """The name of the token in an Authorization header's value.  Raises: Unauthenticated."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         token = token.strip()
-        if scheme.lower() != "bearer" or not token:
+        if scheme.lower() != "bearer" or not token or not token.isascii():
             raise Unauthenticated
         if hmac.compare_digest(tokens.digest(token), self._admin):
             return ADMIN

@@ -7,14 +7,18 @@ import signal
 import socket
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from urllib.parse import quote
 
 import uvicorn
+from starlette.applications import Starlette
 
 import schema
 from daos import __version__, logs
 from daos.app import CannotStart, Home, admin, keyring, opened, running, settle_in
+from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
+from daos.streams import Streams
 from resolvers import tokens
 from resolvers.errors import DaosError
 
@@ -25,9 +29,10 @@ MAX_MESSAGE = 1024 * 1024  # bytes of a websocket message
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command; what is wrong is one line on stderr and exit status 1."""
     parsed = _parser().parse_args(arguments)
+    os.umask(0o077)  # the database is made by SQLite, which asks nobody about modes
     try:
         settings = Settings.read(os.environ)
-        logs.configure(settings.log_level)
+        logs.configure(settings.log_level, settings.log_format)
         parsed.run(settings, parsed)
     except (BadSetting, CannotStart, DaosError) as error:
         print(f"daos: {error}", file=sys.stderr)
@@ -70,6 +75,8 @@ def _parser() -> argparse.ArgumentParser:
 def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
     with _listen(parsed.host, parsed.port) as listening:
         home = settle_in(settings)
+        if not settings.allowed_hosts:
+            settings = replace(settings, allowed_hosts=hosts_by_default(parsed.host))
         port = listening.getsockname()[1]
         host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
         # Behind '#', where browsers send it nowhere.
@@ -90,22 +97,41 @@ def _listen(host: str, port: int) -> socket.socket:
     return listening
 
 
+class Server(uvicorn.Server):
+    """uvicorn, which would wait for event streams that wait for news."""
+
+    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+        super().__init__(config)
+        self._streams = streams
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._streams.close()
+        await super().shutdown(sockets)
+
+
+def make_server(app: Starlette, settings: Settings) -> Server:
+    """The server of an application of `daos.app`."""
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        ws="websockets-sansio",
+        ws_max_size=MAX_MESSAGE,
+        ws_per_message_deflate=False,  # a compressor would cost each socket more memory than its messages
+        limit_concurrency=settings.max_connections,
+        timeout_graceful_shutdown=DISCONNECT_GRACE,
+    )
+    return Server(config, app.state.streams)
+
+
 async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
     async with running(settings, home, os.environ) as app:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            ws="websockets-sansio",
-            ws_max_size=MAX_MESSAGE,
-            timeout_graceful_shutdown=DISCONNECT_GRACE,
-        )
         # uvicorn raises a signal again when it has stopped serving, and its default would end the process there, before
         # the runs have had their grace.
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, lambda: None)
-        await uvicorn.Server(config).serve(sockets=[listening])
+        await make_server(app, settings).serve(sockets=[listening])
 
 
 async def _migrate(settings: Settings) -> None:

@@ -1,23 +1,79 @@
 """The server's log: one line an event, on stderr, whatever a user has written into it."""
 
+import json
 import logging
 import re
+import secrets
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
 
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
+REQUEST_ID = re.compile(r"[\w.+/=-]{1,64}", re.ASCII)
+
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is being answered
 
 
-class OneLine(logging.Formatter):
-    """Shows control characters in messages as escapes, so that user text cannot forge a line."""
+def request_id_of(given: str | None) -> str:
+    """What a client or proxy calls its request, where that is short and plain; else a new id."""
+    return given if given is not None and REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+class Text(logging.Formatter):
+    """One line for people.  Control characters are shown as escapes, so that user text cannot forge a line."""
+
+    def __init__(self) -> None:
+        super().__init__("{asctime} {levelname:7} {name}: {message}", style="{")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = CONTROL.sub(lambda found: ascii(found.group())[1:-1], record.message)
+        pairs = [f"{name}={_shown(value)}" for name, value in _fields(record).items()]
+        record.message = _escaped(" ".join([record.message, *pairs]))
         return super().formatMessage(record)
 
+    def formatException(self, ei: "logging._SysExcInfoType") -> str:  # noqa: N802 - logging's name
+        # Indented: an exception's text may have lines too.
+        return "\n".join(f"    {_escaped(line)}" for line in super().formatException(ei).splitlines())
 
-def configure(level: str) -> None:
-    """Send everything to stderr."""
+
+class JSON(logging.Formatter):
+    """One JSON object a line, for programs."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_fields(record),
+        }
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line, default=str)
+
+
+def configure(level: str, form: str = "text") -> None:
+    """Send everything to stderr, as `text` or `json`."""
     handler = logging.StreamHandler()
-    handler.setFormatter(OneLine("{asctime} {levelname:7} {name}: {message}", style="{"))
+    handler.setFormatter(JSON() if form == "json" else Text())
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("aiosqlite", "alembic", "websockets", "uvicorn.access", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, object]:
+    """What a record has besides its message: `extra={"fields": …}`, and the request that it belongs to."""
+    request = request_id.get()
+    fields: Mapping[str, object] = getattr(record, "fields", {})
+    return fields if request is None else {"request": request, **fields}
+
+
+def _shown(value: object) -> str:
+    if value is None or value == []:
+        return "-"
+    text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if PLAIN.fullmatch(text) or isinstance(value, list) else json.dumps(text)
+
+
+def _escaped(text: str) -> str:
+    return CONTROL.sub(lambda found: ascii(found.group())[1:-1], text)

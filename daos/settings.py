@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from daos.body import BodyLimits
+from daos.http import Transport
+from daos.origin import ANY
 from db.encryption import Secret
 from db.engine import sqlite_url
 from runner.project import Timeouts
+from schema.limits import Limits
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - directories in it are made private
 DOCKER_ENVIRONMENT = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR")
@@ -37,6 +41,7 @@ class Settings:
         default=Path(), metadata={"what": "Where runs keep their files while they are played; by default in memory."}
     )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
+    warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
     connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
     pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})
     up_timeout: int = field(default=600, metadata={"what": "Seconds to bring a project up."})
@@ -49,7 +54,27 @@ class Settings:
     shutdown_grace: float = field(
         default=10.0, metadata={"what": "Seconds that runs get to end when the server is stopped."}
     )
+    allowed_hosts: str = field(
+        default="",
+        metadata={"what": "Names to be asked by, with commas; * is any, the default beyond loopback."},
+    )
+    allowed_origins: str = field(
+        default="", metadata={"what": "Origins whose pages have access besides the server's own, with commas."}
+    )
+    max_connections: int = field(default=500, metadata={"what": "Open connections; further ones get 503."})
+    max_streams: int = field(default=100, metadata={"what": "Websockets and event streams of one token."})
+    max_subscriptions: int = field(default=50, metadata={"what": "Operations at the same time on one websocket."})
+    max_body: int = field(
+        default=8 * 1024 * 1024, metadata={"what": "Bytes of a request; a package of 5 MiB is more in JSON."}
+    )
+    operation_timeout: float = field(default=30.0, metadata={"what": "Seconds for a query or mutation."})
+    max_depth: int = field(default=15, metadata={"what": "Fields inside each other in one operation."})
+    max_aliases: int = field(default=50, metadata={"what": "Aliases in one operation."})
+    max_fields: int = field(default=1000, metadata={"what": "Fields in one operation."})
+    max_cost: int = field(default=50_000, metadata={"what": "Fields in one operation, times the sizes of its pages."})
+    max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
     log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
+    log_format: str = field(default="text", metadata={"what": "text or json."})
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
@@ -63,6 +88,8 @@ class Settings:
         settings = cls(**values)
         if settings.log_level not in {"debug", "info", "warning", "error"}:
             raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
+        if settings.log_format not in {"text", "json"}:
+            raise BadSetting("DAOS_LOG_FORMAT must be text or json")
         return settings
 
     @property
@@ -94,6 +121,26 @@ class Settings:
             run=self.run_timeout,
         )
 
+    @property
+    def limits(self) -> Limits:
+        return Limits(
+            depth=self.max_depth,
+            aliases=self.max_aliases,
+            fields=self.max_fields,
+            cost=self.max_cost,
+            tokens=self.max_tokens,
+            seconds=self.operation_timeout,
+        )
+
+    @property
+    def transport(self) -> Transport:
+        return Transport(
+            allowed_hosts=self.allowed_hosts or ANY,
+            allowed_origins=self.allowed_origins,
+            body=BodyLimits(size=self.max_body),
+            max_subscriptions=self.max_subscriptions,
+        )
+
 
 def variable_name(setting: str) -> str:
     """The environment variable of a setting."""
@@ -109,12 +156,17 @@ def help_text() -> str:
     """All settings with their defaults, for `daos serve --help`."""
     lines = ["settings (environment variables):"]
     for setting in fields(Settings):
-        default = "" if isinstance(setting.default, Secret) or setting.default == Path() else f" [{setting.default}]"
+        unset = isinstance(setting.default, Secret) or setting.default in {"", Path()}
+        default = "" if unset else f" [{setting.default}]"
         lines.append(f"  {variable_name(setting.name):22} {setting.metadata['what']}{default}")
     return "\n".join(lines)
 
 
 def _value(name: str, kind: type, text: str) -> Any:
+    if kind is bool:
+        if text not in {"true", "false"}:
+            raise BadSetting(f"{name} must be true or false, not {text!r}")
+        return text == "true"
     if kind not in {int, float}:
         return kind(text) if kind is not type(Path()) else Path(text)
     try:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import anyio
 from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
@@ -57,13 +58,13 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session in one read-only transaction: all its statements see the same state."""
-        async with self._read_session() as session, session.begin():
+        async with self._read_session() as session, _transaction(session):
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, rolled back when the block raises."""
-        async with self._write_session() as session, session.begin():
+        async with self._write_session() as session, _transaction(session):
             yield session
 
     @asynccontextmanager
@@ -112,6 +113,19 @@ class Database:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
+
+
+@asynccontextmanager
+async def _transaction(session: AsyncSession) -> AsyncIterator[None]:
+    """SQLAlchemy's own `begin()`, but its end is not cut off: who cancels again would break the connection."""
+    try:
+        yield
+    except BaseException:
+        with anyio.CancelScope(shield=True):
+            await session.rollback()
+        raise
+    with anyio.CancelScope(shield=True):
+        await session.commit()
 
 
 async def _set_foreign_keys(connection: AsyncConnection, state: str) -> None:

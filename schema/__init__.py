@@ -10,8 +10,11 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from schema.context import PerOperation
+from schema.documents import KnownDocuments, Remembered
 from schema.enums import ErrorCode
-from schema.errors import Errors
+from schema.errors import Errors, describe
+from schema.limits import Limited, Limits
+from schema.log import OperationLog
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalars import DATE_TIME
@@ -19,23 +22,34 @@ from schema.subscription import Subscription
 
 
 class Schema(strawberry.Schema):
-    """Strawberry's schema, which logs nothing by itself.
-
-    Its own `process_errors` logs every error, a client's typing mistake too, with the document; `schema.errors` logs
-    what is worth it.
-    """
+    """Strawberry's schema, with our errors."""
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Nothing: see the class."""
+        """Describe the errors of an operation, of each event of a subscription, and of an extension that failed.
+
+        Strawberry logs here every error, a client's typing mistake too, with the document and at level ERROR (0.341.2).
+        """
+        describe(errors, execution_context)
 
 
-def make(extensions: Sequence[type[SchemaExtension]] = ()) -> Schema:
-    """The schema, with further `extensions` behind its own."""
+def make(extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None = None) -> Schema:
+    """The schema, with further `extensions` beside its own; without `limits`, the usual ones."""
+    of_operations = limits or Limits()
+    known = KnownDocuments()
     return Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=[ErrorCode],
-        extensions=[PerOperation, Errors, *extensions],
+        extensions=[
+            PerOperation,
+            OperationLog,
+            Errors,
+            *extensions,
+            # Last: where a hook raises, Strawberry never leaves those that it has entered (0.341.2), and the time limit
+            # would strike at whatever its task does later.
+            lambda: Limited(of_operations),
+            lambda: Remembered(known),
+        ],
         config=StrawberryConfig(scalar_map={datetime: DATE_TIME}, disable_field_suggestions=True),
     )

@@ -14,6 +14,7 @@ from strawberry.extensions import SchemaExtension
 from db import models
 from db.engine import Database
 from resolvers import deployments, hosts, packages, runs
+from resolvers.errors import NotFound
 from resolvers.paging import Listing, Page, Range
 from runner.broadcast import Broadcast
 from runner.engine import Engine
@@ -30,19 +31,19 @@ class Loaders:
 
     @cached_property
     def host(self) -> DataLoader[UUID, models.Host]:
-        return self._one(hosts.get_many)
+        return self._one("Host", hosts.get_many)
 
     @cached_property
     def package(self) -> DataLoader[UUID, models.Package]:
-        return self._one(packages.get_many)
+        return self._one("Package", packages.get_many)
 
     @cached_property
     def deployment(self) -> DataLoader[UUID, models.Deployment]:
-        return self._one(deployments.get_many)
+        return self._one("Deployment", deployments.get_many)
 
     @cached_property
-    def run(self) -> DataLoader[UUID, models.Run]:
-        return self._one(runs.get_many)
+    def run(self) -> DataLoader[UUID, models.Run | None]:
+        return self._optional(runs.get_many)
 
     @cached_property
     def latest_run(self) -> DataLoader[UUID, models.Run | None]:
@@ -64,12 +65,11 @@ class Loaders:
     def count(self) -> DataLoader["Below[Any]", int]:
         return DataLoader(load_fn=self._counts)
 
-    def _one(
-        self, get: Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]
-    ) -> DataLoader[UUID, Value]:
-        async def load(keys: list[UUID]) -> list[Value]:
+    def _one(self, kind: str, get: Many[Value]) -> DataLoader[UUID, Value]:
+        async def load(keys: list[UUID]) -> list[Value | BaseException]:
             found = await get(self._db, keys)
-            return [found[key] for key in keys]
+            # What named it was read before, and it may have been deleted in between.
+            return [found.get(key) or NotFound(kind=kind, id=key) for key in keys]
 
         return DataLoader(load_fn=load)
 

@@ -1,69 +1,107 @@
-"""One extension for all errors: gives each its code, masks what was not expected and logs it."""
+"""What becomes of all errors: each gets its code, and what was not expected is masked and logged."""
 
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import Iterator, Sequence
+from enum import StrEnum
 from typing import Any
 
 from graphql import GraphQLError, GraphQLSyntaxError
+from strawberry.exceptions import MissingQueryError
 from strawberry.extensions import SchemaExtension
 from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOperationTypeError
-from strawberry.types.execution import PreExecutionError
+from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
 from resolvers.errors import DaosError, ErrorCode, InvalidInput, Problem
+from schema.limits import TooSlow, exceeded
 
 logger = logging.getLogger(__name__)
 
-SUGGESTION = re.compile(r" Did you mean .*\?$", re.DOTALL)
+SUGGESTION = re.compile(r" Did you mean .*?\?(?=$| Found: )", re.DOTALL)
+
+
+class RequestCode(StrEnum):
+    """Codes of requests that are no operation; their names are Apollo's, which clients know."""
+
+    GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
+    GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
+    OPERATION_RESOLUTION_FAILURE = "OPERATION_RESOLUTION_FAILURE"
+    TIMEOUT = "TIMEOUT"
+
+
+CODES: dict[type[BaseException], tuple[str, int]] = {
+    MissingQueryError: (RequestCode.GRAPHQL_PARSE_FAILED, 400),
+    CannotGetOperationTypeError: (RequestCode.OPERATION_RESOLUTION_FAILURE, 400),
+    InvalidOperationTypeError: (RequestCode.OPERATION_RESOLUTION_FAILURE, 400),
+    TooSlow: (RequestCode.TIMEOUT, 504),
+}
 
 
 class Errors(SchemaExtension):
-    """Turns every error of an operation, also of each event of a subscription, into one with `code` and `status`."""
+    """Tells the errors that validation found from those of later stages, which look the same."""
 
-    async def on_operation(self) -> AsyncIterator[None]:
+    def on_validate(self) -> Iterator[None]:
         yield
-        self._classify(self.execution_context.result)
+        for error in self.execution_context.pre_execution_errors or ():
+            if not error.extensions:
+                _refuse(error, RequestCode.GRAPHQL_VALIDATION_FAILED)
 
-    async def on_stream_result(self, result: object) -> AsyncIterator[None]:
-        self._classify(result)
-        yield
 
-    def _classify(self, result: object) -> None:
-        # Strawberry's results and graphql-core's are different classes with the same two attributes.
-        errors: list[GraphQLError] = getattr(result, "errors", None) or []
-        for error in errors:
-            if "code" not in (error.extensions or {}):
-                self._describe(error, executed=not isinstance(result, PreExecutionError))
+def describe(errors: Sequence[GraphQLError], execution_context: ExecutionContext | None) -> None:
+    """Give each error its `code` and `status`; mask and log those that were not expected."""
+    for error in errors:
+        if "code" not in (error.extensions or {}):
+            _describe(error, execution_context)
 
-    def _describe(self, error: GraphQLError, *, executed: bool) -> None:
-        cause = _cause(error)
-        if isinstance(cause, DaosError):
-            error.extensions = {"code": cause.code.value, "status": cause.status, **self._problems(cause, error)}
-        elif cause is not None and error.path is not None:
-            self._mask(error, cause)
-        else:
-            error.message = SUGGESTION.sub("", error.message)
-            error.extensions = {"code": _request_code(error, cause, executed=executed), "status": 400}
 
-    def _mask(self, error: GraphQLError, cause: BaseException) -> None:
-        error_id = secrets.token_hex(8)
-        path = ".".join(str(part) for part in error.path or [])
-        logger.error("error %s at %s", error_id, path, exc_info=cause)
-        error.message = "Internal server error."
-        error.extensions = {"code": ErrorCode.INTERNAL_SERVER_ERROR.value, "status": 500, "errorId": error_id}
+def code_of(error: BaseException) -> str:
+    """The code that a client gets for what was raised."""
+    if isinstance(error, DaosError):
+        return error.code.value
+    code, _ = CODES.get(type(error), (ErrorCode.INTERNAL_SERVER_ERROR.value, 500))
+    return str(code)
 
-    def _problems(self, cause: DaosError, error: GraphQLError) -> dict[str, Any]:
-        if not isinstance(cause, InvalidInput):
-            return {}
-        # A mutation's arguments stand in its one argument `input`; those of fields below it do not.
-        top = error.path is not None and len(error.path) == 1
-        prefix = ["input"] if top and self.execution_context.operation_type is OperationType.MUTATION else []
-        problems = [_formatted(problem, prefix) for problem in cause.problems]
-        if len(problems) == 1:
-            error.message = problems[0]["message"]
-        return {"problems": problems}
+
+def mask(cause: BaseException, where: str) -> dict[str, Any]:
+    """Log what was not expected, and give what a client may know of it: `extensions` with the id of the log's line."""
+    error_id = secrets.token_hex(8)
+    logger.error("unexpected error at %s", where, exc_info=cause, extra={"fields": {"error_id": error_id}})
+    return {"code": ErrorCode.INTERNAL_SERVER_ERROR.value, "status": 500, "errorId": error_id}
+
+
+MASKED = "Internal server error."
+
+
+def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -> None:
+    cause = _cause(error)
+    if isinstance(cause, DaosError):
+        error.extensions = {
+            "code": cause.code.value,
+            "status": cause.status,
+            **_problems(cause, error, execution_context),
+        }
+    elif cause is not None and type(cause) in CODES:
+        code, status = CODES[type(cause)]
+        error.message = cause.__doc__ or "" if isinstance(cause, TooSlow) else error.message
+        error.extensions = {"code": str(code), "status": status}
+    # With neither a path nor a place in the document it was raised beside execution, in an event's source or a hook.
+    elif cause is not None and (error.path is not None or error.nodes is None):
+        error.extensions = mask(cause, ".".join(str(part) for part in error.path or ()) or "the operation")
+        error.message = MASKED
+    elif isinstance(error, GraphQLSyntaxError):
+        _refuse(error, RequestCode.GRAPHQL_PARSE_FAILED)
+        if (better := exceeded(error)) is not None:
+            error.message, error.extensions = better.message, better.extensions
+    else:
+        _refuse(error, ErrorCode.BAD_USER_INPUT)
+
+
+def _refuse(error: GraphQLError, code: StrEnum) -> None:
+    # `disable_field_suggestions` leaves those for arguments, types, enums and directives (Strawberry 0.341.2).
+    error.message = SUGGESTION.sub("", error.message)
+    error.extensions = {"code": code.value, "status": 400}
 
 
 def _cause(error: GraphQLError) -> BaseException | None:
@@ -74,13 +112,17 @@ def _cause(error: GraphQLError) -> BaseException | None:
     return cause
 
 
-def _request_code(error: GraphQLError, cause: BaseException | None, *, executed: bool) -> str:
-    """The code of an error that was found before anything was carried out."""
-    if isinstance(error, GraphQLSyntaxError):
-        return "GRAPHQL_PARSE_FAILED"
-    if isinstance(cause, CannotGetOperationTypeError | InvalidOperationTypeError):
-        return "OPERATION_RESOLUTION_FAILURE"
-    return ErrorCode.BAD_USER_INPUT.value if executed else "GRAPHQL_VALIDATION_FAILED"
+def _problems(cause: DaosError, error: GraphQLError, execution_context: ExecutionContext | None) -> dict[str, Any]:
+    if not isinstance(cause, InvalidInput):
+        return {}
+    # A mutation's arguments stand in its one argument `input`; those of fields below it do not.
+    top = error.path is not None and len(error.path) == 1
+    mutation = execution_context is not None and execution_context.operation_type is OperationType.MUTATION
+    prefix = ["input"] if top and mutation else []
+    problems = [_formatted(problem, prefix) for problem in cause.problems]
+    if len(problems) == 1:
+        error.message = problems[0]["message"]
+    return {"problems": problems}
 
 
 def _formatted(problem: Problem, prefix: list[str]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from db import models
 from db.encryption import Secret
 from resolvers import deployments, hosts, packages, runs
 from schema import inputs
-from schema.context import Info
+from schema.context import Context, Info
 from schema.enums import Connection, RunAction
 from schema.types import Deployment, Host, Package, Run
 
@@ -71,8 +71,9 @@ class CancelRunPayload:
 class Mutation:
     @strawberry.mutation(description="Create a host; it is first contacted by a run.  Errors: NAME_TAKEN.")
     async def create_host(self, info: Info, input: inputs.CreateHostInput) -> CreateHostPayload | None:  # noqa: A002
+        context = _context(info)
         host = await hosts.create(
-            info.context.db,
+            context.db,
             name=input.name,
             connection=input.connection or Connection.SSH,
             address=_given(input.address),
@@ -86,6 +87,7 @@ class Mutation:
         description="Change a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while it is deployed to."
     )
     async def update_host(self, info: Info, input: inputs.UpdateHostInput) -> UpdateHostPayload | None:  # noqa: A002
+        context = _context(info)
         changes = hosts.Changes(
             name=_given(input.name),
             address=_given(input.address),
@@ -94,17 +96,19 @@ class Mutation:
             ssh_key_path=_given(input.ssh_key_path),
             clear_ssh_key_path=input.ssh_key_path is None,
         )
-        return UpdateHostPayload(host=Host.from_model(await hosts.update(info.context.db, input.host_id, changes)))
+        return UpdateHostPayload(host=Host.from_model(await hosts.update(context.db, input.host_id, changes)))
 
     @strawberry.mutation(description="Delete a host.  Errors: NOT_FOUND, IN_USE while deployments name it.")
     async def delete_host(self, info: Info, input: inputs.DeleteHostInput) -> DeleteHostPayload | None:  # noqa: A002
-        deleted = await hosts.remove(info.context.db, input.host_id)
+        context = _context(info)
+        deleted = await hosts.remove(context.db, input.host_id)
         return DeleteHostPayload(deleted_host_id=strawberry.ID(str(deleted)))
 
     @strawberry.mutation(description="Create a package.  Errors: NAME_TAKEN.")
     async def create_package(self, info: Info, input: inputs.CreatePackageInput) -> CreatePackagePayload | None:  # noqa: A002
+        context = _context(info)
         package = await packages.create(
-            info.context.db,
+            context.db,
             name=input.name,
             version=input.version,
             compose_file=input.compose_file,
@@ -114,7 +118,8 @@ class Mutation:
 
     @strawberry.mutation(description="Delete a package.  Errors: NOT_FOUND, IN_USE while deployments name it.")
     async def delete_package(self, info: Info, input: inputs.DeletePackageInput) -> DeletePackagePayload | None:  # noqa: A002
-        deleted = await packages.remove(info.context.db, input.package_id)
+        context = _context(info)
+        deleted = await packages.remove(context.db, input.package_id)
         return DeletePackagePayload(deleted_package_id=strawberry.ID(str(deleted)))
 
     @strawberry.mutation(
@@ -126,9 +131,10 @@ class Mutation:
         info: Info,
         input: inputs.CreateDeploymentInput,  # noqa: A002
     ) -> CreateDeploymentPayload | None:
+        context = _context(info)
         deployment = await deployments.create(
-            info.context.db,
-            info.context.broadcast,
+            context.db,
+            context.broadcast,
             host_id=input.host_id,
             package_id=input.package_id,
             project_name=_given(input.project_name),
@@ -148,7 +154,8 @@ class Mutation:
         info: Info,
         input: inputs.DeleteDeploymentInput,  # noqa: A002
     ) -> DeleteDeploymentPayload | None:
-        deleted = await deployments.remove(info.context.db, info.context.broadcast, input.deployment_id)
+        context = _context(info)
+        deleted = await deployments.remove(context.db, context.broadcast, input.deployment_id)
         return DeleteDeploymentPayload(deleted_deployment_id=strawberry.ID(str(deleted)))
 
     @strawberry.mutation(description="Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
@@ -172,7 +179,7 @@ class Mutation:
         "Errors: NOT_FOUND."
     )
     async def cancel_run(self, info: Info, input: inputs.CancelRunInput) -> CancelRunPayload | None:  # noqa: A002
-        context = info.context
+        context = _context(info)
         run = await runs.cancel(context.db, context.engine, context.broadcast, input.run_id)
         return CancelRunPayload(run=Run.from_model(run))
 
@@ -180,8 +187,14 @@ class Mutation:
 async def _start(
     info: Info, deployment_ids: list[strawberry.ID], action: RunAction | None
 ) -> list[tuple[models.Deployment, models.Run]]:
-    context = info.context
+    context = _context(info)
     return await runs.start(context.db, context.engine, context.broadcast, deployment_ids, action or RunAction.UP)
+
+
+def _context(info: Info) -> Context:
+    """What the mutation acts on; what an earlier one of the operation has loaded may be wrong by now."""
+    info.context.renew()
+    return info.context
 
 
 def _given(value: Value | None) -> Value | None:

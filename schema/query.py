@@ -82,8 +82,8 @@ def _filter(given: DeploymentFilter | None) -> deployments.Filter:
         return deployments.Filter()
     return deployments.Filter(
         status_in=None if given.status_in is UNSET else given.status_in,
-        host_id=given.host_id or None,
-        package_id=given.package_id or None,
+        host_id=None if given.host_id is UNSET else given.host_id,
+        package_id=None if given.package_id is UNSET else given.package_id,
     )
 
 

@@ -6,7 +6,8 @@ import strawberry
 
 
 def _serialize(value: datetime) -> str:
-    return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    # The specification that the scalar names wants three digits, neither more nor fewer.
+    return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _parse(value: object) -> datetime:

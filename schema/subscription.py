@@ -1,6 +1,7 @@
 """The subscriptions: each follows the database through one resolver."""
 
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated
 
@@ -45,14 +46,16 @@ class Subscription:
         after: Resume = UNSET,
     ) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
-        async for change in deployments.watch(context.db, context.broadcast, id, after or None):
-            yield await _event(info, change)
+        async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
+            async for change in changes:
+                yield await _event(info, change)
 
     @strawberry.subscription(description="Every change of any deployment from now on, in order, none skipped.")
     async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
-        async for change in deployments.watch_all(context.db, context.broadcast, after or None):
-            yield await _event(info, change)
+        async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
+            async for change in changes:
+                yield await _event(info, change)
 
     @strawberry.subscription(
         description="A run's log from the cursor (null: from the start), then live; completes with the run.  "
@@ -65,13 +68,14 @@ class Subscription:
         after: Resume = UNSET,
     ) -> AsyncIterator[RunLogEvent]:
         context = info.context
-        async for batch in runs.watch_log(context.db, context.broadcast, run_id, after or None):
-            context.renew()
-            yield RunLogEvent(
-                entries=[LogEntry.from_model(entry) for entry in batch.entries],
-                end_cursor=batch.end_cursor,
-                complete=batch.complete,
-            )
+        async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
+            async for batch in batches:
+                context.renew()
+                yield RunLogEvent(
+                    entries=[LogEntry.from_model(entry) for entry in batch.entries],
+                    end_cursor=batch.end_cursor,
+                    complete=batch.complete,
+                )
 
 
 async def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:

@@ -1,0 +1,235 @@
+"""How much one operation may ask for.  It is measured once, after fragments are expanded and before it is validated.
+
+Strawberry's QueryDepthLimiter and MaxAliasesLimiter expand a fragment anew wherever it is spread: an 832-byte document
+blocks the server for 26 seconds (seen in 0.341.2).  Here each fragment is measured once.
+"""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from graphql import (
+    DocumentNode,
+    FieldNode,
+    FragmentDefinitionNode,
+    FragmentSpreadNode,
+    GraphQLError,
+    GraphQLField,
+    GraphQLInterfaceType,
+    GraphQLNamedType,
+    GraphQLObjectType,
+    GraphQLSchema,
+    GraphQLSyntaxError,
+    InlineFragmentNode,
+    IntValueNode,
+    OperationDefinitionNode,
+    SelectionSetNode,
+    ValueNode,
+    VariableNode,
+    get_named_type,
+)
+from strawberry.extensions import SchemaExtension
+
+from resolvers.errors import ErrorCode
+from resolvers.paging import DEFAULT_SIZE, MAX_SIZE
+
+ABORTED = re.compile(r"more than (?P<most>\d+) (?P<limit>tokens|comments|code points)\. Parsing aborted\.$")
+MAX_LEVELS = 100  # selections and fragments inside each other; more would exhaust the stack of what validates them
+INTROSPECTION = ("__schema", "__type")  # graphql-core's MaxIntrospectionDepthRule looks after their depth
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The most of each that one operation may have."""
+
+    depth: int = 15  # fields inside each other
+    aliases: int = 50
+    fields: int = 1000
+    cost: int = 50_000  # fields that are resolved where every list is as long as its page may be
+    tokens: int = 2000  # in the document; comments are as many again
+    characters: int = 256 * 1024  # in the document; files belong into variables, which it does not count
+    seconds: float = 30.0  # for a query or mutation
+
+
+class TooSlow(Exception):
+    """The operation took longer than it may."""
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a selection asks for."""
+
+    depth: int = 0
+    aliases: int = 0
+    fields: int = 0
+    cost: int = 0
+
+    def beside(self, other: "Size") -> "Size":
+        return Size(
+            depth=max(self.depth, other.depth),
+            aliases=self.aliases + other.aliases,
+            fields=self.fields + other.fields,
+            cost=self.cost + other.cost,
+        )
+
+
+class Limited(SchemaExtension):
+    """Refuses operations that ask for too much, and ends those that take too long."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+
+    def on_operation(self) -> Iterator[None]:
+        # Strawberry's MaxTokensLimiter sets `max_tokens`, which graphql-core 3.3 has deprecated.
+        options: dict[str, Any] = self.execution_context.parse_options  # type: ignore[assignment] # it has more of them
+        options["max_lexical_tokens"] = self._limits.tokens
+        options["max_comments"] = self._limits.tokens
+        options["max_source_length"] = self._limits.characters
+        yield
+
+    def on_validate(self) -> Iterator[None]:
+        # Errors that are here already keep Strawberry from validating: what is refused is not worth it.
+        # Raised errors would end an operation of a websocket with `complete` and without a word (0.341.2).
+        self.execution_context.pre_execution_errors = self._refusal()
+        yield
+
+    async def on_execute(self) -> AsyncIterator[None]:
+        # Of a subscription this is only the start.
+        try:
+            async with asyncio.timeout(self._limits.seconds):
+                yield
+        except TimeoutError as error:
+            raise TooSlow from error
+
+    def _refusal(self) -> list[GraphQLError] | None:
+        document = self.execution_context.graphql_document
+        assert document is not None
+        operation = self._operation(document)
+        if operation is None:
+            # Strawberry would run the first one (0.341.2).
+            message = "The document has several operations; operationName says which."
+            return [GraphQLError(message, extensions={"code": "OPERATION_RESOLUTION_FAILURE", "status": 400})]
+        schema = self.execution_context.schema._schema
+        try:
+            size = measure(schema, document, operation, self.execution_context.variables or {})
+        except NestedTooDeeply:
+            return [too_complex("depth", self._limits.depth)]
+        for limit in ("depth", "aliases", "fields", "cost"):
+            most = getattr(self._limits, limit)
+            if getattr(size, limit) > most:
+                return [too_complex(limit, most)]
+        return None
+
+    def _operation(self, document: DocumentNode) -> OperationDefinitionNode | None:
+        """The one that is asked for; None where that is not clear."""
+        operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
+        if len(operations) == 1:
+            return operations[0]
+        # Not `operation_name`: it gives the first operation's where there was none in the request.
+        wanted = self.execution_context._provided_operation_name
+        named = (node for node in operations if node.name is not None and node.name.value == wanted)
+        return next(named, None)
+
+
+def too_complex(limit: str, most: int) -> GraphQLError:
+    """The error of an operation that exceeds `limit`."""
+    extensions = {"code": ErrorCode.OPERATION_TOO_COMPLEX.value, "status": 400, "limit": limit, "max": most}
+    return GraphQLError(f"The operation asks for too much: its {limit} is above {most}.", extensions=extensions)
+
+
+def exceeded(error: GraphQLSyntaxError) -> GraphQLError | None:
+    """What to answer in place of `error` where the parser gave up at one of its limits; else None."""
+    found = ABORTED.search(error.message)
+    if found is None:
+        return None
+    return too_complex(found["limit"].replace("code points", "characters"), int(found["most"]))
+
+
+class NestedTooDeeply(Exception):
+    """Selections and fragments stand inside each other for more than MAX_LEVELS."""
+
+
+def measure(
+    schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, object]
+) -> Size:
+    """What `operation` asks for; whatever else is wrong with it is left to validation.  Raises: NestedTooDeeply."""
+    fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
+    measuring = _Measuring(schema, fragments, {**_defaults(operation), **variables})
+    return measuring.selections(operation.selection_set, schema.get_root_type(operation.operation), 0)
+
+
+def _defaults(operation: OperationDefinitionNode) -> dict[str, object]:
+    return {
+        definition.variable.name.value: _integer(definition.default_value)
+        for definition in operation.variable_definitions or ()
+        if definition.default_value is not None
+    }
+
+
+@dataclass
+class _Measuring:
+    schema: GraphQLSchema
+    fragments: Mapping[str, FragmentDefinitionNode]
+    variables: Mapping[str, object]
+    measured: dict[str, Size] = field(default_factory=dict)  # fragments by name
+
+    def selections(self, node: SelectionSetNode | None, parent: GraphQLNamedType | None, level: int) -> Size:
+        if level > MAX_LEVELS:
+            raise NestedTooDeeply
+        size = Size()
+        for selection in node.selections if node is not None else ():
+            match selection:
+                case FieldNode():
+                    size = size.beside(self._field(selection, parent, level))
+                case InlineFragmentNode(type_condition=None):
+                    size = size.beside(self.selections(selection.selection_set, parent, level + 1))
+                case InlineFragmentNode():
+                    size = size.beside(self._conditional(selection, level))
+                case FragmentSpreadNode():
+                    size = size.beside(self._fragment(selection.name.value, level))
+        return size
+
+    def _field(self, node: FieldNode, parent: GraphQLNamedType | None, level: int) -> Size:
+        name = node.name.value
+        definition = parent.fields.get(name) if isinstance(parent, GraphQLObjectType | GraphQLInterfaceType) else None
+        kind = get_named_type(definition.type) if definition is not None else None
+        below = self.selections(node.selection_set, kind, level + 1)
+        return Size(
+            depth=1 if name in INTROSPECTION else 1 + below.depth,
+            aliases=below.aliases + (node.alias is not None),
+            fields=below.fields + 1,
+            cost=below.cost * self._length(node, definition) + 1,
+        )
+
+    def _conditional(self, node: InlineFragmentNode | FragmentDefinitionNode, level: int) -> Size:
+        assert node.type_condition is not None
+        return self.selections(node.selection_set, self.schema.get_type(node.type_condition.name.value), level + 1)
+
+    def _fragment(self, name: str, level: int) -> Size:
+        fragment = self.fragments.get(name)
+        if fragment is None:
+            return Size()
+        if name not in self.measured:
+            self.measured[name] = Size()  # a fragment in itself counts for nothing; validation refuses it
+            self.measured[name] = self._conditional(fragment, level)
+        return self.measured[name]
+
+    def _length(self, node: FieldNode, definition: GraphQLField | None) -> int:
+        """How often the field's selections are resolved: for a connection, up to its page's size."""
+        if definition is None or not {"first", "last"} <= definition.args.keys():
+            return 1
+        given = {argument.name.value: self._value(argument.value) for argument in node.arguments or ()}
+        sizes = [size for name in ("first", "last") if isinstance(size := given.get(name), int)]
+        # What is out of range is refused by the resolver, in better words.
+        return max(0, min(max(sizes), MAX_SIZE)) if sizes else DEFAULT_SIZE
+
+    def _value(self, node: ValueNode) -> object:
+        return self.variables.get(node.name.value) if isinstance(node, VariableNode) else _integer(node)
+
+
+def _integer(node: ValueNode | None) -> int | None:
+    if not isinstance(node, IntValueNode):
+        return None
+    return int(node.value) if len(node.value) < len(str(2**31)) + 2 else MAX_SIZE

@@ -1,0 +1,55 @@
+"""Settings: what is read, and what is refused."""
+
+from dataclasses import fields
+
+import pytest
+
+from daos.settings import BadSetting, Settings, help_text, variable_name
+from schema.limits import Limits
+
+
+def test_every_setting_is_in_the_help() -> None:
+    text = help_text()
+    assert [name for setting in fields(Settings) if (name := variable_name(setting.name)) not in text] == []
+
+
+def test_limits_of_operations_are_settings() -> None:
+    environment = {
+        "DAOS_MAX_DEPTH": "1",
+        "DAOS_MAX_ALIASES": "2",
+        "DAOS_MAX_FIELDS": "3",
+        "DAOS_MAX_COST": "4",
+        "DAOS_MAX_TOKENS": "5",
+        "DAOS_OPERATION_TIMEOUT": "0.5",
+    }
+    expected = Limits(depth=1, aliases=2, fields=3, cost=4, tokens=5, seconds=0.5)
+    assert Settings.read(environment).limits == expected
+    assert Settings().limits == Limits()
+
+
+def test_limits_of_the_transport_are_settings() -> None:
+    environment = {
+        "DAOS_ALLOWED_HOSTS": "daos.example",
+        "DAOS_ALLOWED_ORIGINS": "https://portal.example",
+        "DAOS_MAX_BODY": "10",
+        "DAOS_MAX_SUBSCRIPTIONS": "2",
+    }
+    transport = Settings.read(environment).transport
+    assert (transport.allowed_hosts, transport.allowed_origins) == ("daos.example", "https://portal.example")
+    assert (transport.body.size, transport.max_subscriptions) == (10, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DAOS_LOG_FORMAT", "xml"),
+        ("DAOS_LOG_LEVEL", "loud"),
+        ("DAOS_MAX_DEPTH", "0"),
+        ("DAOS_MAX_BODY", "8 MiB"),
+        ("DAOS_OPERATION_TIMEOUT", "nan"),
+        ("DAOS_OPERATION_TIMEOUT", "inf"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
+    with pytest.raises(BadSetting, match=name):
+        Settings.read({name: value})

@@ -1,0 +1,21 @@
+"""The API, without HTTP."""
+
+import pytest
+
+import schema
+from db.engine import Database
+from runner.broadcast import Broadcast
+from schema.context import Context
+from tests.schema.api import Api
+from tests.support.recording_engine import RecordingEngine
+
+
+@pytest.fixture(scope="session")
+def executable_schema() -> schema.Schema:
+    return schema.make()
+
+
+@pytest.fixture
+def api(executable_schema: schema.Schema, db: Database, broadcast: Broadcast, engine: RecordingEngine) -> Api:
+    """The API over each of the two databases, and an engine that plays nothing."""
+    return Api(executable_schema, Context(db, broadcast, engine, "test"))

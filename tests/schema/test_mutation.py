@@ -1,0 +1,352 @@
+"""Every mutation of the contract, and every error that it may lead to."""
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from sqlalchemy import select
+
+from db.models import Deployment, Host, LogEntry, Run, RunAction, RunStatus, Variable
+from tests import factories
+from tests.factories import COMPOSE_FILE
+from tests.schema.api import Api
+from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
+from tests.support.recording_engine import RecordingEngine
+
+CREATE_HOST = """mutation ($input: CreateHostInput!) { createHost(input: $input) {
+    host { id name connection address port user sshKeyPath hostKey }
+} }"""
+UPDATE_HOST = """mutation ($input: UpdateHostInput!) { updateHost(input: $input) {
+    host { id name address port user sshKeyPath hostKey }
+} }"""
+DELETE_HOST = "mutation ($input: DeleteHostInput!) { deleteHost(input: $input) { deletedHostId } }"
+CREATE_PACKAGE = """mutation ($input: CreatePackageInput!) { createPackage(input: $input) {
+    package { id name version composeFile files { path content } }
+} }"""
+DELETE_PACKAGE = "mutation ($input: DeletePackageInput!) { deletePackage(input: $input) { deletedPackageId } }"
+CREATE_DEPLOYMENT = """mutation ($input: CreateDeploymentInput!) { createDeployment(input: $input) {
+    deployment {
+        id status projectName createdAt host { id } package { id } variables { name value secret } latestRun { id }
+    }
+} }"""
+DELETE_DEPLOYMENT = """mutation ($input: DeleteDeploymentInput!) { deleteDeployment(input: $input) {
+    deletedDeploymentId
+} }"""
+RUN_DEPLOYMENT = """mutation ($input: RunDeploymentInput!) { runDeployment(input: $input) {
+    deployment { id status latestRun { id } } run { id number action status progress queuedAt deployment { id status } }
+} }"""
+RUN_DEPLOYMENTS = """mutation ($input: RunDeploymentsInput!) { runDeployments(input: $input) {
+    runs { id action status deployment { id status } }
+} }"""
+CANCEL_RUN = """mutation ($input: CancelRunInput!) { cancelRun(input: $input) {
+    run { id status reason message cancelRequestedAt deployment { status } }
+} }"""
+
+
+async def _parts(api: Api) -> dict[str, str]:
+    host, package = await factories.host(api.db), await factories.package(api.db)
+    return {"hostId": str(host.id), "packageId": str(package.id)}
+
+
+def _codes(error: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(".".join(map(str, problem["path"])), problem["code"]) for problem in error["extensions"]["problems"]]
+
+
+async def test_a_host_is_created_with_defaults(api: Api) -> None:
+    for given in ({}, {"connection": None, "port": None, "user": None, "sshKeyPath": None}):
+        name = f"web {len(given)}"
+        host = (await api.ask(CREATE_HOST, input={"name": name, "address": "web.example"} | given))["createHost"][
+            "host"
+        ]
+        host.pop("id")
+        assert host == {
+            "name": name, "connection": "SSH", "address": "web.example", "port": 22, "user": "root",
+            "sshKeyPath": None, "hostKey": None,
+        }  # fmt: skip
+
+
+async def test_a_host_is_created_as_it_is_given(api: Api) -> None:
+    given = {"name": "web", "connection": "SSH", "address": "::1", "port": 2222, "user": "me", "sshKeyPath": "/key"}
+    host = (await api.ask(CREATE_HOST, input=given))["createHost"]["host"]
+    assert host.items() >= given.items()
+    local = (await api.ask(CREATE_HOST, input={"name": "here", "connection": "LOCAL"}))["createHost"]["host"]
+    assert (local["connection"], local["address"]) == ("LOCAL", None)
+
+
+async def test_all_problems_of_a_host_are_told_at_once_in_the_apis_names(api: Api) -> None:
+    given = {"name": " ", "address": "-x", "port": 0, "user": "A", "sshKeyPath": "key"}
+    error = await api.error(CREATE_HOST, input=given)
+    assert error["path"] == ["createHost"]
+    assert (error["extensions"]["code"], error["extensions"]["status"]) == ("BAD_USER_INPUT", 400)
+    assert error["message"] == "The input breaks 5 rules."
+    assert _codes(error) == [
+        ("input.name", "EMPTY"),
+        ("input.address", "ADDRESS"),
+        ("input.sshKeyPath", "PATH"),
+        ("input.port", "RANGE"),
+        ("input.user", "USER"),
+    ]
+    assert error["extensions"]["problems"][2]["message"].startswith("sshKeyPath must be an absolute path")
+
+
+async def test_attack_strings_are_kept_as_they_are_or_refused(api: Api) -> None:
+    for text in (*TEMPLATES, *UNPRINTABLE, LONG):
+        result = await api.execute(CREATE_HOST, input={"name": text, "address": "web.example"})
+        if result.errors is None:
+            assert result.data is not None
+            assert result.data["createHost"]["host"]["name"] == text
+        else:
+            [error] = result.errors
+            assert error.extensions is not None
+            assert error.extensions["code"] == "BAD_USER_INPUT"
+
+
+async def test_a_host_is_updated(api: Api) -> None:
+    host = await factories.host(api.db, ssh_key_path="/key", host_key="SHA256:x", known_hosts="x")
+    key = str(host.id)
+    changed = (await api.ask(UPDATE_HOST, input={"hostId": key, "name": "new", "port": None}))["updateHost"]["host"]
+    assert changed == {
+        "id": key, "name": "new", "address": host.address, "port": 22, "user": "root", "sshKeyPath": "/key",
+        "hostKey": "SHA256:x",
+    }  # fmt: skip
+    moved = await api.ask(UPDATE_HOST, input={"hostId": key, "address": "new.example", "port": 2222, "user": "me"})
+    assert moved["updateHost"]["host"].items() >= {"address": "new.example", "port": 2222, "hostKey": None}.items()
+    cleared = await api.ask(UPDATE_HOST, input={"hostId": key, "sshKeyPath": None})
+    assert cleared["updateHost"]["host"]["sshKeyPath"] is None
+
+
+async def test_what_is_created_can_be_deleted(api: Api) -> None:
+    parts = await _parts(api)
+    deployment = (await api.ask(CREATE_DEPLOYMENT, input=parts))["createDeployment"]["deployment"]
+    answer = await api.ask(DELETE_DEPLOYMENT, input={"deploymentId": deployment["id"]})
+    assert answer == {"deleteDeployment": {"deletedDeploymentId": deployment["id"]}}
+    answer = await api.ask(DELETE_HOST, input={"hostId": parts["hostId"]})
+    assert answer == {"deleteHost": {"deletedHostId": parts["hostId"]}}
+    answer = await api.ask(DELETE_PACKAGE, input={"packageId": parts["packageId"].upper()})
+    assert answer == {"deletePackage": {"deletedPackageId": parts["packageId"]}}
+
+
+async def test_a_package_is_created(api: Api) -> None:
+    files = [{"path": "a/b.conf", "content": "{{ 1 }}\r\n"}, {"path": "c", "content": ""}]
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE, "files": files}
+    package = (await api.ask(CREATE_PACKAGE, input=given))["createPackage"]["package"]
+    assert package.items() >= given.items()
+    bare = given | {"version": "2", "files": None}
+    assert (await api.ask(CREATE_PACKAGE, input=bare))["createPackage"]["package"]["files"] == []
+
+
+async def test_all_problems_of_a_package_are_told_at_once(api: Api) -> None:
+    files = [{"path": "../x", "content": ""}, {"path": "ok", "content": "\0"}]
+    error = await api.error(
+        CREATE_PACKAGE, input={"name": "", "version": "\n", "composeFile": "- a list", "files": files}
+    )
+    assert _codes(error) == [
+        ("input.name", "EMPTY"),
+        ("input.version", "EMPTY"),
+        ("input.version", "CHARACTER"),
+        ("input.composeFile", "COMPOSE"),
+        ("input.files.0.path", "PATH"),
+        ("input.files.1.content", "CHARACTER"),
+    ]
+
+
+async def test_a_deployment_is_created_and_nothing_is_run(api: Api, engine: RecordingEngine) -> None:
+    parts = await _parts(api)
+    variables = [{"name": "B", "value": "s3cret", "secret": True}, {"name": "A", "value": "1"}]
+    given = parts | {"projectName": "my-project", "variables": variables}
+    deployment = (await api.ask(CREATE_DEPLOYMENT, input=given))["createDeployment"]["deployment"]
+    assert (deployment["status"], deployment["projectName"]) == ("PENDING", "my-project")
+    assert (deployment["host"], deployment["package"]) == ({"id": parts["hostId"]}, {"id": parts["packageId"]})
+    assert deployment["variables"] == [
+        {"name": "A", "value": "1", "secret": False},
+        {"name": "B", "value": None, "secret": True},
+    ]
+    assert deployment["latestRun"] is None
+    assert (engine.enqueued, engine.wakes) == ([], 0)
+    async with api.db.read() as session:
+        assert "s3cret" not in str([vars(row) for row in await session.scalars(select(Variable))])
+
+
+async def test_a_project_name_is_made_where_none_is_given(api: Api) -> None:
+    for given in ({}, {"projectName": None, "variables": None}):
+        deployment = (await api.ask(CREATE_DEPLOYMENT, input=await _parts(api) | given))["createDeployment"]
+        assert deployment["deployment"]["projectName"].startswith("package-")
+
+
+async def test_all_problems_of_a_deployment_are_told_at_once(api: Api) -> None:
+    variables = [{"name": "COMPOSE_FILE", "value": ""}, {"name": "A", "value": "s3cret\0", "secret": True}]
+    given = await _parts(api) | {"projectName": "A", "variables": variables}
+    error = await api.error(CREATE_DEPLOYMENT, input=given)
+    assert _codes(error) == [
+        ("input.projectName", "PROJECT_NAME"),
+        ("input.variables.0.name", "VARIABLE"),
+        ("input.variables.1.value", "CHARACTER"),
+    ]
+    assert "s3cret" not in str(error)
+
+
+@pytest.mark.parametrize("last", [None, RunStatus.SUCCESS, RunStatus.FAILED])
+async def test_a_deployment_is_run(api: Api, engine: RecordingEngine, last: RunStatus | None) -> None:
+    deployment = await factories.deployment(api.db)
+    if last is not None:
+        await factories.run(api.db, deployment, last)
+    payload = (await api.ask(RUN_DEPLOYMENT, input={"deploymentId": str(deployment.id)}))["runDeployment"]
+    run = payload["run"]
+    assert payload["deployment"] == {"id": str(deployment.id), "status": "RUNNING", "latestRun": {"id": run["id"]}}
+    assert (run["number"], run["action"], run["status"], run["progress"]) == (
+        1 if last is None else 2,
+        "UP",
+        "QUEUED",
+        0,
+    )
+    assert run["deployment"] == {"id": str(deployment.id), "status": "RUNNING"}
+    assert [str(key) for key in engine.enqueued] == [run["id"]]
+
+
+async def test_a_deployment_is_taken_down(api: Api) -> None:
+    key = str((await factories.deployment(api.db)).id)
+    payload = (await api.ask(RUN_DEPLOYMENT, input={"deploymentId": key, "action": "DOWN"}))["runDeployment"]
+    assert payload["run"]["action"] == RunAction.DOWN
+
+
+async def test_many_deployments_are_run_in_the_order_of_the_input(api: Api, engine: RecordingEngine) -> None:
+    keys = [str((await factories.deployment(api.db)).id) for _ in range(5)][::-1]
+    answer = await api.ask(RUN_DEPLOYMENTS, input={"deploymentIds": keys, "action": None})
+    runs = answer["runDeployments"]["runs"]
+    assert [run["deployment"] for run in runs] == [{"id": key, "status": "RUNNING"} for key in keys]
+    assert {run["action"] for run in runs} == {"UP"}
+    assert (len(engine.enqueued), engine.wakes) == (5, 1)
+
+
+async def test_what_is_wrong_with_many_is_told_at_its_place(api: Api) -> None:
+    key = str(uuid4())
+    assert _codes(await api.error(RUN_DEPLOYMENTS, input={"deploymentIds": []})) == [("input.deploymentIds", "RANGE")]
+    twice = await api.error(RUN_DEPLOYMENTS, input={"deploymentIds": [key, key]})
+    assert _codes(twice) == [("input.deploymentIds", "TWICE")]
+    assert twice["message"] == "deploymentIds must not have an id twice."
+
+
+async def test_a_queued_run_is_canceled(api: Api) -> None:
+    run = await factories.run(api.db)
+    canceled = (await api.ask(CANCEL_RUN, input={"runId": str(run.id)}))["cancelRun"]["run"]
+    assert (canceled["status"], canceled["reason"]) == ("CANCELED", "CANCELED")
+    assert canceled["deployment"] == {"status": "FAILED"}
+
+
+async def test_a_running_run_is_asked_to_end(api: Api, engine: RecordingEngine) -> None:
+    run = await factories.run(api.db, to=RunStatus.RUNNING)
+    canceled = (await api.ask(CANCEL_RUN, input={"runId": str(run.id)}))["cancelRun"]["run"]
+    assert (canceled["status"], canceled["reason"]) == ("RUNNING", None)
+    assert canceled["cancelRequestedAt"] is not None
+    assert engine.canceled == [run.id]
+
+
+async def test_a_deleted_deployment_takes_runs_and_logs_with_it(api: Api) -> None:
+    run = await factories.run(api.db, to=RunStatus.SUCCESS)
+    await factories.log(api.db, run, 3)
+    await api.ask(DELETE_DEPLOYMENT, input={"deploymentId": str(run.deployment_id)})
+    async with api.db.read() as session:
+        for entity in (Deployment, Run, LogEntry):
+            assert (await session.scalars(select(entity))).all() == []
+
+
+async def test_an_unknown_host_or_package_is_named(api: Api) -> None:
+    parts = await _parts(api)
+    for unknown in UNKNOWN:
+        error = await api.error(CREATE_DEPLOYMENT, input=parts | {"hostId": unknown})
+        assert error["extensions"] == {"code": "HOST_NOT_FOUND", "status": 400}
+        assert error["message"] == f"Host '{unknown}' was not found."
+        error = await api.error(CREATE_DEPLOYMENT, input=parts | {"packageId": unknown})
+        assert error["extensions"] == {"code": "PACKAGE_NOT_FOUND", "status": 400}
+        assert (error["message"], error["path"]) == (f"Package '{unknown}' was not found.", ["createDeployment"])
+
+
+@pytest.mark.parametrize(
+    ("document", "name"),
+    [
+        (UPDATE_HOST, "hostId"),
+        (DELETE_HOST, "hostId"),
+        (DELETE_PACKAGE, "packageId"),
+        (DELETE_DEPLOYMENT, "deploymentId"),
+        (RUN_DEPLOYMENT, "deploymentId"),
+        (CANCEL_RUN, "runId"),
+    ],
+)
+async def test_any_other_unknown_id_is_not_found(api: Api, document: str, name: str) -> None:
+    for unknown in UNKNOWN:
+        error = await api.error(document, input={name: unknown})
+        assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
+
+
+async def test_one_unknown_id_among_many_starts_none(api: Api, engine: RecordingEngine) -> None:
+    key = str((await factories.deployment(api.db)).id)
+    error = await api.error(RUN_DEPLOYMENTS, input={"deploymentIds": [key, str(uuid4())]})
+    assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
+    assert engine.wakes == 0
+
+
+@pytest.mark.parametrize("active", [RunStatus.QUEUED, RunStatus.RUNNING])
+async def test_a_deployment_that_is_running_is_not_run_again_nor_deleted_nor_its_host_changed(
+    api: Api, active: RunStatus
+) -> None:
+    run = await factories.run(api.db, to=active)
+    key = str(run.deployment_id)
+    host = await api.db_get(Host, (await api.db_get(Deployment, run.deployment_id)).host_id)
+    other = str((await factories.deployment(api.db)).id)
+    for document, given in (
+        (RUN_DEPLOYMENT, {"deploymentId": key}),
+        (RUN_DEPLOYMENTS, {"deploymentIds": [other, key]}),
+        (DELETE_DEPLOYMENT, {"deploymentId": key}),
+        (UPDATE_HOST, {"hostId": str(host.id), "name": "new"}),
+    ):
+        error = await api.error(document, input=given)
+        assert error["extensions"] == {"code": "RUN_ALREADY_IN_PROGRESS", "status": 400}
+
+
+async def test_what_deployments_name_is_in_use(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    for document, given in (
+        (DELETE_HOST, {"hostId": str(deployment.host_id)}),
+        (DELETE_PACKAGE, {"packageId": str(deployment.package_id)}),
+    ):
+        error = await api.error(document, input=given)
+        assert error["extensions"] == {"code": "IN_USE", "status": 400}
+
+
+async def test_a_name_is_taken_once(api: Api) -> None:
+    host = await factories.host(api.db, name="web")
+    other = await factories.host(api.db)
+    package = await factories.package(api.db, name="web", version="1")
+    await factories.deployment(api.db, on=host, project_name="web")
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE}
+    for document, taken in (
+        (CREATE_HOST, {"name": "web", "address": "web.example"}),
+        (UPDATE_HOST, {"hostId": str(other.id), "name": "web"}),
+        (CREATE_PACKAGE, given),
+        (CREATE_DEPLOYMENT, {"hostId": str(host.id), "packageId": str(package.id), "projectName": "web"}),
+    ):
+        error = await api.error(document, input=taken)
+        assert error["extensions"] == {"code": "NAME_TAKEN", "status": 400}
+
+
+async def test_a_mutation_sees_what_the_one_before_it_has_done(api: Api) -> None:
+    # They are carried out one after the other, and what the first has loaded is old when the second answers.
+    parts = await _parts(api)
+    create = f'(input: {{hostId: "{parts["hostId"]}", packageId: "{parts["packageId"]}"}})'
+    below = "deployment { host { deployments(first: 1) { totalCount nodes { id } } } id }"
+    answer = await api.ask(
+        f"mutation {{ a: createDeployment{create} {{ {below} }} b: createDeployment{create} {{ {below} }} }}"
+    )
+    for name, count in (("a", 1), ("b", 2)):
+        deployment = answer[name]["deployment"]
+        listed = deployment["host"]["deployments"]
+        assert listed == {"totalCount": count, "nodes": [{"id": deployment["id"]}]}
+
+
+async def test_a_mutation_that_fails_leaves_the_others_of_its_operation(api: Api) -> None:
+    key = str((await factories.deployment(api.db)).id)
+    run = f'runDeployment(input: {{deploymentId: "{key}"}}) {{ run {{ status }} }}'
+    result = await api.execute(f"mutation {{ a: {run} b: {run} }}")
+    assert result.data == {"a": {"run": {"status": "QUEUED"}}, "b": None}
+    assert result.errors is not None
+    assert [error.path for error in result.errors] == [["b"]]

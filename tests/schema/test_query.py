@@ -1,0 +1,272 @@
+"""Every query of the contract, what it shows, and how many statements it takes."""
+
+import re
+from typing import Any
+
+import pytest
+
+from db.models import Connection, Deployment, RunStatus
+from resolvers.hosts import HOSTS
+from tests import factories
+from tests.schema.api import Api
+from tests.support.attacks import UNKNOWN
+from tests.support.statements import selects
+
+DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCount"
+HOST = "id name connection address port user sshKeyPath hostKey createdAt updatedAt"
+PACKAGE = "id name version composeFile files { path content } createdAt updatedAt"
+RUN = """
+    id number action status reason message progress queuedAt startedAt finishedAt
+    services { name image state health exitCode }
+"""
+ENTRY = "sequence at level task message"
+DEPLOYMENT = f"""
+    id status projectName createdAt updatedAt variables {{ name value secret }}
+    host {{ {HOST} }} package {{ {PACKAGE} }} latestRun {{ {RUN} deployment {{ id }} }}
+"""
+
+
+async def _deployed(api: Api) -> Deployment:
+    """A deployment with all that one can have."""
+    host = await factories.host(api.db, ssh_key_path="/keys/web", host_key="SHA256:abc", known_hosts="secret line")
+    package = await factories.package(api.db, files={"b.conf": "2", "a.conf": "1"})
+    variables = {"OPEN": "plain"}
+    deployment = await factories.deployment(
+        api.db, on=host, of=package, variables=variables, secrets={"HIDDEN": "s3cret"}
+    )
+    await factories.log(api.db, await factories.run(api.db, deployment, RunStatus.FAILED), 2)
+    services: list[dict[str, Any]] = [
+        {"name": "web", "image": "demo:1", "state": "running", "health": "healthy", "exitCode": None},
+        {"name": "job", "state": "exited", "exitCode": 0},
+    ]
+    await factories.log(api.db, await factories.run(api.db, deployment, RunStatus.SUCCESS, services=services), 3)
+    return deployment
+
+
+async def test_a_deployment_with_everything(api: Api) -> None:
+    key = str((await _deployed(api)).id)
+    document = f"""query ($id: ID!) {{ deployment(id: $id) {{
+        {DEPLOYMENT}
+        runs {{ edges {{ cursor node {{ number }} }} nodes {{ {RUN} log {{ nodes {{ {ENTRY} }} {PAGE} }} }} {PAGE} }}
+        logs {{ edges {{ cursor node {{ {ENTRY} }} }} nodes {{ {ENTRY} }} {PAGE} }}
+    }} }}"""
+    deployment = (await api.ask(document, id=key))["deployment"]
+    assert (deployment["id"], deployment["status"]) == (key, "SUCCESS")
+    assert deployment["variables"] == [
+        {"name": "HIDDEN", "value": None, "secret": True},
+        {"name": "OPEN", "value": "plain", "secret": False},
+    ]
+    host = deployment["host"]
+    assert (host["connection"], host["port"], host["user"]) == ("SSH", 22, "root")
+    assert (host["sshKeyPath"], host["hostKey"]) == ("/keys/web", "SHA256:abc")
+    assert deployment["package"]["composeFile"] == factories.COMPOSE_FILE
+    assert deployment["package"]["files"] == [{"path": "a.conf", "content": "1"}, {"path": "b.conf", "content": "2"}]
+    latest = deployment["latestRun"]
+    assert (latest["number"], latest["action"], latest["status"], latest["progress"]) == (2, "UP", "SUCCESS", 1.0)
+    assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")
+    assert latest["deployment"] == {"id": key}
+    assert latest["services"] == [
+        {"name": "web", "image": "demo:1", "state": "running", "health": "healthy", "exitCode": None},
+        {"name": "job", "image": None, "state": "exited", "health": None, "exitCode": 0},
+    ]
+    runs = deployment["runs"]
+    assert [(run["number"], run["status"], run["reason"]) for run in runs["nodes"]] == [
+        (2, "SUCCESS", None),
+        (1, "FAILED", "TASK_FAILED"),
+    ]
+    assert [edge["node"]["number"] for edge in runs["edges"]] == [2, 1]
+    assert runs["totalCount"] == 2
+    assert runs["pageInfo"]["startCursor"] == runs["edges"][0]["cursor"]
+    assert runs["pageInfo"]["endCursor"] == runs["edges"][-1]["cursor"]
+    assert [entry["message"] for entry in runs["nodes"][0]["log"]["nodes"]] == ["line 1", "line 2", "line 3"]
+    assert [entry["sequence"] for entry in deployment["logs"]["nodes"]] == [1, 2, 1, 2, 3]
+    assert deployment["logs"]["totalCount"] == 5
+    entry = deployment["logs"]["nodes"][0]
+    assert entry == {
+        "sequence": 1, "at": "2026-01-31T12:00:01.000Z", "level": "INFO", "task": "up", "message": "line 1",
+    }  # fmt: skip
+    times = [deployment["createdAt"], deployment["updatedAt"], host["createdAt"], host["updatedAt"]]
+    times += [latest["queuedAt"], latest["startedAt"], latest["finishedAt"]]
+    assert all(DATE_TIME.fullmatch(time) for time in times)
+
+
+async def test_hosts_packages_and_runs_by_their_ids(api: Api) -> None:
+    deployment = await _deployed(api)
+    run = await factories.run(api.db, deployment)
+    document = f"""query ($host: ID!, $package: ID!, $run: ID!) {{
+        host(id: $host) {{ {HOST} deployments {{ nodes {{ id }} {PAGE} }} }}
+        package(id: $package) {{ {PACKAGE} deployments {{ nodes {{ id }} {PAGE} }} }}
+        run(id: $run) {{ {RUN} deployment {{ id status }} }}
+    }}"""
+    answer = await api.ask(document, host=str(deployment.host_id), package=str(deployment.package_id), run=str(run.id))
+    for parent in ("host", "package"):
+        assert answer[parent]["deployments"]["nodes"] == [{"id": str(deployment.id)}]
+        assert answer[parent]["deployments"]["totalCount"] == 1
+    assert answer["run"]["deployment"] == {"id": str(deployment.id), "status": "RUNNING"}
+    assert (answer["run"]["startedAt"], answer["run"]["finishedAt"], answer["run"]["progress"]) == (None, None, 0.0)
+
+
+async def test_the_servers_own_machine(api: Api) -> None:
+    host = await factories.host(api.db, connection=Connection.LOCAL, address=None)
+    answer = await api.ask(f"query ($id: ID!) {{ host(id: $id) {{ {HOST} }} }}", id=str(host.id))
+    assert answer["host"]["connection"] == "LOCAL"
+    assert [answer["host"][name] for name in ("address", "sshKeyPath", "hostKey")] == [None] * 3
+
+
+@pytest.mark.parametrize("field", ["hosts", "packages", "deployments"])
+async def test_a_list_with_nothing_in_it(api: Api, field: str) -> None:
+    answer = await api.ask(f"{{ {field} {{ edges {{ cursor }} nodes {{ id }} {PAGE} }} }}")
+    info = {"hasNextPage": False, "hasPreviousPage": False, "startCursor": None, "endCursor": None}
+    assert answer[field] == {"edges": [], "nodes": [], "pageInfo": info, "totalCount": 0}
+
+
+@pytest.mark.parametrize("field", ["hosts", "packages", "deployments"])
+async def test_lists_are_paged_both_ways_newest_first(api: Api, field: str) -> None:
+    make: Any = {"hosts": factories.host, "packages": factories.package, "deployments": factories.deployment}[field]
+    ids = [str((await make(api.db)).id) for _ in range(5)][::-1]
+    document = f"""query ($first: Int, $after: String, $last: Int, $before: String) {{
+        {field}(first: $first, after: $after, last: $last, before: $before) {{ nodes {{ id }} {PAGE} }}
+    }}"""
+
+    async def page(**arguments: object) -> tuple[list[str], dict[str, Any]]:
+        found = (await api.ask(document, **arguments))[field]
+        assert found["totalCount"] == 5
+        return [node["id"] for node in found["nodes"]], found["pageInfo"]
+
+    start, info = await page(first=2)
+    assert (start, info["hasNextPage"], info["hasPreviousPage"]) == (ids[:2], True, False)
+    assert (await page(first=2, after=info["endCursor"]))[0] == ids[2:4]
+    end, info = await page(last=2)
+    assert (end, info["hasNextPage"], info["hasPreviousPage"]) == (ids[3:], False, True)
+    assert (await page(last=2, before=info["startCursor"]))[0] == ids[1:3]
+    assert (await page(first=None, after=None, last=None, before=None))[0] == ids
+
+
+async def test_what_is_wrong_with_a_page_is_told_at_its_place(api: Api) -> None:
+    cursor = HOSTS.cursor([1])
+    result = await api.execute("query ($c: String) { deployments(first: 101, after: $c) { nodes { id } } }", c=cursor)
+    assert result.data is None
+    assert result.errors is not None
+    assert result.errors[0].extensions == {
+        "code": "BAD_USER_INPUT",
+        "status": 400,
+        "problems": [
+            {"path": ["first"], "code": "RANGE", "message": "first must be from 0 to 100."},
+            {"path": ["after"], "code": "CURSOR", "message": "after is not a cursor of this list."},
+        ],
+    }
+
+
+async def test_deployments_are_filtered(api: Api) -> None:
+    wanted, other = await factories.deployment(api.db), await factories.deployment(api.db)
+    await factories.run(api.db, wanted)
+    both = {str(other.id), str(wanted.id)}
+    document = "query ($filter: DeploymentFilter) { deployments(filter: $filter) { nodes { id } totalCount } }"
+    for filtered, expected in (
+        ({"statusIn": ["RUNNING", "FAILED"]}, {str(wanted.id)}),
+        ({"hostId": str(wanted.host_id)}, {str(wanted.id)}),
+        ({"packageId": str(wanted.package_id), "statusIn": ["RUNNING"]}, {str(wanted.id)}),
+        ({"hostId": str(other.host_id), "statusIn": ["RUNNING"]}, set()),
+        ({"statusIn": []}, set()),
+        ({"hostId": ""}, set()),
+        ({"packageId": "no id"}, set()),
+        ({"hostId": None, "packageId": None, "statusIn": None}, both),
+        ({}, both),
+        (None, both),
+    ):
+        found = (await api.ask(document, filter=filtered))["deployments"]
+        assert {node["id"] for node in found["nodes"]} == expected, filtered
+        assert found["totalCount"] == len(expected)
+
+
+@pytest.mark.parametrize("field", ["deployment", "host", "package", "run"])
+async def test_what_is_not_there_is_not_found(api: Api, field: str) -> None:
+    for unknown in UNKNOWN:
+        error = await api.error(f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}", id=unknown)
+        assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
+        assert error["path"] == [field]
+        assert error["message"] == f"{field.capitalize()} '{unknown}' was not found."
+
+
+async def test_anything_is_found_by_its_id_alone(api: Api) -> None:
+    run = await factories.run(api.db)
+    deployment = await api.db_get(Deployment, run.deployment_id)
+    ids = {"Run": run.id, "Deployment": deployment.id, "Host": deployment.host_id, "Package": deployment.package_id}
+    for name, key in ids.items():
+        answer = await api.ask("query ($id: ID!) { node(id: $id) { __typename id } }", id=str(key))
+        assert answer["node"] == {"__typename": name, "id": str(key)}
+
+
+async def test_an_id_that_nothing_has_is_no_node(api: Api) -> None:
+    for unknown in UNKNOWN:
+        assert await api.ask("query ($id: ID!) { node(id: $id) { id } }", id=unknown) == {"node": None}
+
+
+async def test_a_list_of_fifty_deployments_takes_as_many_statements_as_one_of_two(api: Api) -> None:
+    document = f"""{{ deployments(first: 50) {{ totalCount nodes {{ {DEPLOYMENT} }} }} }}"""
+
+    async def statements() -> tuple[int, int]:
+        with selects() as seen:
+            answer = await api.ask(document)
+        return len(answer["deployments"]["nodes"]), len(seen)
+
+    for _ in range(2):
+        await factories.run(api.db, await factories.deployment(api.db, variables={"A": "1"}))
+    count, few = await statements()
+    for _ in range(48):
+        await factories.run(api.db, await factories.deployment(api.db, variables={"A": "1"}))
+    assert (await statements(), count) == ((50, few), 2)
+    assert (
+        few == 8
+    )  # deployments, their number; hosts, packages, files, variables, latest runs, and these runs' deployments
+
+
+async def test_pages_below_fifty_deployments_take_one_statement_a_level(api: Api) -> None:
+    host = await factories.host(api.db)
+    for _ in range(50):
+        await factories.log(
+            api.db, await factories.run(api.db, await factories.deployment(api.db, on=host), RunStatus.FAILED), 2
+        )
+    document = """{ hosts { nodes { deployments(first: 50) { totalCount nodes {
+        runs(first: 2) { totalCount nodes { number log(last: 1) { totalCount nodes { sequence } } } }
+        logs(last: 2) { nodes { sequence } }
+    } } } } }"""
+    with selects() as seen:
+        answer = await api.ask(document)
+    [found] = answer["hosts"]["nodes"]
+    assert found["deployments"]["totalCount"] == 50
+    run = {"number": 1, "log": {"totalCount": 2, "nodes": [{"sequence": 2}]}}
+    below = {"runs": {"totalCount": 1, "nodes": [run]}, "logs": {"nodes": [{"sequence": 1}, {"sequence": 2}]}}
+    assert found["deployments"]["nodes"] == [below] * 50
+    assert len(seen) == 8  # hosts; a page and a count each of deployments, runs and log; a page of logs
+
+
+async def test_different_pages_of_one_list_do_not_mix(api: Api) -> None:
+    run = await factories.run(api.db)
+    await factories.log(api.db, run, 5)
+    document = """query ($id: ID!) { run(id: $id) {
+        a: log(first: 2) { nodes { sequence } } b: log(last: 1) { nodes { sequence } }
+    } }"""
+    found = (await api.ask(document, id=str(run.id)))["run"]
+    assert found == {"a": {"nodes": [{"sequence": 1}, {"sequence": 2}]}, "b": {"nodes": [{"sequence": 5}]}}
+
+
+async def test_a_secret_is_nowhere_in_the_api(api: Api) -> None:
+    key = str((await _deployed(api)).id)
+    document = f"query ($id: ID!) {{ node(id: $id) {{ ... on Deployment {{ {DEPLOYMENT} }} }} }}"
+    assert "s3cret" not in str(await api.ask(document, id=key))
+
+
+async def test_operations_on_one_connection_see_each_the_state_of_their_time(api: Api) -> None:
+    run = await factories.run(api.db)
+    document = "query ($id: ID!) { deployment(id: $id) { latestRun { number } } }"
+
+    async def number() -> object:
+        return (await api.ask(document, id=str(run.deployment_id)))["deployment"]["latestRun"]["number"]
+
+    assert await number() == 1
+    await api.ask("mutation ($id: ID!) { cancelRun(input: {runId: $id}) { run { id } } }", id=str(run.id))
+    await factories.run(api.db, await api.db_get(Deployment, run.deployment_id))
+    assert await number() == 2

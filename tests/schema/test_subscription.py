@@ -1,0 +1,171 @@
+"""Every subscription of the contract."""
+
+import asyncio
+
+import pytest
+
+from db import status
+from db.models import Deployment, RunStatus
+from resolvers import deployments
+from resolvers.deployments import CHANGES
+from resolvers.hosts import HOSTS
+from resolvers.runs import LOG
+from runner.broadcast import Everything
+from tests import factories
+from tests.schema.api import Api, rest, take
+from tests.support.attacks import UNKNOWN
+
+STATUS = """subscription ($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {
+    status at cursor run { number status } deployment { id status latestRun { number status } }
+} }"""
+CHANGED = """subscription ($after: String) { deploymentsChanged(after: $after) {
+    status at cursor run { number } deployment { id projectName host { name } }
+} }"""
+LOG_OF_RUN = """subscription ($runId: ID!, $after: String) { runLog(runId: $runId, after: $after) {
+    entries { sequence at level task message } endCursor complete
+} }"""
+
+
+async def _finish(api: Api, deployment: Deployment, to: RunStatus = RunStatus.SUCCESS) -> None:
+    await factories.run(api.db, deployment, to)
+    api.context.broadcast.notify(deployment.id, Everything.DEPLOYMENTS)
+
+
+async def test_the_status_of_a_deployment_is_followed(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    async with api.subscribe(STATUS, id=str(deployment.id)) as events:
+        [now] = await take(events)
+        assert (now["status"], now["run"]) == ("PENDING", None)
+        assert now["deployment"] == {"id": str(deployment.id), "status": "PENDING", "latestRun": None}
+        await _finish(api, deployment)
+        await _finish(api, deployment, RunStatus.FAILED)
+        seen = await take(events, 4)
+    assert [(event["status"], event["run"]["number"]) for event in seen] == [
+        ("RUNNING", 1), ("SUCCESS", 1), ("RUNNING", 2), ("FAILED", 2),
+    ]  # fmt: skip
+    assert seen[-1]["deployment"]["latestRun"] == {"number": 2, "status": "FAILED"}
+
+
+async def test_each_event_shows_the_state_of_its_own_time(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    async with api.subscribe(STATUS, id=str(deployment.id)) as events:
+        await take(events)
+        for number in (1, 2, 3):
+            run = await factories.run(api.db, deployment, RunStatus.RUNNING)
+            api.context.broadcast.notify(deployment.id)
+            [began] = await take(events)
+            assert began["deployment"]["latestRun"] == {"number": number, "status": "RUNNING"}
+            async with api.db.write() as session:
+                await status.finish(session, run.id, run.epoch, factories.end())
+            api.context.broadcast.notify(deployment.id)
+            [ended] = await take(events)
+            assert ended["run"] == {"number": number, "status": "SUCCESS"}
+            assert ended["deployment"]["latestRun"] == {"number": number, "status": "SUCCESS"}
+
+
+async def test_a_subscription_goes_on_behind_a_cursor(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    async with api.subscribe(STATUS, id=str(deployment.id)) as events:
+        [now] = await take(events)
+    await _finish(api, deployment)
+    async with api.subscribe(STATUS, id=str(deployment.id), after=now["cursor"]) as events:
+        assert [event["status"] for event in await take(events, 2)] == ["RUNNING", "SUCCESS"]
+    async with api.subscribe(CHANGED, after=now["cursor"]) as events:
+        assert [event["status"] for event in await take(events, 2)] == ["RUNNING", "SUCCESS"]
+
+
+async def test_a_subscription_ends_with_its_deployment(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    async with api.subscribe(STATUS, id=str(deployment.id)) as events:
+        await take(events)
+        ending = asyncio.create_task(rest(events))
+        await deployments.remove(api.db, api.context.broadcast, str(deployment.id))
+        assert await ending == []
+
+
+async def test_a_slow_subscriber_of_a_deleted_deployment_comes_to_the_end(api: Api) -> None:
+    # The run of a change that was read before may be gone when its event is sent.
+    deployment = await factories.deployment(api.db)
+    await _finish(api, deployment)
+    document = (
+        "subscription ($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) { status run { id } } }"
+    )
+    async with api.subscribe(document, id=str(deployment.id), after=CHANGES.cursor([0])) as events:
+        assert await take(events) == [{"status": "PENDING", "run": None}]
+        await deployments.remove(api.db, api.context.broadcast, str(deployment.id))
+        assert await rest(events) == [{"status": "RUNNING", "run": None}, {"status": "SUCCESS", "run": None}]
+
+
+async def test_every_change_of_any_deployment_is_followed(api: Api) -> None:
+    one, two = await factories.deployment(api.db), await factories.deployment(api.db)
+    async with api.subscribe(CHANGED, after=CHANGES.cursor([0])) as events:
+        assert [event["deployment"]["id"] for event in (await take(events, 2))] == [str(one.id), str(two.id)]
+        coming = asyncio.create_task(take(events, 3))
+        await _finish(api, two)
+        new = await factories.deployment(api.db)
+        api.context.broadcast.notify(Everything.DEPLOYMENTS)
+        assert [(event["deployment"]["id"], event["status"]) for event in await coming] == [
+            (str(two.id), "RUNNING"), (str(two.id), "SUCCESS"), (str(new.id), "PENDING"),
+        ]  # fmt: skip
+
+
+async def test_the_log_of_a_run_is_followed_to_its_end(api: Api) -> None:
+    run = await factories.run(api.db, to=RunStatus.RUNNING)
+    await factories.log(api.db, run, 2)
+    async with api.subscribe(LOG_OF_RUN, runId=str(run.id)) as events:
+        [first] = await take(events)
+        assert [entry["message"] for entry in first["entries"]] == ["line 1", "line 2"]
+        assert first["entries"][0]["at"] == "2026-01-31T12:00:01.000Z"
+        assert first["complete"] is False
+        ending = asyncio.create_task(rest(events))
+        await factories.log(api.db, run, 150, first=3)
+        async with api.db.write() as session:
+            await status.finish(session, run.id, run.epoch, factories.end())
+        api.context.broadcast.notify(run.id)
+        more = await ending
+    assert [entry["sequence"] for event in more for entry in event["entries"]] == list(range(3, 153))
+    assert [event["complete"] for event in more] == [False] * (len(more) - 1) + [True]
+    async with api.subscribe(LOG_OF_RUN, runId=str(run.id), after=more[0]["endCursor"]) as events:
+        [last] = await rest(events)
+    assert [entry["sequence"] for entry in last["entries"]] == list(range(103, 153))
+
+
+async def test_an_empty_log_has_no_cursor(api: Api) -> None:
+    run = await factories.run(api.db, to=RunStatus.FAILED)
+    async with api.subscribe(LOG_OF_RUN, runId=str(run.id)) as events:
+        assert await rest(events) == [{"entries": [], "endCursor": None, "complete": True}]
+
+
+@pytest.mark.parametrize(
+    ("document", "name", "kind"), [(STATUS, "id", "Deployment"), (LOG_OF_RUN, "runId", "Run")], ids=["status", "log"]
+)
+async def test_what_is_not_there_is_not_found(api: Api, document: str, name: str, kind: str) -> None:
+    for unknown in UNKNOWN:
+        error = await api.subscription_error(document, **{name: unknown})
+        assert error["message"] == f"{kind} '{unknown}' was not found."
+        assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
+
+
+async def test_a_cursor_of_something_else_is_refused(api: Api) -> None:
+    run = await factories.run(api.db)
+    for document, given in (
+        (STATUS, {"id": str(run.deployment_id), "after": LOG.cursor([1])}),
+        (CHANGED, {"after": HOSTS.cursor(["x"])}),
+        (LOG_OF_RUN, {"runId": str(run.id), "after": CHANGES.cursor([1])}),
+    ):
+        error = await api.subscription_error(document, **given)
+        assert error["message"] == "after is not a cursor of this list."
+        assert error["extensions"]["problems"][0]["path"] == ["after"]
+
+
+async def test_nobody_listens_after_unsubscribing(api: Api) -> None:
+    run = await factories.run(api.db)
+    await factories.log(api.db, run, 1)
+    for document, given in (
+        (STATUS, {"id": str(run.deployment_id)}),
+        (CHANGED, {"after": CHANGES.cursor([0])}),
+        (LOG_OF_RUN, {"runId": str(run.id)}),
+    ):
+        async with api.subscribe(document, **given) as events:
+            await take(events)
+        assert vars(api.context.broadcast)["_listeners"] == {}

@@ -1,0 +1,25 @@
+"""An engine that plays nothing."""
+
+from uuid import UUID
+
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.models import Run
+
+
+class RecordingEngine:
+    """A `runner.engine.Engine` that remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.enqueued: list[UUID] = []
+        self.canceled: list[UUID] = []
+        self.wakes = 0
+
+    async def enqueue(self, session: AsyncSession, run: Run) -> None:
+        self.enqueued.append(run.id)
+
+    def wake(self) -> None:
+        self.wakes += 1
+
+    def cancel(self, run_id: UUID) -> None:
+        self.canceled.append(run_id)
