@@ -1,8 +1,9 @@
 """Connections and transactions: `Database.read()` and `Database.write()` are the only ways to the tables."""
 
+import asyncio
 import fcntl
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -117,15 +118,24 @@ class Database:
 
 @asynccontextmanager
 async def _transaction(session: AsyncSession) -> AsyncIterator[None]:
-    """SQLAlchemy's own `begin()`, but its end is not cut off: who cancels again would break the connection."""
+    """As SQLAlchemy's own `begin()`, but for its end, which is never cut off."""
     try:
         yield
     except BaseException:
-        with anyio.CancelScope(shield=True):
-            await session.rollback()
+        await _see_through(session.rollback())
         raise
-    with anyio.CancelScope(shield=True):
-        await session.commit()
+    await _see_through(session.commit())
+
+
+async def _see_through(end: Coroutine[Any, Any, None]) -> None:
+    """Wait for the end of a transaction, also when cancelled meanwhile: cut off, it would break its connection."""
+    ending = asyncio.ensure_future(end)
+    try:
+        await asyncio.shield(ending)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait({ending})
+        raise
 
 
 async def _set_foreign_keys(connection: AsyncConnection, state: str) -> None:

@@ -180,3 +180,21 @@ async def test_one_server_at_a_time_plays_the_runs_of_a_database(db: Database) -
                     pass
         async with other.reserved():
             pass
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_a_transaction_that_is_cancelled_at_any_moment_leaves_its_connection_whole(
+    db: Database, caplog: pytest.LogCaptureFixture, kind: str
+) -> None:
+    async def look() -> None:
+        async with db.read() if kind == "read" else db.write() as session:
+            await session.execute(text("SELECT 1"))
+
+    for pauses in range(60):
+        looking = asyncio.create_task(look())
+        for _ in range(pauses):
+            await asyncio.sleep(0)
+        looking.cancel()
+        await asyncio.wait({looking})
+    await look()
+    assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
