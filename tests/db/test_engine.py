@@ -195,6 +195,7 @@ async def test_a_transaction_that_is_cancelled_at_any_moment_leaves_its_connecti
         for _ in range(pauses):
             await asyncio.sleep(0)
         looking.cancel()
-        await asyncio.wait({looking})
+        async with asyncio.timeout(10):  # a connection that is lost to its pool would be waited for a minute
+            await asyncio.wait({looking})
     await look()
     assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
