@@ -22,6 +22,7 @@ from daos.streams import Streams
 from resolvers import tokens
 from resolvers.errors import DaosError
 
+LAST_PORT = 65535
 DISCONNECT_GRACE = 3  # seconds that open connections get when the server is stopped
 MAX_MESSAGE = 1024 * 1024  # bytes of a websocket message
 
@@ -86,14 +87,17 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
 
 def _listen(host: str, port: int) -> socket.socket:
     """A bound socket.  Raises: CannotStart."""
+    if not 0 <= port <= LAST_PORT:  # getaddrinfo would cut it to 16 bits
+        raise CannotStart(f"cannot listen on {host} port {port}: there is no such port")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         listening = socket.socket(family, kind, protocol)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
-    except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise CannotStart(f"cannot listen on {host} port {port}: {reason}") from error
+    except UnicodeError as error:
+        raise CannotStart(f"cannot listen on {host} port {port}: there is no such name") from error
+    except OSError as error:
+        raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
     return listening
 
 

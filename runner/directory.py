@@ -16,9 +16,11 @@ KNOWN_HOSTS = "known_hosts"
 
 
 @asynccontextmanager
-async def prepared(root: Path, project: Project, timeouts: Timeouts, settle: float) -> AsyncIterator[Path]:
+async def prepared(
+    root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None = None
+) -> AsyncIterator[Path]:
     """A fresh directory below `root` with the inventory and the archive of `project`; removed at the end."""
-    directory = await anyio.to_thread.run_sync(_make, root, project, timeouts, settle)
+    directory = await anyio.to_thread.run_sync(_make, root, project, timeouts, settle, master)
     try:
         yield directory
     finally:
@@ -26,11 +28,11 @@ async def prepared(root: Path, project: Project, timeouts: Timeouts, settle: flo
             await anyio.to_thread.run_sync(remove, directory)
 
 
-def _make(root: Path, project: Project, timeouts: Timeouts, settle: float) -> Path:
+def _make(root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None) -> Path:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=root))  # 0700; a short name, for sockets must have short paths
     try:
-        paths = Paths(archive=directory / "archive.tar", known_hosts=directory / KNOWN_HOSTS, control=directory)
+        paths = Paths(directory / "archive.tar", directory / KNOWN_HOSTS, control=directory, master=master)
         (directory / "tmp").mkdir()
         paths.archive.touch(mode=0o600)
         paths.archive.write_bytes(content.archive(project))

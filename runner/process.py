@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncGenerator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from runner import leftovers
 from runner.events import Event, Kind
@@ -45,22 +46,44 @@ def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> d
     }
 
 
-class Process:
-    """One playing process."""
+def spec(directory: Path, playbook: str, held: list[int]) -> dict[str, Any]:
+    """What a playing process is told, see `runner.playbook.Spec`."""
+    return {"directory": str(directory), "project": str(project_directory()), "playbook": playbook, "held": held}
 
-    def __init__(self, process: asyncio.subprocess.Process, cookie: str) -> None:
+
+class Channel(Protocol):
+    """How the server talks with a playing process, whichever way it was started."""
+
+    pid: int
+
+    def say(self, message: object) -> None:
+        """Write a line to it; one that is dead reads nothing."""
+        ...
+
+    async def read(self) -> dict[str, Any] | None:
+        """Its next message, None at the end."""
+        ...
+
+    async def read_stderr(self) -> str | None:
+        """Its next line on stderr, None at the end."""
+        ...
+
+    async def wait(self) -> bool:
+        """Wait for its end; whether it was one with nothing left of what the process had started."""
+        ...
+
+    def kill(self) -> None: ...
+
+
+class Program:
+    """The channel to a playing process that is a program of its own, `runner.playbook`."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
-        self._cookie = cookie
-        self._stopping: asyncio.Task[None] | None = None
+        self.pid = process.pid
 
     @classmethod
-    async def start(
-        cls, directory: Path, playbook: str, cookie: str, environment: Mapping[str, str], held: list[int]
-    ) -> "Process":
-        """Play `playbook` with the inventory in `directory`.
-
-        `held` are descriptors that the process keeps open until all that it started has ended.
-        """
+    async def start(cls, environment: Mapping[str, str], held: list[int]) -> "Program":
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "runner.playbook"),
             stdin=asyncio.subprocess.PIPE,
@@ -71,24 +94,66 @@ class Process:
             limit=LINE_LIMIT,
             start_new_session=True,  # Ctrl-C at the server's terminal is for the server
         )
-        play = cls(process, cookie)
-        project = str(project_directory())
-        play._say({"directory": str(directory), "project": project, "playbook": playbook, "held": held})
-        return play
+        return cls(process)
+
+    def say(self, message: object) -> None:
+        assert self._process.stdin is not None
+        if not self._process.stdin.is_closing():
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def read(self) -> dict[str, Any] | None:
+        assert self._process.stdout is not None
+        return decoded(await self._process.stdout.readline())
+
+    async def read_stderr(self) -> str | None:
+        assert self._process.stderr is not None
+        line = await self._process.stderr.readline()
+        return line.decode(errors="replace") or None
+
+    async def wait(self) -> bool:
+        return await self._process.wait() == 0
+
+    def kill(self) -> None:
+        self._process.kill()
+
+
+def decoded(line: bytes) -> dict[str, Any] | None:
+    """A message of a playing process; None where it was cut off in the middle of one."""
+    message: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
+    return message
+
+
+class Process:
+    """One playing process."""
+
+    def __init__(self, channel: Channel, cookie: str) -> None:
+        self._channel = channel
+        self._cookie = cookie
+        self._stopping: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def start(
+        cls, directory: Path, playbook: str, cookie: str, environment: Mapping[str, str], held: list[int]
+    ) -> "Process":
+        """Play `playbook` with the inventory in `directory`, the cold way.
+
+        `held` are descriptors that the process keeps open until all that it started has ended.
+        """
+        channel = await Program.start(environment, held)
+        channel.say(spec(directory, playbook, held))
+        return cls(channel, cookie)
 
     @property
     def pid(self) -> int:
-        return self._process.pid
+        return self._channel.pid
 
     async def events(self) -> AsyncGenerator[Event]:
         """The events as they come, until the process ends.  Without an END among them it was killed."""
-        assert self._process.stdout is not None
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")
         try:
-            async for line in self._process.stdout:
-                message = json.loads(line)
+            while (message := await self._channel.read()) is not None:
                 yield Event(Kind(message.pop("kind")), **message)
-            await self._process.wait()
+            await self._channel.wait()
         finally:
             stderr.cancel()
 
@@ -99,25 +164,18 @@ class Process:
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
-        if self._process.returncode is None:
-            self._say({"stop": True})
-            try:
-                async with asyncio.timeout(STOP_TIMEOUT):
-                    await self._process.wait()
-            except TimeoutError:
-                logger.warning("the playing process %s does not end, killing it", self._process.pid)
-                self._process.kill()
-                await self._process.wait()
+        ending = asyncio.create_task(self._channel.wait(), name=f"end of {self._cookie}")
+        await asyncio.sleep(0)  # lets the task of a process that has ended already end
+        if not ending.done():
+            self._channel.say({"stop": True})
+            await asyncio.wait({ending}, timeout=STOP_TIMEOUT)
+        if not ending.done():
+            logger.warning("the playing process %s does not end, killing it", self.pid)
+            self._channel.kill()
         # A process that was killed could not clean up after itself.
-        await asyncio.to_thread(leftovers.end, self._cookie, 0)
-
-    def _say(self, message: object) -> None:
-        assert self._process.stdin is not None
-        # A dead process reads nothing; that it is dead shows in its events.
-        if not self._process.stdin.is_closing():
-            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+        if not await ending:
+            await asyncio.to_thread(leftovers.end, self._cookie, 0)
 
     async def _log_stderr(self) -> None:
-        assert self._process.stderr is not None
-        async for line in self._process.stderr:
-            logger.warning("%s: %s", self._cookie, line.decode(errors="replace").rstrip())
+        while (line := await self._channel.read_stderr()) is not None:
+            logger.warning("%s: %s", self._cookie, line.rstrip())

@@ -16,6 +16,7 @@ from db.models import Connection, RunAction
 
 COMPOSE_FILE = "compose.yaml"
 ENV_FILE = ".env"
+KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=2"  # as in ansible.cfg
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Timeouts:
     up: int = 600
     verify: int = 300
     down: int = 300
-    settle: int = 20
+    settle: int = 12  # with the connection it has to fit into the half minute that a restart may leave a run open
     run: int = 3600
 
 
@@ -71,6 +72,7 @@ class Paths:
     archive: Path
     known_hosts: Path
     control: Path  # the directory of ssh's control socket
+    master: Path | None = None  # the socket of a connection that is open already
 
 
 def playbook(action: RunAction) -> str:
@@ -115,7 +117,8 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
         "daos_rivals": [str(rival) for rival in project.rivals],
         "daos_timeouts": {
             phase: getattr(timeouts, phase) for phase in ("prepare", "pull", "up", "verify", "down", "settle")
-        },
+        }
+        | {"halt": timeouts.settle},
         "daos_settle": settle,
         **_connection(project.target, paths, timeouts),
     }
@@ -125,18 +128,7 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
 def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, Any]:
     if target.connection is Connection.LOCAL:
         return {"ansible_connection": "local"}
-    options = {
-        "BatchMode": "yes",
-        "ConnectTimeout": str(timeouts.connect),
-        "StrictHostKeyChecking": "accept-new",
-        "UserKnownHostsFile": str(paths.known_hosts),
-        "GlobalKnownHostsFile": "none",
-        # The key is pinned for the host, not for its address: a host that moves keeps it.
-        "HostKeyAlias": str(target.id),
-        "UpdateHostKeys": "no",
-    }
-    # -F none: the login user's own ~/.ssh/config must not change where a run goes.
-    arguments = ["-F", "none", *(f"-o {name}={value}" for name, value in options.items())]
+    arguments = [*connection_options(target, paths.known_hosts), f"-oConnectTimeout={timeouts.connect}"]
     variables: dict[str, Any] = {
         "ansible_connection": "ssh",
         "ansible_host": _unsafe(target.address or ""),
@@ -146,12 +138,33 @@ def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, A
         # The directory is the run's own, so a connection that one credential opened is never used by another.
         # Two percent signs: Ansible puts `directory` into it first.
         "ansible_control_path": str(paths.control / "%%C"),
+        "ansible_control_path_dir": str(paths.control),  # Ansible makes its own, in the home directory, all the same
     }
+    if paths.master is not None:
+        variables["ansible_control_path"] = str(paths.master)
+        # Without a master after all, each command has a connection of its own.
+        variables["ansible_ssh_args"] = f"-o ControlMaster=no -o ControlPersist=no {KEEP_ALIVE}"
     if target.ssh_key_path is not None:
-        arguments.append("-o IdentitiesOnly=yes")
         variables["ansible_ssh_private_key_file"] = _unsafe(str(target.ssh_key_path))
     variables["ansible_ssh_common_args"] = _unsafe(" ".join(arguments))
     return variables
+
+
+def connection_options(target: Target, known_hosts: Path) -> list[str]:
+    """What ssh is told about the target's identity and its own."""
+    options = {
+        "BatchMode": "yes",
+        "StrictHostKeyChecking": "accept-new",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": "none",
+        # The key is pinned for the host, not for its address: a host that moves keeps it.
+        "HostKeyAlias": str(target.id),
+        "UpdateHostKeys": "no",
+    }
+    if target.ssh_key_path is not None:
+        options["IdentitiesOnly"] = "yes"
+    # -F none: the login user's own ~/.ssh/config must not change where a run goes.
+    return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
 
 
 def _unsafe(value: str) -> dict[str, str]:

@@ -20,6 +20,8 @@ from db.status import End
 from runner import directory, keys, leftovers, outcome, project, store
 from runner.broadcast import Broadcast, Everything
 from runner.events import Event, Kind
+from runner.keeper import Keeper
+from runner.masters import Masters
 from runner.outcome import Answer, Cause
 from runner.process import Process, environment
 from runner.project import Project, Timeouts
@@ -35,6 +37,7 @@ ANNOUNCEMENTS = {
     "Up": "Bringing the project up.",
     "Verify": "Watching whether the containers are well.",
     "Down": "Taking the project down.",
+    "Halt": "Ending what is left of the run on the host.",
     "Settle": "Asking the host how far the run had come.",
 }
 
@@ -64,11 +67,17 @@ class _Held:
 class Worker:
     """Plays runs on this machine, any number at the same time."""
 
-    def __init__(self, db: Database, broadcast: Broadcast, settings: WorkerSettings) -> None:
+    def __init__(
+        self, db: Database, broadcast: Broadcast, settings: WorkerSettings, keeper: Keeper | None = None
+    ) -> None:
+        """Without a `keeper` every play goes the cold way."""
         self.name = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         self._db = db
         self._broadcast = broadcast
         self._settings = settings
+        sockets = settings.run_root.with_name(f"{settings.run_root.name}-ssh")
+        self._masters = Masters(sockets, settings.cookie)
+        self._keeper = keeper or Keeper(settings.run_root, settings.cookie, settings.passed_on, warm=False)
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
         self._stopping = False
 
@@ -76,11 +85,13 @@ class Worker:
         """End the processes and remove the files that a killed server's runs left on this machine."""
         ended = await asyncio.to_thread(leftovers.end, self._settings.cookie, 1.0)
         removed = await asyncio.to_thread(directory.sweep, self._settings.run_root)
+        await self._masters.close()
         if ended or removed:
             logger.warning("the last server left %d processes and %d run directories, removed", ended, removed)
 
     async def leave(self) -> None:
-        """Remove the directory of runs, when none is played any more."""
+        """Remove the directory of runs, when none is played any more, and end the connections to hosts."""
+        await self._masters.close()
         await asyncio.to_thread(directory.remove, self._settings.run_root)
 
     async def play(self, run_id: UUID) -> None:
@@ -180,9 +191,11 @@ class Worker:
         problem = await self._key_problem(what)
         if problem is not None:
             return problem
-        async with self._directory(what) as path:
-            process = await self._start(path, project.playbook(what.action), what)
-            events, interruption = await self._follow(process, path, held)
+        master = await self._masters.find(what.target)
+        events, interruption = await self._play_on(master, held)
+        if master is not None and interruption is None and _is_lost(events):
+            self._masters.drop(master)  # it may have been the master's trouble, and not the host's
+            events, interruption = await self._play_on(None, held)
         end = outcome.judge(what, events)
         if isinstance(interruption, End):
             return interruption
@@ -191,6 +204,13 @@ class Worker:
             return end
         touched = any(event.kind is Kind.OK for event in events)
         return await self._ask(held, interruption or Cause.LOST, touched=touched) or _lost(what, events)
+
+    async def _play_on(self, master: Path | None, held: _Held) -> tuple[list[Event], Cause | End | None]:
+        """Play, on an open connection or on one of its own; see `_follow`."""
+        what = held.project
+        async with self._directory(what, master) as path:
+            process = await self._start(path, project.playbook(what.action), what)
+            return await self._follow(process, path, held)
 
     async def _find_out(self, held: _Held) -> End:
         """The way of a run whose worker has died."""
@@ -206,7 +226,9 @@ class Worker:
         answer: Answer | None = None
         if await self._key_problem(what) is None:
             async with self._directory(what) as path:
-                process = await self._start(path, "settle.yml", what)
+                # Nobody waits to see how a run would have ended that was canceled, or took too long.
+                judged = cause not in {Cause.CANCELED, Cause.TIMEOUT}
+                process = await self._start(path, "settle.yml" if judged else "halt.yml", what)
                 limit = self._settings.timeouts.connect + 2 * self._settings.timeouts.settle
                 answer = Answer.read(await self._listen(process, limit, held))
         if answer is None and cause is Cause.LOST:
@@ -222,14 +244,14 @@ class Worker:
             return outcome.failed(problem.reason, str(problem))
         return None
 
-    def _directory(self, what: Project) -> AbstractAsyncContextManager[Path]:
+    def _directory(self, what: Project, master: Path | None = None) -> AbstractAsyncContextManager[Path]:
         settings = self._settings
-        return directory.prepared(settings.run_root, what, settings.timeouts, settings.settle)
+        return directory.prepared(settings.run_root, what, settings.timeouts, settings.settle, master)
 
     async def _start(self, path: Path, playbook: str, what: Project) -> Process:
         cookie = f"{self._settings.cookie}/{what.run_id}"
         variables = environment(path, cookie, self._settings.passed_on)
-        return await Process.start(path, playbook, cookie, variables, list(self._settings.held))
+        return await self._keeper.start(path, playbook, cookie, variables, list(self._settings.held))
 
     async def _follow(self, process: Process, path: Path, held: _Held) -> tuple[list[Event], Cause | End | None]:
         """The play's events, recorded as they come, and what cut it off, if something did."""
@@ -303,6 +325,12 @@ def _unexpected(run: Run, error: BaseException) -> End:
     error_id = secrets.token_hex(8)
     logger.error("run %s failed in daos itself, error %s", run.id, error_id, exc_info=error)
     return outcome.failed(FailureReason.INTERRUPTED, f"daos itself failed; the server's log tells of error {error_id}.")
+
+
+def _is_lost(events: list[Event]) -> bool:
+    """Whether the host could not be talked to in the first phase."""
+    tasks = {event.task for event in events if event.kind is Kind.TASK}
+    return len(tasks) == 1 and any(event.kind is Kind.UNREACHABLE for event in events)
 
 
 def _lost(what: Project, events: list[Event]) -> End:

@@ -4,9 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from uuid import uuid4
-
-import pytest
+from contextlib import contextmanager
 
 from runner import leftovers
 
@@ -14,13 +12,6 @@ from runner import leftovers
 ESCAPE = "import subprocess, sys; subprocess.Popen(['sleep', '300'], start_new_session=True)"
 # Says when it is ready, and does not end on SIGTERM.
 DEAF = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(flush=True); time.sleep(300)"
-
-
-@pytest.fixture
-def cookie() -> Iterator[str]:
-    cookie = f"test-{uuid4()}"
-    yield cookie
-    leftovers.end(cookie, 0)
 
 
 def test_a_process_that_left_its_parent_and_session_is_found_and_ended(cookie: str) -> None:
@@ -50,3 +41,42 @@ def test_only_the_named_runs_processes_are_found(cookie: str) -> None:
 
 def test_nothing_to_end_is_nothing_done(cookie: str) -> None:
     assert leftovers.end(cookie, grace=60.0) == 0
+
+
+BEARER = """
+import os, sys, time
+from runner import leftovers
+try:
+    leftovers.bear(sys.argv[1])
+except leftovers.CannotBear:
+    print("cannot", flush=True)
+else:
+    if os.fork() == 0:
+        print("bears", flush=True)
+        time.sleep(300)
+"""
+
+
+@contextmanager
+def bearing(first: str, cookie: str) -> Iterator[str]:
+    """What a process says that was started with the cookie `first` and wants to bear `cookie`."""
+    environment = {"A": "1", leftovers.COOKIE: first, "B": "2"}
+    command = [sys.executable, "-c", BEARER, cookie]
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+        leftovers.end(cookie, 0)
+
+
+def test_a_fork_is_found_by_the_cookie_that_it_bears(cookie: str) -> None:
+    with bearing(f"first-{cookie}".ljust(leftovers.ROOM, "/"), f"{cookie}/run") as word:
+        assert word == "bears"
+        assert leftovers.find(f"first-{cookie}") == []
+        assert len(leftovers.find(cookie)) >= 1
+        assert leftovers.find(f"{cookie}/run") == leftovers.find(cookie)
+        assert leftovers.find(f"{cookie}/other") == []
+
+
+def test_a_cookie_without_room_cannot_be_borne(cookie: str) -> None:
+    with bearing("short", cookie) as word:
+        assert word == "cannot"

@@ -12,7 +12,8 @@ SYSTEM_DIRECTORIES = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 def require(piece: str, missing: str | None) -> None:
     """Skip the test when `missing` says why `piece` cannot be used; fail it where DAOS_TEST_REQUIRE insists.
 
-    DAOS_TEST_REQUIRE is `all` or pieces with commas between them: docker, sshd, postgresql, chromium, explorer.
+    DAOS_TEST_REQUIRE is `all` or pieces with commas between them: docker, sshd, postgresql, chromium, explorer,
+    tmpfs.
     """
     if missing is None:
         return

@@ -1,0 +1,318 @@
+"""Deployments side by side: the limit, daos, and `ansible-playbook` with a sensible role.
+
+limit    one ssh with ControlPersist: `tar | docker compose up --detach --wait`; nothing can deploy with less
+daos     through its API: from the mutation to the event of SUCCESS on a websocket
+plain    one `ansible-playbook` for each deployment, with bench/plain: facts, file, copy, template, command
+
+All go to one sshd on this machine and its docker, as many at once as daos plays (8).  In a round each takes its turn,
+first with a change in the project's variables, then without any.  compose waits half a second, so daos settles as long.
+CPU is what the side of the controller uses, by a cgroup: not sshd, docker and what runs on the host, which all share.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import secrets
+import shlex
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from tests.e2e.client import Client
+from tests.e2e.server import Server, wait_until
+from tests.support.docker import Docker, make_docker
+from tests.support.requirement import SYSTEM_DIRECTORIES
+from tests.support.sshd import SshServer, serve_ssh
+
+AT_ONCE = 8
+PLAIN = Path(__file__).with_name("plain")
+COMPOSE_FILE = json.dumps(
+    {
+        "services": {
+            "web": {
+                "image": "demo:1",
+                "command": ["httpd", "-f", "-p", "0"],
+                "environment": {"VALUE": "${VALUE}"},
+                "init": True,
+                "network_mode": "bridge",
+            }
+        }
+    }
+)
+NO_DOCKER = "#!/bin/sh\nexit 0\n"
+SETTINGS = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_MAX_RUNS": str(AT_ONCE)}
+
+
+@dataclass(frozen=True)
+class Figure:
+    """What one turn took."""
+
+    wall: float  # seconds
+    cpu: float  # seconds
+
+
+@dataclass
+class Site:
+    """Where everything is deployed to, and what the ways need to get there."""
+
+    directory: Path
+    sshd: SshServer
+    docker: Docker
+    prefix: str = field(default_factory=lambda: f"bench-{secrets.token_hex(3)}")
+
+    def projects(self, way: str, count: int) -> list[str]:
+        return [f"{self.prefix}-{way}-{number}" for number in range(count)]
+
+    @property
+    def ssh(self) -> list[str]:
+        known_hosts = self.directory / "known_hosts"
+        known_hosts.write_text(f"[{self.sshd.address}]:{self.sshd.port} {self.sshd.host_key}\n")
+        options = {
+            "ControlMaster": "auto",
+            "ControlPersist": "600s",
+            "ControlPath": f"{self.directory}/cp-%C",
+            "UserKnownHostsFile": str(known_hosts),
+            "IdentitiesOnly": "yes",
+        }
+        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
+
+
+class Meter:
+    """The CPU seconds of the processes in one cgroup."""
+
+    def __init__(self, name: str) -> None:
+        self._group = Path("/sys/fs/cgroup/cpuacct", f"daos-bench-{os.getpid()}-{name}")
+        self._group.mkdir()
+
+    @property
+    def seconds(self) -> float:
+        return int((self._group / "cpuacct.usage").read_text()) / 1e9
+
+    def inside(self, command: list[str]) -> list[str]:
+        """The command, to run in the group."""
+        return ["sh", "-c", f'echo $$ > {self._group}/cgroup.procs && exec "$@"', "sh", *command]
+
+    def close(self) -> None:
+        for pid in (self._group / "cgroup.procs").read_text().split():
+            with contextlib.suppress(OSError):
+                Path("/sys/fs/cgroup/cpuacct/cgroup.procs").write_text(pid)
+        with contextlib.suppress(OSError):
+            self._group.rmdir()
+
+
+class Limit:
+    """One ssh for each deployment."""
+
+    def __init__(self, site: Site, meter: Meter) -> None:
+        self._site = site
+        self._meter = meter
+
+    async def prepare(self, count: int, value: str) -> None:
+        for project in self._site.projects("limit", count):
+            place = self._site.directory / project
+            place.mkdir(exist_ok=True)
+            (place / "compose.yaml").write_text(COMPOSE_FILE)
+            (place / ".env").write_text(f"VALUE={value}\n")
+
+    async def deploy(self, count: int) -> None:
+        await _at_once(self._one(project) for project in self._site.projects("limit", count))
+
+    async def _one(self, project: str) -> None:
+        site, sshd = self._site, self._site.sshd
+        there = f"/tmp/daos-bench/{project}"  # noqa: S108
+        up = f"docker compose --project-name {project} up --detach --wait --remove-orphans"
+        ssh = ["ssh", *site.ssh, "-i", str(sshd.key_path), "-p", str(sshd.port), f"{sshd.user}@{sshd.address}"]
+        remote = f"mkdir -p {there} && cd {there} && tar x && {up}"
+        local = f"tar c -C {site.directory / project} . | {shlex.join([*ssh, remote])}"
+        await _run(self._meter.inside(["sh", "-c", local]))
+
+
+class Plain:
+    """One `ansible-playbook` for each deployment."""
+
+    def __init__(self, site: Site, meter: Meter) -> None:
+        self._site = site
+        self._meter = meter
+        self._value = ""
+
+    async def prepare(self, count: int, value: str) -> None:
+        sshd = self._site.sshd
+        variables = {
+            "ansible_host": sshd.address,
+            "ansible_port": sshd.port,
+            "ansible_user": sshd.user,
+            "ansible_ssh_private_key_file": str(sshd.key_path),
+            "ansible_ssh_common_args": f"-F none -o UserKnownHostsFile={self._site.directory}/known_hosts",
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "compose_file": COMPOSE_FILE,
+            "value": value,
+        }
+        for project in self._site.projects("plain", count):
+            inventory = {"all": {"hosts": {project: {**variables, "project": project}}}}
+            (self._site.directory / f"{project}.json").write_text(json.dumps(inventory))
+
+    async def deploy(self, count: int) -> None:
+        await _at_once(self._one(project) for project in self._site.projects("plain", count))
+
+    async def _one(self, project: str) -> None:
+        inventory = str(self._site.directory / f"{project}.json")
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, str(PLAIN / "site.yml")]
+        await _run(self._meter.inside(command))
+
+
+class Daos:
+    """daos' own server, through its API."""
+
+    def __init__(self, site: Site, meter: Meter, settings: Mapping[str, str]) -> None:
+        self._site = site
+        command = meter.inside([sys.executable, "-m", "daos"])
+        self._server = Server(site.directory / "server", {**SETTINGS, **settings}, command)
+        self._deployments: list[str] = []
+
+    async def start(self) -> None:
+        self._server.start()
+        self.client = Client(self._server)
+        self._host = await self.client.ssh_host(self._site.sshd)
+        self._package = await self.client.package(COMPOSE_FILE)
+        if self._server.settings.get("DAOS_WARM") != "false":
+            wait_until(lambda: "plays go" in self._server.log, "it is known which way plays go", 60)
+
+    async def prepare(self, count: int, value: str) -> None:
+        for deployment in self._deployments:
+            await self.client.change("deleteDeployment", "__typename", deploymentId=deployment)
+        variables = [{"name": "VALUE", "value": value}]
+        self._deployments = [
+            await self.client.deployment(self._host, self._package, project, variables)
+            for project in self._site.projects("daos", count)
+        ]
+
+    async def deploy(self, count: int) -> None:
+        document = "subscription { deploymentsChanged { deployment { id } status } }"
+        async with self.client.subscribe(document) as events:
+            waiting = set(self._deployments[:count])
+            await asyncio.gather(*(self.client.start(deployment) for deployment in waiting))
+            async for event in events:
+                change = event["deploymentsChanged"]
+                assert change["status"] != "FAILED", (change, self._server.log)
+                if change["status"] == "SUCCESS":
+                    waiting.discard(change["deployment"]["id"])
+                if not waiting:
+                    return
+
+    async def close(self) -> None:
+        await self.client.close()
+        self._server.close()
+
+
+async def _at_once(tasks: Iterator[Awaitable[None]]) -> None:
+    room = asyncio.Semaphore(AT_ONCE)
+
+    async def one(task: Awaitable[None]) -> None:
+        async with room:
+            await task
+
+    await asyncio.gather(*(one(task) for task in tasks))
+
+
+async def _run(command: list[str]) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+
+
+async def _measure(meter: Meter, action: Callable[[], Awaitable[None]]) -> Figure:
+    cpu, wall = meter.seconds, time.perf_counter()
+    await action()
+    return Figure(time.perf_counter() - wall, meter.seconds - cpu)
+
+
+async def measure(site: Site, parsed: argparse.Namespace) -> dict[tuple[str, int, str], list[Figure]]:
+    """The figures of all rounds by way, count and whether something had changed."""
+    figures: dict[tuple[str, int, str], list[Figure]] = defaultdict(list)
+    with contextlib.ExitStack() as stack:
+        meters = {way: Meter(way) for way in ("limit", "daos", "plain")}
+        for meter in meters.values():
+            stack.callback(meter.close)
+        daos = Daos(site, meters["daos"], {"DAOS_WARM": "false"} if parsed.cold else {})
+        ways: dict[str, Limit | Daos | Plain] = {"limit": Limit(site, meters["limit"]), "daos": daos}
+        if not parsed.no_plain:
+            ways["plain"] = Plain(site, meters["plain"])
+        await daos.start()
+        try:
+            values = (str(number) for number in itertools.count())
+            for count in parsed.counts:
+                for round_number in range(-1, parsed.rounds):  # the first one is not counted: it makes the containers
+                    for way, deployer in ways.items():
+                        await deployer.prepare(count, next(values))
+                        for kind in ("changed", "unchanged"):
+                            figure = await _measure(meters[way], partial(deployer.deploy, count))
+                            if round_number >= 0:
+                                figures[way, count, kind].append(figure)
+        finally:
+            await daos.close()
+            for project in (name for way in ways for name in site.projects(way, max(parsed.counts))):
+                site.docker.remove_project(project)
+    return figures
+
+
+def table(figures: Mapping[tuple[str, int, str], list[Figure]], counts: list[int]) -> str:
+    """The medians, and their ratios to the limit and to daos."""
+    lines = [
+        "| deployments | | limit | daos | plain | daos / limit | plain / daos | CPU s each: limit | daos | plain |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for count, kind in itertools.product(counts, ("changed", "unchanged")):
+        wall, cpu = {}, {}
+        for way in ("limit", "daos", "plain"):
+            measured = figures.get((way, count, kind), [Figure(float("nan"), float("nan"))])
+            wall[way] = statistics.median(figure.wall for figure in measured)
+            cpu[way] = statistics.median(figure.cpu for figure in measured) / count
+        lines.append(
+            f"| {count} | {kind} | {wall['limit']:.2f} s | {wall['daos']:.2f} s | {wall['plain']:.2f} s "
+            f"| {wall['daos'] / wall['limit']:.2f} | {wall['plain'] / wall['daos']:.1f} "
+            f"| {cpu['limit']:.2f} | {cpu['daos']:.2f} | {cpu['plain']:.2f} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/bench run", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5, help="rounds that count [5]")
+    parser.add_argument("--counts", type=int, nargs="+", default=[1, 10, 50], help="deployments at a time [1 10 50]")
+    parser.add_argument("--no-docker", action="store_true", help="docker on the host does nothing, at once")
+    parser.add_argument(
+        "--no-plain", action="store_true", help="without ansible-playbook, which takes most of the time"
+    )
+    parser.add_argument("--cold", action="store_true", help="daos starts Ansible anew for each run")
+    parsed = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as directory, contextlib.ExitStack() as stack:
+        path = SYSTEM_DIRECTORIES
+        if parsed.no_docker:
+            program = Path(directory, "bin", "docker")
+            program.parent.mkdir()
+            program.write_text(NO_DOCKER)
+            program.chmod(0o755)
+            path = f"{program.parent}:{path}"
+        keys = Path(directory, "sshd")
+        keys.mkdir()
+        sshd = stack.enter_context(serve_ssh(keys, "127.0.9.1", path=path))
+        stack.callback(shutil.rmtree, "/tmp/daos-bench", ignore_errors=True)  # noqa: S108
+        site = Site(Path(directory), sshd, make_docker())
+        figures = asyncio.run(measure(site, parsed))
+        print(table(figures, parsed.counts))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Ansible as it is loaded in the warm process.  Importing this loads it, configured by the environment as it then is.
+
+Ansible was written as a program that ends after one play.  It takes a name for its temporary files, a number that makes
+its ids unique and its streams when it is imported, and two forks would have the same; `play` makes them anew.  Each
+line of that was found by a failure or by reading ansible-core 2.19 and ansible-runner 2.4: it is their private matter.
+"""
+
+import atexit
+import importlib
+import secrets
+import shutil
+import sys
+import warnings
+from pathlib import Path
+
+from ansible.cli.playbook import PlaybookCLI
+from ansible.plugins import loader
+from ansible.utils import vars as ids
+from ansible.utils.display import Display, _synchronize_textiowrapper
+from ansible.vars.plugins import _prime_vars_loader
+
+from ansible import constants  # type: ignore[attr-defined] # mypy sees our own folder of that name
+from runner import fork
+
+# What a play imports, and neither the command line nor a plugin does.
+MODULES = (
+    "ansible._internal._errors._task_timeout",
+    "ansible._internal._json._profiles._inventory_legacy",
+    "ansible.cli.scripts",
+    "ansible.executor.process.worker",
+    "ansible.modules",
+    "ansible.playbook.handler_task_include",
+    "ansible.plugins.action.normal",
+    "multiprocessing.popen_fork",
+    "multiprocessing.resource_tracker",
+    "multiprocessing.synchronize",
+)
+
+
+def load() -> None:
+    """Load what every play needs; a plugin's documentation too, for it defines the plugin's settings."""
+    for name in MODULES:
+        importlib.import_module(name)
+    loader.init_plugin_loader()
+    for plugins in (loader.connection_loader, loader.shell_loader, loader.become_loader):
+        list(plugins.all(class_only=True))
+    # ansible-runner's own changes how Ansible talks, and a play talks before it loads that.
+    for path in loader.callback_loader.all(path_only=True):
+        if (name := Path(path).stem) != constants.DEFAULT_STDOUT_CALLBACK:
+            loader.callback_loader.get(name, class_only=True)
+    for plugins in (loader.filter_loader, loader.test_loader):
+        list(plugins.all())
+    for name in constants.INVENTORY_ENABLED:
+        loader.inventory_loader.get(name, class_only=True)
+    loader.strategy_loader.get(constants.DEFAULT_STRATEGY, class_only=True)
+    loader.cache_loader.get(constants.CACHE_PLUGIN, class_only=True)
+    _prime_vars_loader()
+    # What is to be done at the end was meant for this process, and is done at the end of each fork otherwise.
+    atexit._clear()
+    shutil.rmtree(constants.DEFAULT_LOCAL_TMP)
+
+
+def play(arguments: list[str]) -> int:
+    """Be `ansible-playbook` in a fork that has its own streams and environment; gives the exit status."""
+    renew()
+    try:
+        PlaybookCLI.cli_executor(["ansible-playbook", *arguments])
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        atexit._run_exitfuncs()
+    return 0
+
+
+def renew() -> None:
+    """Make anew what this fork must not share with others."""
+    for name in ("ANSIBLE_HOME", "DEFAULT_LOCAL_TMP"):
+        setattr(constants, name, constants.config.get_config_value(name))
+    # All plays would have the same ids, and ansible-runner finds its events by them.
+    ids.random_int = f"{secrets.randbelow(2**32):08x}"
+    ids.cur_id = 0
+    display = Display()
+    # What loading has said, a play has to say again.
+    for said in (display._warns, display._deprecations, display._errors):
+        said.clear()
+    fork.open_streams("_replacing_warning_handler")
+    for stream in (sys.stdout, sys.stderr):
+        _synchronize_textiowrapper(stream, display._lock)
+    warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")

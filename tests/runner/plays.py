@@ -1,0 +1,59 @@
+"""What tests of plays share: a run's directory, playbooks, the two ways to play."""
+
+import asyncio
+import json
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from runner.keeper import Keeper
+
+DEADLINE = 20.0  # seconds
+
+SLOW = """
+- name: Wait
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Sleep
+      ansible.builtin.raw: "echo $$ > {pids}; sleep 300"
+"""
+
+
+def make_directory(path: Path, **variables: Any) -> Path:
+    """A run's directory with one local host."""
+    host = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable, **variables}
+    (path / "tmp").mkdir(parents=True)
+    (path / "inventory.json").write_text(json.dumps({"all": {"hosts": {"here": host}}}))
+    return path
+
+
+def write_playbook(directory: Path, text: str) -> str:
+    path = directory / "play.yml"
+    path.write_text(textwrap.dedent(text))
+    return str(path)
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@asynccontextmanager
+async def kept(root: Path, name: str, passed_on: Mapping[str, str] | None = None) -> AsyncIterator[Keeper]:
+    """A keeper with its warm process."""
+    keeper = Keeper(root, name, passed_on or {}, warm=True)
+    serving = asyncio.create_task(keeper.serve())
+    try:
+        async with asyncio.timeout(60):
+            assert await keeper.settled()
+        yield keeper
+    finally:
+        serving.cancel()
+        await asyncio.wait({serving})
