@@ -1,6 +1,7 @@
 """Who is asking: Bearer tokens, and the admin's token that the first start makes."""
 
 import hmac
+from contextlib import suppress
 from pathlib import Path
 
 from db.encryption import Secret, write_private
@@ -13,12 +14,10 @@ ADMIN = "admin"
 
 def admin_token(path: Path) -> Secret:
     """The token in the file at `path`, made where there is none.  Raises: OSError, ValueError where it holds none."""
-    try:
-        words = path.read_text(encoding="ascii").split()
-    except FileNotFoundError:
-        token = tokens.make()
-        write_private(path, token.reveal() + "\n")
-        return token
+    if not path.exists():
+        with suppress(FileExistsError):  # another process was quicker, and its token counts
+            write_private(path, tokens.make().reveal() + "\n")
+    words = path.read_text(encoding="ascii").split()
     if len(words) != 1:
         raise ValueError("it must hold one word")
     return Secret(words[0])

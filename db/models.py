@@ -168,11 +168,16 @@ class Deployment(Base):
     """A package on a host, under a compose project name that is its own there."""
 
     __tablename__ = "deployments"
-    __table_args__ = (Index("uq_deployments_host_id_project_name", "host_id", "project_name", unique=True),)
+    __table_args__ = (
+        Index("uq_deployments_host_id_project_name", "host_id", "project_name", unique=True),
+        # Pages below a host or a package.
+        Index("ix_deployments_host_id_id", "host_id", "id"),
+        Index("ix_deployments_package_id_id", "package_id", "id"),
+    )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     host_id: Mapped[UUID] = mapped_column(ForeignKey("hosts.id", ondelete="RESTRICT"))
-    package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"), index=True)
+    package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"))
     project_name: Mapped[str]
     status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), index=True)
     created_at: Mapped[datetime] = mapped_column(default=now)

@@ -19,7 +19,7 @@ Resume = Annotated[str | None, strawberry.argument(description="Go on behind thi
 
 @strawberry.type(description="A deployment's status became `status`.")
 class DeploymentStatusEvent:
-    deployment: Deployment = strawberry.field(description="The deployment as it is when the event is sent.")
+    deployment: Deployment = strawberry.field(description="The deployment as it was when the event was read.")
     status: DeploymentStatus = strawberry.field(description="The status that began with this change.")
     run: Run | None = strawberry.field(description="The run that changed it; null for a new deployment.")
     at: datetime = strawberry.field(description="When it changed.")

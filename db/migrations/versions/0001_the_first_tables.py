@@ -60,7 +60,8 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["package_id"], ["packages.id"], name="fk_deployments_package_id", ondelete="RESTRICT"),
         sa.PrimaryKeyConstraint("id", name="pk_deployments"),
     )
-    op.create_index("ix_deployments_package_id", "deployments", ["package_id"])
+    op.create_index("ix_deployments_host_id_id", "deployments", ["host_id", "id"])
+    op.create_index("ix_deployments_package_id_id", "deployments", ["package_id", "id"])
     op.create_index("ix_deployments_status", "deployments", ["status"])
     op.create_index("uq_deployments_host_id_project_name", "deployments", ["host_id", "project_name"], unique=True)
 
