@@ -43,7 +43,7 @@ def blocks(language: str) -> list[str]:
 def asked() -> list[dict[str, Any]]:
     """What the shell lines send, with ID for every id."""
     lines = (re.sub(r"'\$\w+'", "ID", line) for text in blocks("sh") for line in text.splitlines())
-    return [json.loads(sent) for line in lines for sent in re.findall(r"ask '(\{.*?\})'", line)]
+    return [json.loads(sent) for line in lines for sent in re.findall(r"(?:ask|follow) '(\{.*?\})'", line)]
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_the_table_of_settings_is_complete() -> None:
 
 def shown(default: object) -> str:
     """A default as the table has it: nothing for an empty one."""
-    text = str(default)
+    text = str(default).lower() if isinstance(default, bool) else str(default)
     return "" if text in {"********", ".", ""} else f"`{text}`"
 
 

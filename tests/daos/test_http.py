@@ -198,7 +198,7 @@ REQUEST_ERRORS = [
 
 @pytest.mark.parametrize(("query", "members", "expected"), REQUEST_ERRORS)
 @pytest.mark.parametrize(("accept", "status"), [(JSON, 200), (GRAPHQL_RESPONSE, 400)])
-async def test_a_request_error_has_no_data(  # noqa: PLR0917 - by name
+async def test_a_request_error_has_no_data(
     served: Served, query: str, members: dict[str, Any], expected: str, accept: str, status: int
 ) -> None:
     response = await post(served, json.dumps({"query": query, **members}).encode(), accept=accept)

@@ -1,0 +1,118 @@
+"""Servers, clients, and projects that are removed afterwards."""
+
+import contextlib
+import secrets
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Protocol
+
+import pytest
+
+from tests.e2e.client import Client
+from tests.e2e.server import Server
+from tests.support.docker import Docker
+from tests.support.sshd import SshServer
+
+QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}
+
+
+class MakeServer(Protocol):
+    def __call__(self, **settings: object) -> Server: ...
+
+
+NewProject = Callable[[], str]
+Connect = Callable[[Server], Client]
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for all tests that leave it as it is."""
+    server = Server(tmp_path_factory.mktemp("server"), QUICK)
+    server.start()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+    """Starts a server of this test's own at each call: `make_server(up_timeout=2)` sets DAOS_UP_TIMEOUT.
+
+    It does not keep Ansible loaded unless it is told to: most of these servers play one run.
+    """
+    with contextlib.ExitStack() as servers:
+
+        def make(**settings: object) -> Server:
+            own = {f"DAOS_{name.upper()}": str(value) for name, value in settings.items()}
+            server = Server(tmp_path_factory.mktemp("server"), {**QUICK, "DAOS_WARM": "false", **own})
+            servers.callback(server.close)
+            server.start()
+            return server
+
+        yield make
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncIterator[Client]:
+    """A client of the shared server."""
+    client = Client(server)
+    yield client
+    await client.close()
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Connect]:
+    """Makes clients of other servers."""
+    clients = []
+
+    def make(server: Server) -> Client:
+        clients.append(Client(server))
+        return clients[-1]
+
+    yield make
+    for client in clients:
+        await client.close()
+
+
+@contextmanager
+def projects(docker: Docker) -> Iterator[NewProject]:
+    """Gives compose project names; what bears them is removed afterwards."""
+    names: list[str] = []
+
+    def make() -> str:
+        names.append(f"daos-e2e-{secrets.token_hex(4)}")
+        return names[-1]
+
+    yield make
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(docker.remove_project, names))
+
+
+@pytest.fixture
+def new_project(docker: Docker) -> Iterator[NewProject]:
+    """Gives compose project names; what bears them is removed afterwards."""
+    with projects(docker) as new_project:
+        yield new_project
+
+
+@pytest.fixture
+def project(new_project: NewProject) -> str:
+    """One compose project name."""
+    return new_project()
+
+
+@pytest.fixture(scope="session")
+def registry() -> Iterator[str]:
+    """The address of a registry that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        yield f"127.0.0.1:{silent.getsockname()[1]}"
+
+
+@pytest.fixture(params=["LOCAL", "SSH"])
+async def host(request: pytest.FixtureRequest, client: Client) -> str:
+    """This machine as a host, by each of the two connections."""
+    if request.param == "LOCAL":
+        return await client.local_host()
+    sshd: SshServer = request.getfixturevalue("sshd")
+    return await client.ssh_host(sshd)

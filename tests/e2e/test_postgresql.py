@@ -1,0 +1,59 @@
+"""A server whose database is PostgreSQL."""
+
+import pytest
+
+from tests.e2e.client import ONCE, UNDECIDED, make_well
+from tests.e2e.conftest import Connect, MakeServer, NewProject
+from tests.e2e.server import Server
+from tests.e2e.test_start import refuse
+from tests.support.docker import Docker
+from tests.support.sshd import SshServer
+
+
+@pytest.fixture
+def server(make_server: MakeServer, postgres_url: str) -> Server:
+    return make_server(database_url=postgres_url)
+
+
+async def test_a_deployment_runs_to_success(server: Server, connect: Connect, sshd: SshServer, project: str) -> None:
+    client = connect(server)
+    package = await client.package({"once": ONCE})
+    deployment = await client.deployment(await client.ssh_host(sshd), package, project)
+    document = "subscription($id: ID!) { deploymentStatus(id: $id) { status } }"
+    async with client.subscribe(document, id=deployment) as events:
+        seen = [(await anext(events))["deploymentStatus"]["status"]]
+        run = await client.play(deployment)
+        seen += [(await anext(events))["deploymentStatus"]["status"] for _ in range(2)]
+    assert seen == ["PENDING", "RUNNING", "SUCCESS"]
+    log = await client.log(run["id"])
+    assert [entry["sequence"] for entry in log] == list(range(1, len(log) + 1))
+    assert not (server.data_dir / "daos.db").exists()
+
+
+async def test_a_second_server_on_one_database_is_refused(
+    server: Server, connect: Connect, postgres_url: str, project: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    client = connect(server)
+    package = await client.package({"web": UNDECIDED})
+    run_id = await client.start(await client.deployment(await client.local_host(), package, project))
+    data_dir = str(tmp_path_factory.mktemp("second"))
+    line = refuse("serve", "--port", "0", DAOS_DATA_DIR=data_dir, DAOS_DATABASE_URL=postgres_url)
+    assert "another daos plays the runs of this database" in line
+    assert (await client.run(run_id))["status"] == "RUNNING"  # the second one took nothing away
+    await client.cancel(run_id)
+    assert (await client.end_of(run_id))["status"] == "CANCELED"
+
+
+async def test_after_a_kill_the_next_server_settles_the_run(
+    server: Server, connect: Connect, new_project: NewProject, docker: Docker
+) -> None:
+    client = connect(server)
+    project = new_project()
+    package = await client.package({"web": UNDECIDED})
+    run_id = await client.start(await client.deployment(await client.local_host(), package, project))
+    await client.task(run_id, "Verify")
+    server.kill()
+    make_well(docker, project)
+    server.start()
+    run = await client.end_of(run_id)
+    assert (run["status"], run["reason"]) == ("SUCCESS", None), await client.words(run_id)

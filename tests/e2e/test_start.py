@@ -1,0 +1,175 @@
+"""Starting: what is wrong is one clear line, and an installed daos needs nothing of its environment."""
+
+import asyncio
+import socket
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.e2e.client import SLEEPER, UNDECIDED
+from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
+from tests.e2e.server import Server
+from tests.support.installation import InstalledDaos
+from tests.support.sshd import SshServer
+
+PATH = "/usr/local/bin:/usr/bin:/bin"
+
+
+def refuse(*arguments: str, **environment: str) -> str:
+    """The one line that the command says before it ends."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "daos", *arguments],
+        env={"PATH": PATH, **environment},
+        cwd="/",
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ended.returncode == 1, ended
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("daos: ")]
+    assert len(lines) == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    return lines[0]
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = str(listener.getsockname()[1])
+        line = refuse("serve", "--port", port, DAOS_DATA_DIR=str(tmp_path / "data"))
+        assert port in line
+        assert "in use" in line
+
+
+def test_a_port_that_does_not_exist(tmp_path: Path) -> None:
+    assert "70000" in refuse("serve", "--port", "70000", DAOS_DATA_DIR=str(tmp_path / "data"))
+
+
+def test_an_address_that_is_not_ours(tmp_path: Path) -> None:
+    line = refuse("serve", "--port", "0", "--host", "192.0.2.1", DAOS_DATA_DIR=str(tmp_path / "data"))
+    assert "192.0.2.1" in line
+
+
+@pytest.mark.parametrize("where", ["data", "data/below"])
+def test_a_data_directory_that_is_a_file(tmp_path: Path, where: str) -> None:
+    (tmp_path / "data").write_text("")
+    assert str(tmp_path / where) in refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / where))
+
+
+def test_a_data_directory_that_is_read_only() -> None:
+    assert "/proc/daos" in refuse("serve", "--port", "0", DAOS_DATA_DIR="/proc/daos")
+
+
+def test_a_machine_without_ssh(tmp_path: Path) -> None:
+    line = refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), PATH=str(tmp_path))
+    assert "ssh" in line
+    assert "openssh-client" in line
+
+
+async def test_a_data_directory_that_another_server_has(
+    make_server: MakeServer, connect: Connect, project: str
+) -> None:
+    server = make_server()
+    client = connect(server)
+    package = await client.package({"web": UNDECIDED})
+    run_id = await client.start(await client.deployment(await client.local_host(), package, project))
+    line = await asyncio.to_thread(refuse, "serve", "--port", "0", DAOS_DATA_DIR=str(server.data_dir))
+    assert str(server.data_dir) in line
+    assert "another daos" in line
+    assert (await client.run(run_id))["status"] == "RUNNING"  # the second one took nothing away
+    await client.cancel(run_id)
+    assert (await client.end_of(run_id))["status"] == "CANCELED"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DAOS_MAX_RUNS", "0"),
+        ("DAOS_MAX_RUNS", "many"),
+        ("DAOS_RUN_TIMEOUT", "-1"),
+        ("DAOS_SETTLE_SECONDS", "nan"),
+        ("DAOS_SHUTDOWN_GRACE", "inf"),
+        ("DAOS_LOG_LEVEL", "loud"),
+        ("DAOS_DATABASE_URL", "mysql://localhost/daos"),
+        ("DAOS_DATABASE_URL", "nonsense"),
+        ("DAOS_DATABASE_URL", "postgresql://127.0.0.1:1/none"),
+        ("DAOS_DATABASE_URL", "sqlite:////nowhere/at/all/daos.db"),
+    ],
+)
+def test_a_setting_that_cannot_be_used(tmp_path: Path, name: str, value: str) -> None:
+    line = refuse("serve", "--port", "0", **{"DAOS_DATA_DIR": str(tmp_path / "data"), name: value})
+    assert name in line or name == "DAOS_DATABASE_URL"
+
+
+def test_a_password_in_a_database_url_is_not_shown(tmp_path: Path) -> None:
+    url = "postgresql://user:hunter2@127.0.0.1:1/none"
+    assert "hunter2" not in refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), DAOS_DATABASE_URL=url)
+
+
+@pytest.mark.parametrize("content", [b"no database at all" * 100, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_database_that_is_broken(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "daos.db").write_bytes(content)
+    refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path))
+
+
+def test_a_database_of_a_newer_daos(make_server: MakeServer) -> None:
+    server = make_server()
+    server.stop()
+    with sqlite3.connect(server.data_dir / "daos.db") as database:
+        database.execute("update alembic_version set version_num = '9999'")
+    database.close()
+    refuse("serve", "--port", "0", DAOS_DATA_DIR=str(server.data_dir))
+
+
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
+@pytest.mark.parametrize("name", ["secret-key", "admin-token"])
+def test_a_key_file_that_is_broken(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert name in refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path))
+
+
+async def test_the_first_start_has_nothing_and_the_next_one_keeps_what_there_is(
+    make_server: MakeServer, connect: Connect
+) -> None:
+    server = make_server()
+    client = connect(server)
+    listing = "{ deployments { nodes { id } totalCount } hosts { nodes { id } } packages { nodes { id } } }"
+    assert await client.ask(listing) == {
+        "deployments": {"nodes": [], "totalCount": 0},
+        "hosts": {"nodes": []},
+        "packages": {"nodes": []},
+    }
+    token, host = server.token, await client.local_host()
+    server.stop()
+    server.start()
+    assert server.token == token
+    assert token not in server.log
+    assert (await client.ask(listing))["hosts"]["nodes"] == [{"id": host}]
+
+
+async def test_an_installed_daos_runs_deployments_in_a_bare_environment(
+    bare: Server, connect: Connect, sshd: SshServer, new_project: NewProject
+) -> None:
+    client = connect(bare)
+    package = await client.package({"web": SLEEPER})
+    for host in (await client.local_host(), await client.ssh_host(sshd)):
+        run = await client.play(await client.deployment(host, package, new_project()))
+        assert run["status"] == "SUCCESS", await client.words(run["id"])
+    async with httpx.AsyncClient(follow_redirects=True) as http:
+        page = await http.get(f"{bare.url}/graphql", headers={"Accept": "text/html"})
+    assert page.status_code == httpx.codes.OK
+    assert bare.stop() == 0
+
+
+@pytest.fixture
+def bare(installed_daos: InstalledDaos, tmp_path: Path) -> Iterator[Server]:
+    """An installed daos that was started as `env -i daos serve`."""
+    server = Server(tmp_path, QUICK, [installed_daos.command], environment={})
+    server.start()
+    yield server
+    server.close()
