@@ -141,8 +141,9 @@ def test_a_large_project_is_moved_completely(local: Machine) -> None:
     assert {name: (local.files / name).read_text() for name in files} == files
 
 
-def test_the_project_is_closed_and_its_files_are_open_to_containers(machine: Machine) -> None:
+def test_projects_are_closed_and_their_files_are_open_to_containers(machine: Machine) -> None:
     machine.deploy({"web": service("sleep", "1000")}, {"conf/site.conf": "x", ".env": "A=1"})
-    paths = (machine.files, *(Path(machine.files, name) for name in ("conf", "conf/site.conf", "compose.yaml", ".env")))
-    assert [oct(path.stat().st_mode)[-3:] for path in paths] == ["700", "755", "644", "644", "600"]
+    names = ("..", ".", "conf", "conf/site.conf", "compose.yaml", ".env")
+    modes = [oct(Path(machine.files, name).stat().st_mode)[-3:] for name in names]
+    assert modes == ["700", "755", "755", "644", "644", "600"]
     assert oct(machine.state.stat().st_mode)[-3:] == "700"
