@@ -277,7 +277,10 @@ def main() -> None:
     fork.adopt_orphans()
     gc.collect()
     gc.freeze()  # or the first collection in each fork would copy every page
-    control.send(b"\n")
+    try:
+        control.send(b"\n")
+    except BrokenPipeError:  # the server has stopped meanwhile
+        return
     _serve(image, control)
 
 
