@@ -1,1 +1,1 @@
-"""Measurements: each compares two things side by side in one run.  `scripts/bench NAME` runs one."""
+"""Measurements: each compares things side by side in one run.  `scripts/bench NAME` runs one."""

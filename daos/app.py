@@ -24,7 +24,7 @@ from daos.settings import Settings, docker_environment
 from daos.streams import Streams
 from db import migrations
 from db.encryption import Keyring, Secret
-from db.engine import Database, Reserved, UnsupportedDatabase
+from db.engine import BrokenReferences, Database, Reserved, UnsupportedDatabase
 from runner.broadcast import Broadcast
 from runner.engine import EmbeddedEngine
 from runner.keeper import Keeper
@@ -114,7 +114,7 @@ async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database
     try:
         try:
             await migrations.upgrade(db)
-        except (migrations.NewerDatabase, migrations.Unavailable) as error:
+        except (migrations.NewerDatabase, migrations.Unavailable, BrokenReferences) as error:
             raise CannotStart(f"the database cannot be used: {error}") from error
         yield db
     finally:

@@ -157,7 +157,8 @@ def help_text() -> str:
     lines = ["settings (environment variables):"]
     for setting in fields(Settings):
         unset = isinstance(setting.default, Secret) or setting.default in {"", Path()}
-        default = "" if unset else f" [{setting.default}]"
+        shown = str(setting.default).lower() if isinstance(setting.default, bool) else setting.default
+        default = "" if unset else f" [{shown}]"
         lines.append(f"  {variable_name(setting.name):22} {setting.metadata['what']}{default}")
     return "\n".join(lines)
 
