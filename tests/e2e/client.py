@@ -248,7 +248,7 @@ def make_ill(docker: Docker, project: str) -> None:
 
 def _touch(docker: Docker, project: str, path: str) -> None:
     for container in docker.containers(project):
-        docker.run("exec", container, "touch", path)
+        docker.run("exec", container, "sh", "-c", f": >{path}")
 
 
 def _name() -> str:

@@ -25,6 +25,7 @@ async def test_nothing_is_at_work_when_a_run_says_canceled(
     deployment = await client.deployment(host, await client.package(services), project)
     run_id = await client.start(deployment)
     await client.task(run_id, task)
+    assert at_work(project)
     asked = time.monotonic()
     await client.cancel(run_id)
     run = await client.end_of(run_id)

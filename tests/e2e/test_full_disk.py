@@ -17,6 +17,8 @@ from tests.e2e.server import Server, wait_until
 from tests.support.docker import Docker
 from tests.support.requirement import require
 
+FILLING = "filling"
+
 
 @pytest.fixture
 def cramped(tmp_path: Path) -> Iterator[Server]:
@@ -30,6 +32,7 @@ def cramped(tmp_path: Path) -> Iterator[Server]:
         server.start()
         yield server
     finally:
+        (server.data_dir / FILLING).unlink(missing_ok=True)
         server.close()
         subprocess.run(["umount", server.data_dir], check=True)
 
@@ -67,7 +70,7 @@ def _fill(directory: Path) -> Path:
     with closing(sqlite3.connect(directory / "daos.db")) as database:
         # Or the next changes would find room in the log of the last ones.
         assert database.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0
-    path = directory / "filling"
+    path = directory / FILLING
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
     try:
         while os.write(descriptor, bytes(4096)):

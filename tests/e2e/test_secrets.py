@@ -118,7 +118,7 @@ def watching_command_lines(*needles: str) -> Iterator[set[str]]:
 
 @pytest.mark.parametrize("connection", ["LOCAL", "SSH"])
 @pytest.mark.parametrize("way", [*WAYS, *IMAGES])
-def test_no_answer_tells_a_secret(told: Told, connection: str, way: str) -> None:
+async def test_no_answer_tells_a_secret(told: Told, connection: str, way: str) -> None:
     answer, status = told.answers[connection, way]
     assert status == (WAYS | IMAGES)[way][1], answer
     assert [needle for needle in told.needles if needle in answer] == []
@@ -126,20 +126,20 @@ def test_no_answer_tells_a_secret(told: Told, connection: str, way: str) -> None
 
 @pytest.mark.parametrize("connection", ["LOCAL", "SSH"])
 @pytest.mark.parametrize("way", ["printed-and-ended", "lines-printed"])
-def test_the_words_around_a_secret_are_told(told: Told, connection: str, way: str) -> None:
+async def test_the_words_around_a_secret_are_told(told: Told, connection: str, way: str) -> None:
     assert "********" in told.answers[connection, way][0]
 
 
-def test_the_servers_log_tells_no_secret(told: Told) -> None:
+async def test_the_servers_log_tells_no_secret(told: Told) -> None:
     assert [needle for needle in told.needles if needle in told.log] == []
 
 
-def test_no_file_of_the_server_holds_a_secret(told: Told) -> None:
+async def test_no_file_of_the_server_holds_a_secret(told: Told) -> None:
     assert any(path.name == "daos.db" for path in told.files)
     assert [path for path, data in told.files.items() if any(needle.encode() in data for needle in told.needles)] == []
 
 
-def test_no_command_line_shows_a_secret(told: Told) -> None:
+async def test_no_command_line_shows_a_secret(told: Told) -> None:
     assert told.command_lines == set()
 
 

@@ -89,12 +89,8 @@ async def test_a_data_directory_that_another_server_has(
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("DAOS_MAX_RUNS", "0"),
         ("DAOS_MAX_RUNS", "many"),
-        ("DAOS_RUN_TIMEOUT", "-1"),
-        ("DAOS_SETTLE_SECONDS", "nan"),
         ("DAOS_SHUTDOWN_GRACE", "inf"),
-        ("DAOS_LOG_LEVEL", "loud"),
         ("DAOS_DATABASE_URL", "mysql://localhost/daos"),
         ("DAOS_DATABASE_URL", "nonsense"),
         ("DAOS_DATABASE_URL", "postgresql://127.0.0.1:1/none"),

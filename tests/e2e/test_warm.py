@@ -1,14 +1,13 @@
 """Both ways of playing, through the API."""
 
 import re
-from collections.abc import Callable
 
 import httpx
 import pytest
 
-from tests.e2e.client import SLEEPER, Client
-from tests.e2e.conftest import MakeServer
-from tests.e2e.server import Server, wait_until
+from tests.e2e.client import ONCE
+from tests.e2e.conftest import Connect, MakeServer
+from tests.e2e.server import Server
 
 
 def plays(server: Server) -> dict[str, int]:
@@ -19,12 +18,12 @@ def plays(server: Server) -> dict[str, int]:
 
 @pytest.mark.parametrize(("setting", "expected"), [("true", {"warm": 1, "cold": 0}), ("false", {"warm": 0, "cold": 1})])
 async def test_a_run_goes_the_way_that_the_setting_says(
-    make_server: MakeServer, connect: Callable[[Server], Client], project: str, setting: str, expected: dict[str, int]
+    make_server: MakeServer, connect: Connect, project: str, setting: str, expected: dict[str, int]
 ) -> None:
     server = make_server(warm=setting)
     if setting == "true":
-        wait_until(lambda: "plays go to the warm process" in server.log, "the warm process is there", 60)
+        server.wait_until_warm()
     client = connect(server)
-    deployment = await client.deployment(await client.local_host(), await client.package({"web": SLEEPER}), project)
+    deployment = await client.deployment(await client.local_host(), await client.package({"once": ONCE}), project)
     assert (await client.play(deployment))["status"] == "SUCCESS"
     assert plays(server) == expected
