@@ -23,6 +23,7 @@ from resolvers import tokens
 from resolvers.errors import DaosError
 
 LAST_PORT = 65535
+KEEP_ALIVE = 75  # seconds; longer than clients and proxies keep a connection, which must not close as they use it
 DISCONNECT_GRACE = 3  # seconds that open connections get when the server is stopped
 MAX_MESSAGE = 1024 * 1024  # bytes of a websocket message
 
@@ -124,6 +125,7 @@ def make_server(app: Starlette, settings: Settings) -> Server:
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,  # a compressor would cost each socket more memory than its messages
         limit_concurrency=settings.max_connections,
+        timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=DISCONNECT_GRACE,
     )
     return Server(config, app.state.streams)

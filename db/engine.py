@@ -120,6 +120,7 @@ class Database:
 async def _transaction(session: AsyncSession) -> AsyncIterator[None]:
     """As SQLAlchemy's own `begin()`, but for its end, which is never cut off."""
     try:
+        await session.connection()  # waits its turn here, where it can still be cancelled
         yield
     except BaseException:
         await _see_through(session.rollback())
