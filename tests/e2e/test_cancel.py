@@ -1,12 +1,13 @@
 """Cancelling: what a run has started is gone, here and on the host, when it says CANCELED."""
 
+import asyncio
 import time
 
 import pytest
 
 from tests.e2e.client import NEVER_UP, ONCE, SLEEPER, UNDECIDED, Client, Json
 from tests.e2e.conftest import Connect, MakeServer, NewProject
-from tests.e2e.server import Server, at_work
+from tests.e2e.server import Server, at_work, wait_until
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
 
@@ -25,7 +26,7 @@ async def test_nothing_is_at_work_when_a_run_says_canceled(
     deployment = await client.deployment(host, await client.package(services), project)
     run_id = await client.start(deployment)
     await client.task(run_id, task)
-    assert at_work(project)
+    await asyncio.to_thread(wait_until, lambda: at_work(project), f"{task} is at work")
     asked = time.monotonic()
     await client.cancel(run_id)
     run = await client.end_of(run_id)
