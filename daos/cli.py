@@ -8,6 +8,8 @@ import socket
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
+from typing import Any
 from urllib.parse import quote
 
 import uvicorn
@@ -16,6 +18,7 @@ from starlette.applications import Starlette
 import schema
 from daos import __version__, logs
 from daos.app import CannotStart, Home, admin, keyring, opened, running, settle_in
+from daos.connection import Connection
 from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
 from daos.streams import Streams
@@ -116,8 +119,11 @@ class Server(uvicorn.Server):
 
 def make_server(app: Starlette, settings: Settings) -> Server:
     """The server of an application of `daos.app`."""
+    # uvicorn's type is a class; it only calls it.
+    connection: Any = partial(Connection, head_timeout=settings.transport.head_timeout)
     config = uvicorn.Config(
         app,
+        http=connection,
         log_config=None,
         access_log=False,
         server_header=False,

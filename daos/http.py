@@ -63,6 +63,7 @@ class Transport:
     allowed_hosts: str = ANY
     allowed_origins: str = ""
     body: BodyLimits = field(default_factory=BodyLimits)
+    head_timeout: float = 10.0  # seconds for a request's line and headers
     max_subscriptions: int = 50  # of a websocket
     init_timeout: float = 10.0  # seconds until a websocket must have shown its token
 

@@ -69,14 +69,22 @@ class NotAcceptable(Refusal):
     code = "NOT_ACCEPTABLE"
 
 
-class TooSlowBody(Refusal):
-    """The request's body did not arrive in time."""
+class TooSlow(Refusal):
+    """The request did not arrive in time."""
 
     status = 408
     code = "REQUEST_TIMEOUT"
 
     def __init__(self) -> None:
         super().__init__(headers={"Connection": "close"})
+
+
+class TooSlowHead(TooSlow):
+    """The request's headers did not arrive in time."""
+
+
+class TooSlowBody(TooSlow):
+    """The request's body did not arrive in time."""
 
 
 class BodyTooLarge(Refusal):

@@ -40,7 +40,7 @@ class QuickSettings(Settings):
     @property
     def transport(self) -> Transport:
         body = BodyLimits(size=self.max_body, pause=0.2, time=0.5)
-        return replace(super().transport, init_timeout=0.3, body=body)
+        return replace(super().transport, head_timeout=0.5, init_timeout=0.3, body=body)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -339,20 +340,58 @@ async def test_a_body_that_cannot_end_is_refused_and_the_connection_closed(
     assert answer.split(b" ", 2)[1] == status
 
 
-async def test_a_body_that_trickles_is_cut(served: Served) -> None:
+async def trickled(served: Served, first: bytes, drop: bytes) -> bytes:
+    """What the server says to `first` and a `drop` every 50 ms, until it closes the connection."""
     reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(f"{HEAD}Content-Length: 1000\r\n\r\n".encode())
+    writer.write(first)
 
     async def trickle() -> None:
         while True:
-            writer.write(b" ")
             await asyncio.sleep(0.05)
+            writer.write(drop)
 
     async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
         trickling = group.create_task(trickle())
-        assert (await reader.readline()).split()[1] == b"408"
+        answer = await reader.read()
         trickling.cancel()
     writer.close()
+    return answer
+
+
+async def test_a_body_that_trickles_is_cut(served: Served) -> None:
+    answer = await trickled(served, f"{HEAD}Content-Length: 1000\r\n\r\n".encode(), b" ")
+    assert answer.split()[1] == b"408"
+
+
+@pytest.mark.parametrize(
+    ("first", "drop"),
+    [(b"P", b"O"), (b"POST /graphql HTTP/1.1\r\n", b"X: y\r\n"), (HEAD.encode(), b"x")],
+    ids=["method", "line", "headers"],
+)
+async def test_a_head_that_trickles_is_cut(served: Served, first: bytes, drop: bytes) -> None:
+    head, _, body = (await trickled(served, first, drop)).partition(b"\r\n\r\n")
+    assert head.split()[1] == b"408"
+    assert json.loads(body)["errors"][0]["extensions"] == {"code": "REQUEST_TIMEOUT", "status": 408}
+
+
+async def test_a_head_that_trickles_after_an_answer_is_cut(served: Served) -> None:
+    ask = f"{HEAD}Content-Length: {len(ASK)}\r\n\r\n".encode() + ASK
+    answers = await trickled(served, ask + ask, b"P")
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"408"]
+
+
+async def test_a_connection_that_asks_nothing_is_closed_without_an_answer(served: Served) -> None:
+    assert await served.send(b"") == b""
+
+
+async def test_a_connection_that_rests_between_requests_is_kept(served: Served) -> None:
+    ports = []
+    async with served.client() as client:
+        for pause in (1.0, 0.0):  # twice the time that a head has
+            response = await client.post(served.url, json={"query": "{ __typename }"})
+            ports.append(response.extensions["network_stream"].get_extra_info("client_addr"))
+            await asyncio.sleep(pause)
+    assert ports[0] == ports[1]
 
 
 @pytest.mark.parametrize("length", [20_000, 70_000])
