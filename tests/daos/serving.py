@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -18,7 +17,7 @@ from websockets.typing import Origin, Subprotocol
 from daos.app import application
 from daos.auth import Authenticator
 from daos.body import BodyLimits
-from daos.cli import make_server
+from daos.cli import bind, make_server
 from daos.http import Transport
 from daos.settings import Settings
 from daos.streams import Streams
@@ -136,7 +135,8 @@ async def serving(
     engine = EmbeddedEngine(db, Worker(db, broadcast, WorkerSettings(directory, "test")), 1)
     app = application(db, broadcast, engine, authenticator, settings=settings, streams=streams)
     server = make_server(app, settings)
-    with socket.create_server(("127.0.0.1", 0)) as listening:
+    with bind("127.0.0.1", 0) as listening:
+        listening.listen()
         serve = asyncio.create_task(server.serve([listening]), name="server")
         try:
             yield Served(listening.getsockname()[1], db, broadcast, streams)

@@ -556,28 +556,38 @@ def bombs() -> Iterator[tuple[str, str]]:
     yield "long pages", deep
 
 
-@pytest.mark.parametrize("document", [pytest.param(document, id=name) for name, document in bombs()])
-async def test_while_an_expensive_document_is_refused_others_are_served(served: Served, document: str) -> None:
+NOTICED = 0.25  # seconds that another client may wait
+ATTEMPTS = 5
+
+
+async def waits_beside(served: Served, document: str) -> tuple[httpx.Response, list[float]]:
+    """The answer to `document`, and the seconds that another client waited for each of its own meanwhile."""
+    waits = []
     async with served.client() as attacker, served.client() as other:
         await other.post(served.url, json={"query": "{ __typename }"})  # connects
         refused = asyncio.create_task(attacker.post(served.url, json={"query": document}))
-        waits = []
         while not refused.done():
             start = time.perf_counter()
             await other.post(served.url, json={"query": "{ __typename }"})
             waits.append(time.perf_counter() - start)
-        response = await refused
-    assert response.status_code == 200
-    assert "data" not in response.json()
-    assert code(response) in {
-        "OPERATION_TOO_COMPLEX",
-        "GRAPHQL_VALIDATION_FAILED",
-        "GRAPHQL_PARSE_FAILED",
-        "OPERATION_RESOLUTION_FAILURE",
-    }
-    assert "Did you mean" not in response.text
-    assert len(response.content) < 100_000
-    assert max(waits) < 0.25 * TOLERANCE, waits
+        return await refused, waits
 
 
-TOLERANCE = 4  # machines that run other tests beside this one
+@pytest.mark.parametrize("document", [pytest.param(document, id=name) for name, document in bombs()])
+async def test_while_an_expensive_document_is_refused_others_are_served(served: Served, document: str) -> None:
+    longest = []
+    # What else the machine does only makes a wait longer: the shortest of some is nearest to the cost of the document.
+    while len(longest) < ATTEMPTS and min(longest, default=NOTICED) >= NOTICED:
+        response, waits = await waits_beside(served, document)
+        longest.append(max(waits))
+        assert response.status_code == 200
+        assert "data" not in response.json()
+        assert code(response) in {
+            "OPERATION_TOO_COMPLEX",
+            "GRAPHQL_VALIDATION_FAILED",
+            "GRAPHQL_PARSE_FAILED",
+            "OPERATION_RESOLUTION_FAILURE",
+        }
+        assert "Did you mean" not in response.text
+        assert len(response.content) < 100_000
+    assert min(longest) < NOTICED, longest
