@@ -21,11 +21,13 @@ from tests import factories
 from tests.support import chromium as chromium_support
 from tests.support import docker as docker_support
 from tests.support import installation
+from tests.support import node as node_support
 from tests.support import postgres as postgres_support
 from tests.support import sshd as sshd_support
 from tests.support.chromium import Chromium
 from tests.support.docker import Docker
 from tests.support.installation import InstalledDaos
+from tests.support.node import Node
 from tests.support.postgres import Postgres
 from tests.support.recording_engine import RecordingEngine
 from tests.support.requirement import SYSTEM_DIRECTORIES, require
@@ -195,6 +197,13 @@ def chromium() -> Chromium:
     """The browser: `chromium.command(profile)`."""
     require("chromium", chromium_support.why_missing())
     return chromium_support.make_chromium()
+
+
+@pytest.fixture(scope="session")
+def node() -> Node:
+    """Node.js: `await node.run(script)`."""
+    require("node", node_support.why_missing())
+    return node_support.make_node()
 
 
 @pytest.fixture(scope="session")

@@ -53,8 +53,8 @@ def test_imports_point_one_way() -> None:
     assert checked.returncode == 0, checked.stdout
 
 
-def test_every_folder_of_tests_is_a_package() -> None:
-    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+def test_every_folder_of_tests_is_a_package(our_files: list[Path]) -> None:
+    folders = {path.parent for path in our_files if path.suffix == ".py" and path.is_relative_to(ROOT / "tests")}
     assert [folder for folder in folders if not (folder / "__init__.py").exists()] == []
 
 

@@ -1,1 +1,1 @@
-"""The real things that tests use: Docker, sshd, PostgreSQL, Chromium, the installed wheel."""
+"""The real things that tests use: Docker, sshd, PostgreSQL, Chromium, Node.js, the installed wheel."""
