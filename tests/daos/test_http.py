@@ -575,7 +575,7 @@ async def waits_beside(served: Served, document: str) -> tuple[httpx.Response, l
 
 @pytest.mark.parametrize("document", [pytest.param(document, id=name) for name, document in bombs()])
 async def test_while_an_expensive_document_is_refused_others_are_served(served: Served, document: str) -> None:
-    longest = []
+    longest: list[float] = []
     # What else the machine does only makes a wait longer: the shortest of some is nearest to the cost of the document.
     while len(longest) < ATTEMPTS and min(longest, default=NOTICED) >= NOTICED:
         response, waits = await waits_beside(served, document)
