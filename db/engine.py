@@ -68,6 +68,15 @@ class Database:
         async with self._write_session() as session, _transaction(session):
             yield session
 
+    async def probe(self) -> None:
+        """See whether the file of a SQLite database can be opened.  Raises: sqlite3.Error.
+
+        A connection of aiosqlite that cannot open it leaves a thread behind, which fails aloud when the loop has closed
+        before it has ended (0.22).
+        """
+        if self.is_sqlite and self.url.database and "uri" not in self.url.query:
+            (await asyncio.to_thread(sqlite3.connect, self.url.database, check_same_thread=False)).close()
+
     @asynccontextmanager
     async def altering(self) -> AsyncIterator[AsyncConnection]:
         """A connection in one transaction that may alter tables, committed at the end of the block.

@@ -1,5 +1,6 @@
 """The database's history, and `upgrade()`, which brings a database up to date; tests make theirs with it too."""
 
+import sqlite3
 from pathlib import Path
 
 from alembic import command
@@ -25,8 +26,11 @@ class Unavailable(Exception):
 async def upgrade(db: Database) -> None:
     """Bring the tables to the newest version, in one transaction.  Raises: NewerDatabase, Unavailable."""
     try:
+        await db.probe()
         async with db.altering() as connection:
             await connection.run_sync(_upgrade)
+    except sqlite3.Error as error:
+        raise Unavailable(str(error)) from error
     except DBAPIError as error:
         raise Unavailable(str(error.orig).strip().partition("\n")[0]) from error
 

@@ -1,6 +1,7 @@
 """The migrations make what the models say, once, and no older server touches what a newer one made."""
 
 import asyncio
+import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import uuid4
@@ -13,6 +14,7 @@ from sqlalchemy import Connection, String, delete, func, inspect, select, text
 from sqlalchemy.exc import IntegrityError
 
 from db import migrations
+from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
 from db.models import Base, Package, PackageFile
 from tests import factories
@@ -155,3 +157,13 @@ async def test_foreign_keys_are_in_force_again_after_a_migration(db: Database) -
 def _retype_a_column(connection: Connection) -> None:
     with Operations(MigrationContext.configure(connection)).batch_alter_table("packages") as batch:
         batch.alter_column("name", type_=String(200))
+
+
+async def test_a_file_that_cannot_be_opened_leaves_no_thread_behind(tmp_path: Path) -> None:
+    db = Database(sqlite_url(tmp_path / "nowhere" / "daos.db"), Keyring.open(tmp_path / "key"))
+    before = set(threading.enumerate())
+    with pytest.raises(migrations.Unavailable, match="unable to open database file"):
+        await migrations.upgrade(db)
+    left = [thread.name for thread in threading.enumerate() if thread not in before]
+    assert [name for name in left if "connection_worker" in name] == []
+    await db.close()
