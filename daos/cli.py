@@ -19,7 +19,7 @@ from starlette.applications import Starlette
 import schema
 from daos import __version__, logs
 from daos.app import CannotStart, Home, admin, keyring, opened, running, settle_in
-from daos.connection import Connection
+from daos.connection import Connection, Socket
 from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
 from daos.streams import Streams
@@ -121,14 +121,15 @@ class Server(uvicorn.Server):
 def make_server(app: Starlette, settings: Settings) -> Server:
     """The server of an application of `daos.app`."""
     # uvicorn's type is a class; it only calls it.
-    connection: Any = partial(Connection, head_timeout=settings.transport.head_timeout)
+    transport = settings.transport
+    connection: Any = partial(Connection, head_timeout=transport.head_timeout, rest_timeout=transport.body.time)
     config = uvicorn.Config(
         app,
         http=connection,
         log_config=None,
         access_log=False,
         server_header=False,
-        ws="websockets-sansio",
+        ws=Socket,
         ws_max_size=MAX_MESSAGE,
         ws_per_message_deflate=False,  # a compressor would cost each socket more memory than its messages
         limit_concurrency=settings.max_connections,

@@ -129,7 +129,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             await self.run(websocket)
 
     async def _respond(self, request: Request) -> Response:
-        if request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+        if request.method == "GET" and "text/html" in _accepted(request):
             # Relative, for a proxy may have cut a prefix off; the last part is what the browser replaces.
             return RedirectResponse("graphql/ide/", 303)
         self._gate.check(request.headers)
@@ -144,7 +144,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             )
         except Unauthenticated as error:
             raise refusals.NotAuthenticated from error
-        answer = negotiate(request.headers.get("accept", ""))
+        answer = negotiate(_accepted(request))
         if answer is None:
             raise refusals.NotAcceptable
         if request.method == "GET":
@@ -232,7 +232,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
 
     def _refuse(self, request: Request, refusal: Refusal) -> Response:
         _log(request, refusal)
-        answer = negotiate(request.headers.get("accept", ""))
+        answer = negotiate(_accepted(request))
         return refusals.respond(refusal, answer.media_type if answer else "", self._headers(request))
 
     def _headers(self, request: Request) -> dict[str, str]:
@@ -246,6 +246,11 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         if origin is not None and self._gate.allows(origin):
             headers |= {"Access-Control-Allow-Origin": origin, "Vary": "Accept, Origin"}
         return headers
+
+
+def _accepted(request: Request) -> str:
+    """The Accept header, which may stand in several lines."""
+    return ", ".join(request.headers.getlist("accept"))
 
 
 def _is_request_error(result: ExecutionResult) -> bool:

@@ -175,8 +175,8 @@ def what_is_wrong(message: object) -> str | None:
         return "The message's type is unknown"
     if kind in {"connection_init", "ping", "pong"}:
         return None if isinstance(message.get("payload"), dict | None) else f"{kind}: payload must be an object or null"
-    if not isinstance(message.get("id"), str) or not message["id"]:
-        return f"{kind}: id must be a string that is not empty"
+    if not isinstance(message.get("id"), str) or not message["id"] or not _is_unicode(message["id"]):
+        return f"{kind}: id must be a string of Unicode that is not empty"
     return None if kind == "complete" else _what_is_wrong_with(message.get("payload"))
 
 
@@ -191,3 +191,11 @@ def _what_is_wrong_with(payload: object) -> str | None:
         if not isinstance(payload.get(name), dict | None):
             return f"subscribe: {name} must be an object or null"
     return None
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        check_text(text)
+    except BadRequest:
+        return False
+    return True

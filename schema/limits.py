@@ -50,6 +50,7 @@ class Limits:
     cost: int = 50_000  # fields that are resolved where every list is as long as its page may be
     tokens: int = 2000  # in the document; comments are as many again
     characters: int = 256 * 1024  # in the document; files belong into variables, which it does not count
+    values: int = 20_000  # in the variables, lists and objects too; a million of them take several seconds
     seconds: float = 30.0  # for a query or mutation
 
 
@@ -112,8 +113,11 @@ class Limited(SchemaExtension):
             message = "The document has several operations; operationName says which."
             return [GraphQLError(message, extensions={"code": "OPERATION_RESOLUTION_FAILURE", "status": 400})]
         schema = self.execution_context.schema._schema
+        variables = self.execution_context.variables or {}
+        if _has_more_values(variables, self._limits.values):
+            return [too_complex("values", self._limits.values)]
         try:
-            size = measure(schema, document, operation, self.execution_context.variables or {})
+            size = measure(schema, document, operation, variables)
         except NestedTooDeeply:
             return [too_complex("depth", self._limits.depth)]
         for limit in ("depth", "aliases", "fields", "cost"):
@@ -145,6 +149,18 @@ def exceeded(error: GraphQLSyntaxError) -> GraphQLError | None:
     if found is None:
         return None
     return too_complex(found["limit"].replace("code points", "characters"), int(found["most"]))
+
+
+def _has_more_values(variables: Mapping[str, object], most: int) -> bool:
+    """Whether JSON has more than `most` values inside each other and beside each other."""
+    count = 0
+    pending: list[Any] = [variables]
+    while pending and count <= most:
+        value = pending.pop()
+        members = value if isinstance(value, list) else value.values()
+        count += len(members)
+        pending.extend(member for member in members if isinstance(member, dict | list))
+    return count > most
 
 
 class NestedTooDeeply(Exception):

@@ -114,7 +114,7 @@ async def test_a_compressed_body_is_unsupported(served: Served) -> None:
     assert (response.status_code, code(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
 
 
-@pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+@pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 async def test_other_methods_are_not_allowed(served: Served, method: str) -> None:
     async with served.client() as client:
         response = await client.request(method, served.url)
@@ -178,6 +178,13 @@ async def test_the_answer_is_of_the_type_that_the_client_prefers(
     assert response.headers["vary"] == "Accept"
     assert response.headers["cache-control"] == "no-store"
     assert response.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_lines_of_a_header_are_read_together(served: Served) -> None:
+    async with served.client() as client:
+        lines = [("accept", "image/png"), ("accept", GRAPHQL_RESPONSE)]
+        response = await client.post(served.url, json={"query": "{ __typename }"}, headers=lines)
+    assert (response.status_code, response.headers["content-type"]) == (200, f"{GRAPHQL_RESPONSE}; charset=utf-8")
 
 
 @pytest.mark.parametrize("accept", ["image/png", "application/json;q=0", "*/*;q=0"])
@@ -380,6 +387,36 @@ async def test_a_head_that_trickles_after_an_answer_is_cut(served: Served) -> No
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200", b"200", b"408"]
 
 
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (HEAD.replace("Authorization", "X"), b"401"),
+        (HEAD.replace("POST /graphql", "GET /healthz"), b"200"),
+        (HEAD.replace("POST /graphql", "POST /nowhere"), b"404"),
+    ],
+    ids=["token", "ignored", "path"],
+)
+@pytest.mark.parametrize(
+    ("length", "drop"), [("Content-Length: 1000", b" "), ("Transfer-Encoding: chunked", b"1\r\n \r\n")]
+)
+async def test_a_body_that_trickles_after_its_answer_is_cut(
+    served: Served, head: str, status: bytes, length: str, drop: bytes
+) -> None:
+    answers = await trickled(served, f"{head}{length}\r\n\r\n".encode(), drop)
+    assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [status]
+
+
+@pytest.mark.parametrize("head", [HEAD, HEAD.replace("Authorization", "X"), HEAD.replace("/graphql", "/nowhere")])
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_body_that_is_none_is_no_error_of_the_server(
+    served: Served, caplog: pytest.LogCaptureFixture, head: str, together: bool
+) -> None:
+    request = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode()
+    answer = await (served.send(request + b"zz\r\n") if together else trickled(served, request, b"zz\r\n"))
+    assert re.findall(rb"HTTP/1.1 (\d+)", answer)[0] in {b"400", b"401", b"404"}
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_a_connection_that_asks_nothing_is_closed_without_an_answer(served: Served) -> None:
     assert await served.send(b"") == b""
 
@@ -505,6 +542,21 @@ async def test_event_streams_of_a_token_are_limited(own_sqlite_db: Database, tmp
         assert response.headers["retry-after"] == "10"
 
 
+async def test_a_client_that_leaves_makes_room_for_another_event_stream(
+    own_sqlite_db: Database, tmp_path: Path
+) -> None:
+    async with serving(own_sqlite_db, tmp_path, max_streams=1) as served, served.client() as client:
+        for _ in range(3):
+            async with asyncio.timeout(PATIENCE):
+                status = 429
+                while status == 429:
+                    async with client.stream(
+                        "POST", served.url, json=SUBSCRIBE, headers={"accept": EVENTS}
+                    ) as response:
+                        status = response.status_code
+            assert status == 200
+
+
 async def test_a_server_with_an_open_event_stream_stops(own_sqlite_db: Database, tmp_path: Path) -> None:
     async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
         async with serving(own_sqlite_db, tmp_path) as served:
@@ -560,12 +612,12 @@ NOTICED = 0.25  # seconds that another client may wait
 ATTEMPTS = 5
 
 
-async def waits_beside(served: Served, document: str) -> tuple[httpx.Response, list[float]]:
+async def waits_beside(served: Served, document: str, **members: Any) -> tuple[httpx.Response, list[float]]:
     """The answer to `document`, and the seconds that another client waited for each of its own meanwhile."""
     waits = []
     async with served.client() as attacker, served.client() as other:
         await other.post(served.url, json={"query": "{ __typename }"})  # connects
-        refused = asyncio.create_task(attacker.post(served.url, json={"query": document}))
+        refused = asyncio.create_task(attacker.post(served.url, json={"query": document, **members}))
         while not refused.done():
             start = time.perf_counter()
             await other.post(served.url, json={"query": "{ __typename }"})
@@ -590,4 +642,16 @@ async def test_while_an_expensive_document_is_refused_others_are_served(served: 
         }
         assert "Did you mean" not in response.text
         assert len(response.content) < 100_000
+    assert min(longest) < NOTICED, longest
+
+
+async def test_while_many_values_are_refused_others_are_served(served: Served) -> None:
+    document = "mutation ($input: CreatePackageInput!) { createPackage(input: $input) { package { id } } }"
+    files = [{"path": "a", "content": ""}] * 60_000
+    variables = {"input": {"name": "p", "version": "1", "composeFile": factories.COMPOSE_FILE, "files": files}}
+    longest: list[float] = []
+    while len(longest) < ATTEMPTS and min(longest, default=NOTICED) >= NOTICED:
+        response, waits = await waits_beside(served, document, variables=variables)
+        longest.append(max(waits))
+        assert code(response) == "OPERATION_TOO_COMPLEX"
     assert min(longest) < NOTICED, longest

@@ -53,6 +53,7 @@ def subscribe(**members: Any) -> dict[str, Any]:
         subscribe(id=1),
         subscribe(id=""),
         subscribe(id={}),
+        subscribe(id="\ud800"),
         subscribe(payload=None),
         subscribe(payload=[]),
         subscribe(payload={}),
@@ -143,6 +144,43 @@ async def test_a_message_that_is_too_large_closes_with_1009(served: Served) -> N
         assert (await socket.closed())[0] == 1009
 
 
+async def test_text_that_is_not_utf_8_closes_with_1007_and_is_no_error_of_the_server(
+    served: Served, caplog: pytest.LogCaptureFixture
+) -> None:
+    for pieces in (b"\xff", [b"\xe2\x82", b"("]):
+        async with served.websocket(token=None) as socket:
+            await socket.connection.send(pieces, text=True)
+            assert (await socket.closed())[0] == 1007
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
+UPGRADE = (
+    "Host: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        (f"GET /graphql HTTP/1.1\r\n{UPGRADE}Content-Length: 5\r\n\r\n12345", b"400"),
+        (f"POST /graphql HTTP/1.1\r\n{UPGRADE}Transfer-Encoding: chunked\r\n\r\n", b"400"),
+        (f"GET /graphql?{'x' * 20_000} HTTP/1.1\r\n{UPGRADE}\r\n", b"414"),
+        (f"GET /graphql HTTP/1.1\r\n{UPGRADE}X: {'x' * 20_000}\r\n\r\n", b"431"),
+        (f"GET /graphql HTTP/1.1\r\n{UPGRADE}" + "X: y\r\n" * 200 + "\r\n", b"431"),
+        (f"GET /graphql HTTP/1.1\r\n{UPGRADE.replace('Sec-WebSocket-Key', 'X')}\r\n", b"400"),
+        (f"GET /graphql HTTP/1.1\r\n{UPGRADE.replace('13', '8')}\r\n", b"400"),
+    ],
+    ids=["body", "chunks", "line", "header", "headers", "key", "version"],
+)
+async def test_an_opening_that_cannot_be_read_is_refused_and_the_connection_closed(
+    served: Served, caplog: pytest.LogCaptureFixture, head: str, status: bytes
+) -> None:
+    answer = await served.send(head.encode())
+    assert answer.split(b" ", 2)[1] == status
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
+
+
 async def test_the_legacy_protocol_is_not_spoken(served: Served) -> None:
     async with served.websocket(token=None, protocol="graphql-ws") as socket:
         assert (await socket.closed())[0] == 4406
@@ -227,6 +265,19 @@ async def test_sockets_of_a_token_are_limited(own_sqlite_db: Database, tmp_path:
                 pass
         async with served.websocket():
             pass  # the first one has made room
+
+
+async def test_websockets_count_as_connections_and_are_limited_with_them(
+    own_sqlite_db: Database, tmp_path: Path
+) -> None:
+    async with serving(own_sqlite_db, tmp_path, max_connections=3) as served:
+        async with served.websocket(), served.websocket():
+            with pytest.raises(InvalidStatus) as refused:
+                async with served.websocket():
+                    pass
+        assert refused.value.response.status_code == 503
+        async with served.websocket():
+            pass  # there is room again
 
 
 async def test_many_pings_are_answered(served: Served) -> None:

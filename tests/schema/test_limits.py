@@ -113,6 +113,16 @@ async def test_a_run_of_comments_is_refused() -> None:
     assert extensions == {"code": "OPERATION_TOO_COMPLEX", "status": 400, "limit": "comments", "max": 2000}
 
 
+@pytest.mark.parametrize("given", [[1] * 3, [[[[]]]], {"a": {"b": [1]}}])
+async def test_variables_with_too_many_values_are_refused(given: object) -> None:
+    refused = {"code": "OPERATION_TOO_COMPLEX", "status": 400, "limit": "values", "max": 4}
+    for most, expected in ((4, [refused]), (5, [])):
+        result = await schema.make(limits=Limits(values=most)).execute(
+            "{ __typename }", variable_values={"x": given, "y": "text"}, context_value=Anybody()
+        )
+        assert [error.extensions for error in result.errors or []] == expected
+
+
 async def test_an_operation_at_its_limits_is_carried_out() -> None:
     assert await errors("{ a: __typename }", depth=1, aliases=1, fields=1, cost=1, tokens=5) == []
 

@@ -1,0 +1,111 @@
+"""The strings of tests/support/attacks.py wherever the API takes one: stored as they are, or refused by a rule."""
+
+import json
+from itertools import count
+from typing import Any
+
+import pytest
+
+from tests import factories
+from tests.daos.serving import Served
+from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
+
+STRINGS = (*TEMPLATES, *PATHS, *UNPRINTABLE, "", "   ", "-x", "a b", "[::1]%25x", "169.254.169.254", LONG)
+REFUSALS = {"BAD_REQUEST", "BAD_USER_INPUT", "HOST_NOT_FOUND", "PACKAGE_NOT_FOUND", "NOT_FOUND", "NAME_TAKEN"}
+NUMBERS = count()
+
+# In each a string stands for HERE, a number that was not there before for NEW, and an id for HOST and PACKAGE.
+HOST = {"name": "NEW", "address": "host.example"}
+PACKAGE = {"name": "NEW", "version": "1", "composeFile": factories.COMPOSE_FILE}
+DEPLOYMENT = {"hostId": "HOST", "packageId": "PACKAGE"}
+INPUTS: list[tuple[str, str, dict[str, Any]]] = [
+    ("createHost", "host { it: name }", HOST | {"name": "HERE"}),
+    ("createHost", "host { it: address }", HOST | {"address": "HERE"}),
+    ("createHost", "host { it: user }", HOST | {"user": "HERE"}),
+    ("createHost", "host { it: sshKeyPath }", HOST | {"sshKeyPath": "HERE"}),
+    ("updateHost", "host { it: id }", {"hostId": "HERE"}),
+    ("updateHost", "host { it: name }", {"hostId": "HOST", "name": "HERE"}),
+    ("updateHost", "host { it: address }", {"hostId": "HOST", "address": "HERE"}),
+    ("updateHost", "host { it: user }", {"hostId": "HOST", "user": "HERE"}),
+    ("updateHost", "host { it: sshKeyPath }", {"hostId": "HOST", "sshKeyPath": "HERE"}),
+    ("deleteHost", "it: deletedHostId", {"hostId": "HERE"}),
+    ("createPackage", "package { it: name }", PACKAGE | {"name": "HERE"}),
+    ("createPackage", "package { it: version }", PACKAGE | {"version": "HERE"}),
+    ("createPackage", "package { it: composeFile }", PACKAGE | {"composeFile": "HERE"}),
+    ("createPackage", "package { files { it: path } }", PACKAGE | {"files": [{"path": "HERE", "content": ""}]}),
+    ("createPackage", "package { files { it: content } }", PACKAGE | {"files": [{"path": "a", "content": "HERE"}]}),
+    ("deletePackage", "it: deletedPackageId", {"packageId": "HERE"}),
+    ("createDeployment", "deployment { it: id }", DEPLOYMENT | {"hostId": "HERE"}),
+    ("createDeployment", "deployment { it: id }", DEPLOYMENT | {"packageId": "HERE"}),
+    ("createDeployment", "deployment { it: projectName }", DEPLOYMENT | {"projectName": "HERE"}),
+    (
+        "createDeployment",
+        "deployment { variables { it: name } }",
+        DEPLOYMENT | {"variables": [{"name": "HERE", "value": ""}]},
+    ),
+    (
+        "createDeployment",
+        "deployment { variables { it: value } }",
+        DEPLOYMENT | {"variables": [{"name": "A", "value": "HERE"}]},
+    ),
+    ("deleteDeployment", "it: deletedDeploymentId", {"deploymentId": "HERE"}),
+    ("runDeployment", "run { it: id }", {"deploymentId": "HERE"}),
+    ("runDeployments", "runs { it: id }", {"deploymentIds": ["HERE"]}),
+    ("cancelRun", "run { it: id }", {"runId": "HERE"}),
+]
+IDS = [
+    *(f"query ($it: ID!) {{ {one}(id: $it) {{ id }} }}" for one in ("node", "deployment", "host", "package", "run")),
+    *(f"query ($it: ID) {{ deployments(filter: {{{one}: $it}}) {{ totalCount }} }}" for one in ("hostId", "packageId")),
+]
+CURSORS = [
+    f"query ($it: String) {{ {field}({way}: $it) {{ totalCount }} }}"
+    for field in ("hosts", "packages", "deployments")
+    for way in ("after", "before")
+]
+
+
+async def answer(served: Served, query: str, variables: str) -> dict[str, Any]:
+    """The answer to a request that a rule may refuse, and nothing else; `variables` are JSON."""
+    body = f'{{"query": {json.dumps(query)}, "variables": {variables}}}'
+    async with served.client() as client:
+        response = await client.post(served.url, content=body, headers={"content-type": "application/json"})
+    assert response.status_code in {200, 400}
+    answered: dict[str, Any] = response.json()
+    assert {error["extensions"]["code"] for error in answered.get("errors", [])} <= REFUSALS, answered
+    return answered
+
+
+def found(data: Any) -> list[str]:
+    """What stands for `it` in an answer."""
+    if isinstance(data, dict):
+        return [text for name, value in data.items() for text in ([value] if name == "it" else found(value))]
+    return [text for value in data for text in found(value)]
+
+
+@pytest.mark.parametrize(("mutation", "payload", "given"), INPUTS)
+async def test_a_member_of_an_input_is_kept_as_it_is_or_refused(
+    served: Served, mutation: str, payload: str, given: dict[str, Any]
+) -> None:
+    query = f"mutation ($i: {mutation[0].upper()}{mutation[1:]}Input!) {{ {mutation}(input: $i) {{ {payload} }} }}"
+    host, package = await factories.host(served.db), await factories.package(served.db)
+    known = json.dumps({"i": given}).replace('"HOST"', f'"{host.id}"').replace('"PACKAGE"', f'"{package.id}"')
+    for text in STRINGS:
+        variables = known.replace("NEW", f"attack-{next(NUMBERS)}").replace('"HERE"', json.dumps(text))
+        answered = await answer(served, query, variables)
+        if "errors" not in answered:
+            assert found(answered["data"]) == [text]
+
+
+@pytest.mark.parametrize("query", IDS)
+async def test_an_id_finds_nothing_or_is_refused(served: Served, query: str) -> None:
+    for text in STRINGS:
+        answered = await answer(served, query, json.dumps({"it": text}))
+        if "errors" not in answered:
+            assert answered["data"] in ({"node": None}, {"deployments": {"totalCount": 0}})
+
+
+@pytest.mark.parametrize("query", CURSORS)
+async def test_a_cursor_is_refused(served: Served, query: str) -> None:
+    for text in STRINGS:
+        answered = await answer(served, query, json.dumps({"it": text}))
+        assert answered.get("errors") or not text, text  # an empty one is as none
