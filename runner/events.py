@@ -8,7 +8,8 @@ from typing import Any
 class Kind(StrEnum):
     """What an event is about."""
 
-    TASK = "task"  # a task begins
+    TASK = "task"  # a task begins, or a phase of one that has phases
+    LINES = "lines"  # docker, compose or a container says something
     OK = "ok"  # a task ended well
     FAILED = "failed"  # a task failed on the host
     UNREACHABLE = "unreachable"  # a task found no host, or lost it
@@ -18,10 +19,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True)
 class Event:
-    """One event; `result` is what the action plugin returned as `daos`, and {} where it did not get that far."""
+    """One event; `result` is what our action plugin told of a phase's end, and {} where it did not get that far."""
 
     kind: Kind
     task: str | None = None
     message: str = ""
+    lines: list[str] = field(default_factory=list)
     result: dict[str, Any] = field(default_factory=dict)
     rc: int | None = None

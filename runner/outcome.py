@@ -39,8 +39,9 @@ def judge(project: Project, events: list[Event]) -> End | None:
         if event.kind is Kind.FAILED:
             return _judge_failure(event)
         if event.kind is Kind.UNREACHABLE:
-            # Lost later than in the first phase, the host may have been changed.
-            return unreachable(project.target, event.message) if event.task == phases[0] else None
+            # Once it was reached, it may have been changed.
+            reached = any(event.kind is Kind.TASK for event in events)
+            return None if reached else unreachable(project.target, event.message)
     done = [event for event in events if event.kind is Kind.OK and event.task in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:

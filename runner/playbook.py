@@ -12,6 +12,7 @@ import json
 import os
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO, TypedDict
 
@@ -21,6 +22,8 @@ from ansible_runner.runner import Runner
 from runner import fork, leftovers
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass the signal on to its workers
+TOLD = "daos "  # begins what our own action plugin displays, see its class Listener
+ACTION = "compose_project"
 WORDS = {"verbose", "warning", "error", "deprecated", "system_warning"}  # what Ansible says outside of tasks
 
 
@@ -50,8 +53,7 @@ class Teller:
 
     def handle(self, event: dict[str, Any]) -> bool:
         """Pass one of ansible-runner's events on."""
-        message = _reduce(event)
-        if message is not None:
+        for message in _reduce(event):
             self.say(**message)
         return False  # leave no file of the event
 
@@ -73,19 +75,31 @@ def configuration(spec: Spec) -> RunnerConfig:
     return config
 
 
-def _reduce(event: dict[str, Any]) -> dict[str, Any] | None:
-    """What the server needs to know of one of ansible-runner's events; None where that is nothing."""
+def _reduce(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """What the server needs to know of one of ansible-runner's events."""
     kind, data = event["event"], event.get("event_data", {})
-    if kind == "playbook_on_task_start":
-        return {"kind": "task", "task": data["task"]}
-    if kind in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"}:
-        result = data["res"]
+    words = event.get("stdout", "").strip()
+    if kind == "verbose" and words.startswith(TOLD):
+        yield from map(_read, json.loads(words.removeprefix(TOLD)))
+    elif kind in WORDS and words:
+        yield {"kind": "words", "message": words}
+    elif kind == "playbook_on_task_start" and data["task_action"] != ACTION:  # that one tells of its phases
+        yield {"kind": "task", "task": data["task"]}
+    elif kind in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"} and "daos" not in data["res"]:
         outcome = kind.removeprefix("runner_on_")
-        words = str(result.get("msg", ""))
-        return {"kind": outcome, "task": data["task"], "message": words, "result": result.get("daos") or {}}
-    if kind in WORDS and (words := event.get("stdout", "").strip()):
-        return {"kind": "words", "message": words}
-    return None
+        yield {"kind": outcome, "task": data["task"], "message": str(data["res"].get("msg", ""))}
+
+
+def _read(told: dict[str, Any]) -> dict[str, Any]:
+    """A message of our action plugin, as the server knows it."""
+    task = told["phase"].capitalize()
+    if "lines" in told:
+        return {"kind": "lines", "task": task, "lines": told["lines"]}
+    if "end" in told:
+        end = told["end"]
+        kind = "failed" if end["failed"] else "ok"
+        return {"kind": kind, "task": task, "message": end["detail"] or "", "result": end}
+    return {"kind": "task", "task": task}
 
 
 def _watch(stopping: threading.Event) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from uuid import UUID
@@ -81,7 +82,7 @@ class Recorder:
         self._sequence: int | None = None
         self._count = 0
         self._more = asyncio.Event()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     def say(self, message: str, *, level: LogLevel = LogLevel.INFO, task: str | None = None) -> None:
         """Add an entry; returns at once."""
@@ -98,22 +99,24 @@ class Recorder:
 
     async def write(self) -> None:
         """Write entries as they come; returns when all is written after `close`.  Raises: ClaimLost."""
-        while not self._closed or self._more.is_set():
+        while not self._closed.is_set() or self._more.is_set():
             await self._more.wait()
             await self._gather()
             await self._flush()
 
     async def _gather(self) -> None:
-        """Let a batch grow for a moment."""
-        if not self._closed and len(self._waiting) < BATCH_SIZE:
-            await asyncio.sleep(BATCH_INTERVAL)
+        """Let a batch grow for a moment, or until nothing more can come."""
+        if len(self._waiting) < BATCH_SIZE:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(BATCH_INTERVAL):
+                    await self._closed.wait()
 
     def close(self) -> None:
         """Let `write` end when it has written what is waiting."""
         if self._count > MAX_ENTRIES:
             left_out = f"{self._count - MAX_ENTRIES} more lines were left out."
             self._waiting.append(_Entry(now(), LogLevel.WARNING, None, left_out))
-        self._closed = True
+        self._closed.set()
         self._more.set()  # also for progress that nothing was said about
 
     async def _flush(self) -> None:

@@ -256,13 +256,16 @@ class Worker:
     async def _follow(self, process: Process, path: Path, held: _Held) -> tuple[list[Event], Cause | End | None]:
         """The play's events, recorded as they come, and what cut it off, if something did."""
         events: list[Event] = []
+        is_pinned = held.project.target.known_hosts is not None
 
         async def read() -> None:
+            nonlocal is_pinned
             async for event in process.events():
                 events.append(event)
                 _tell(event, held.recorder)
-                if event.kind in {Kind.OK, Kind.FAILED} and held.project.target.known_hosts is None:
+                if event.kind is Kind.TASK and not is_pinned:  # the host has been reached
                     await self._pin(path, held)
+                    is_pinned = True
 
         reading: asyncio.Future[None] = asyncio.create_task(read(), name=f"events of run {held.run.id}")
         try:
@@ -310,7 +313,7 @@ def _tell(event: Event, recorder: Recorder) -> None:
     """Record one event of a play."""
     if event.kind is Kind.TASK:
         recorder.say(ANNOUNCEMENTS.get(event.task or "", f"{event.task} begins."), task=event.task)
-    for line in event.result.get("lines", []):
+    for line in event.lines:
         recorder.say(line, task=event.task)
     if event.kind is Kind.OK and event.task in outcome.PROGRESS:
         recorder.advance(outcome.PROGRESS[event.task])
@@ -328,9 +331,9 @@ def _unexpected(run: Run, error: BaseException) -> End:
 
 
 def _is_lost(events: list[Event]) -> bool:
-    """Whether the host could not be talked to in the first phase."""
-    tasks = {event.task for event in events if event.kind is Kind.TASK}
-    return len(tasks) == 1 and any(event.kind is Kind.UNREACHABLE for event in events)
+    """Whether the host was not reached at all."""
+    kinds = {event.kind for event in events}
+    return Kind.UNREACHABLE in kinds and Kind.TASK not in kinds
 
 
 def _lost(what: Project, events: list[Event]) -> End:

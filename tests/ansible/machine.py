@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,30 +24,36 @@ SCRIPT = PROJECT / "roles/compose_project/files/compose_project.sh"
 PLAYBOOKS = {"deploy.yml": ("prepare", "pull", "up", "verify"), "down.yml": ("down",), "settle.yml": ("settle",)}
 TIMEOUTS = {"prepare": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
 
-# With -v, Ansible's own callback prints each task's result on one line.
-RESULT = re.compile(r"^(ok|changed|fatal): \[[^]]+\](?:: \w+!)? => (\{.*\})$", re.MULTILINE)
+# What the action plugin displays, and what Ansible's own callback prints of a host that it cannot reach.
+TOLD = re.compile(r"^daos (\[.*\])$", re.MULTILINE)
+UNREACHABLE = re.compile(r"^fatal: \[[^]]+\]: UNREACHABLE! => (\{.*\})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the action plugin made of one phase."""
+    """What the action plugin told of one phase."""
 
-    told: Mapping[str, Any]
+    phase: str
+    lines: Sequence[str]
+    end: Mapping[str, Any]
 
     def __getattr__(self, name: str) -> Any:
-        return self.told["daos"][name]
-
-    @property
-    def changed(self) -> bool:
-        return bool(self.told["changed"])
-
-    @property
-    def failed(self) -> bool:
-        return bool(self.told["failed"])
+        return self.end[name]
 
     @property
     def words(self) -> str:
-        return "\n".join(self.told["daos"]["lines"])
+        return "\n".join(self.lines)
+
+
+def results(told: Iterable[Mapping[str, Any]]) -> list[Result]:
+    """The results of the phases that have ended, from the plugin's messages."""
+    lines: dict[str, list[str]] = {}
+    found = []
+    for message in told:
+        lines.setdefault(message["phase"], []).extend(message.get("lines", []))
+        if "end" in message:
+            found.append(Result(message["phase"], lines.pop(message["phase"]), message["end"]))
+    return found
 
 
 @dataclass(frozen=True)
@@ -124,24 +130,18 @@ class Machine:
         write_archive(self.directory / "files.tar", {"compose.yaml": compose, ".env": "", **(files or {})})
 
     def play(self, playbook: str, **variables: Any) -> Play:
-        return self._play_by_hand(playbook, **variables) if self.by_hand else self._play(playbook, **variables)
+        if not self.by_hand:
+            return self._play(playbook, **variables)
+        phases = self.run_phases(*PLAYBOOKS[playbook], **variables)
+        return Play("\n".join(map(str, phases)), phases, None)
 
     def _play(self, playbook: str, **variables: Any) -> Play:
         with self.playing(playbook, **variables) as ansible:
             output, errors = ansible.communicate(timeout=120)
-        results = [{"failed": word == "fatal", **json.loads(result)} for word, result in RESULT.findall(output)]
-        unreachable = [result["msg"] for result in results if result.get("unreachable")]
-        phases = [Result(result) for result in results if "daos" in result]
+        phases = results(message for told in TOLD.findall(output) for message in json.loads(told))
+        unreachable = [json.loads(result)["msg"] for result in UNREACHABLE.findall(output)]
         assert phases or unreachable, output + errors
         return Play(output + errors, phases, unreachable[0] if unreachable else None)
-
-    def _play_by_hand(self, playbook: str, **variables: Any) -> Play:
-        phases = []
-        for phase in PLAYBOOKS[playbook]:
-            phases.append(self.phase(phase, **variables))
-            if phases[-1].failed:
-                break
-        return Play("\n".join(map(str, phases)), phases, None)
 
     @contextlib.contextmanager
     def playing(self, playbook: str, **variables: Any) -> Iterator[subprocess.Popen[str]]:
@@ -150,7 +150,7 @@ class Machine:
         path = self.directory / "inventory.json"
         path.write_text(json.dumps(inventory))
         ansible = subprocess.Popen(
-            [Path(sys.executable).with_name("ansible-playbook"), "-v", "-i", path, PROJECT / playbook],
+            [Path(sys.executable).with_name("ansible-playbook"), "-i", path, PROJECT / playbook],
             env={
                 **os.environ,
                 "ANSIBLE_CONFIG": str(PROJECT / "ansible.cfg"),
@@ -169,29 +169,35 @@ class Machine:
             ansible.kill()
             ansible.communicate()
 
-    def phase(
+    def phase(self, name: str, **how: Any) -> Result:
+        """Run one phase here without Ansible."""
+        return self.run_phases(name, **how)[0]
+
+    def run_phases(
         self,
-        name: str,
-        *,
+        *names: str,
         interpreter: Sequence[str] = ("/bin/sh",),
         environment: Mapping[str, str] | None = None,
         **variables: Any,
-    ) -> Result:
-        """Run one phase here without Ansible."""
+    ) -> list[Result]:
+        """Run phases in one command here without Ansible, up to the first that fails."""
         archive = self.directory / "files.tar"
         ended = subprocess.run(
-            [*interpreter, "-c", self.command(name, **variables)],
+            [*interpreter, "-c", self.command(*names, **variables)],
             env={**os.environ, "HOME": str(self.home), **self.environment, **(environment or {})},
-            input=archive.read_bytes() if name == "prepare" else b"",
+            input=archive.read_bytes() if "prepare" in names else b"",
             capture_output=True,
             check=False,
             timeout=60,
         )
-        stdout, stderr = (stream.decode(errors="replace") for stream in (ended.stdout, ended.stderr))
-        return Result(load_plugin().result(name, ended.returncode, stdout, stderr))
+        told: list[dict[str, Any]] = []
+        listener = load_plugin().Listener(list(names), tell=told.extend)
+        listener.hear(ended.stdout)
+        listener.result(ended.returncode, ended.stderr.decode(errors="replace"))
+        return results(told)
 
-    def command(self, phase: str, **variables: Any) -> str:
-        return str(load_plugin().command(SCRIPT.read_text(), phase, self.arguments(**variables)))
+    def command(self, *phases: str, **variables: Any) -> str:
+        return str(load_plugin().command(SCRIPT.read_text(), list(phases), self.arguments(**variables)))
 
     def arguments(self, **variables: Any) -> dict[str, Any]:
         """The variables that the server gives to a host; `timeouts` are put over the usual ones."""
@@ -232,6 +238,12 @@ def unsafe(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: unsafe(item) for key, item in value.items()}
     return [unsafe(item) for item in value] if isinstance(value, list) else value
+
+
+def compose_by_docker(directory: Path) -> dict[str, str]:
+    """The environment in which only `docker` knows where compose is; its configuration is put into the directory."""
+    (directory / "config.json").write_text('{"cliPluginsExtraDirs": []}')
+    return {"DOCKER_CONFIG": str(directory)}
 
 
 def write_archive(path: Path, files: Mapping[str, str]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ansible.machine import Machine, kill_with_children, service, wait_for
+from tests.ansible.machine import Machine, compose_by_docker, kill_with_children, service, wait_for
 
 # Up waits for a dependency that will not get healthy.
 HANGING = {
@@ -112,7 +112,8 @@ def test_work_that_ignores_a_polite_request_is_killed(local: Machine, tmp_path: 
         "#!/bin/sh\n[ \"$1\" = compose ] || exit 0\ntrap '' TERM\nwhile :; do sleep 1; done # --remove-orphans\n"
     )
     stubborn.chmod(0o755)
-    local.environment = {**local.environment, "PATH": f"{stubborn.parent}:{os.environ['PATH']}"}
+    path = f"{stubborn.parent}:{os.environ['PATH']}"
+    local.environment = {**local.environment, "PATH": path, **compose_by_docker(tmp_path)}
     local.begin(HANGING)
     with local.playing("deploy.yml") as ansible:
         wait_for(lambda: any(str(stubborn) in command for command in local.processes().values()))

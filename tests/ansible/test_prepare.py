@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.ansible.machine import Machine, Result, service
+from tests.ansible.machine import Machine, Result, compose_by_docker, service
 from tests.support.docker import Docker
 
 WEB = {"web": service("sleep", "1000")}
@@ -198,7 +198,7 @@ def test_a_disk_without_a_byte_leaves_everything(small_home: Machine) -> None:
     subprocess.run(["dd", "if=/dev/zero", f"of={small_home.home}/filler"], check=False, capture_output=True)
     result = prepare(small_home, {"page": "new"})
     assert result.reason == "TASK_FAILED"
-    assert "Is the disk full?" in result.detail
+    assert "No space left on device" in result.detail
     assert (contents(small_home.files), small_home.marker) == (before, marker)
 
 
@@ -247,7 +247,8 @@ def test_a_docker_without_compose_is_unavailable(local: Machine, tmp_path: Path,
     )
     fake.chmod(0o755)
     local.begin(WEB)
-    result = local.phase("prepare", environment={"PATH": f"{fake.parent}:{os.environ['PATH']}"})
+    environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", **compose_by_docker(tmp_path)}
+    result = local.phase("prepare", environment=environment)
     assert result.reason == "DOCKER_UNAVAILABLE"
     assert result.detail == "Docker compose v2 was not found."
 
@@ -269,3 +270,13 @@ def programs_without(directory: Path, missing: str) -> Path:
             if program.name != missing and not (links / program.name).exists():
                 (links / program.name).symlink_to(program)
     return links
+
+
+def test_compose_is_found_where_docker_looks_for_it(local: Machine, tmp_path: Path) -> None:
+    plugin = tmp_path / "docker config/cli-plugins/docker-compose"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text('#!/bin/sh\necho "$0 was asked"\nexit 1\n')
+    plugin.chmod(0o755)
+    local.begin(WEB)
+    result = local.phase("prepare", environment={"DOCKER_CONFIG": str(tmp_path / "docker config")})
+    assert f"{plugin} was asked" in result.words

@@ -4,8 +4,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -121,13 +123,13 @@ def test_the_command_survives_a_login_shell(shell: str) -> None:
         "daos_run": "run",
         "daos_deployment": "deployment",
         "daos_project": "project",
-        "daos_timeouts": {"up": 1.5},
+        "daos_timeouts": {"up": 1.5, "verify": 3},
         "daos_settle": 0.5,
         "daos_rivals": ["rival"],
     }
-    line = plugin.command(script, "up", variables)
+    line = plugin.command(script, ["up", "verify"], variables)
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)
-    assert ended.stdout == 'up|run|deployment|project|2|50|rival|its|"up"|a|\\|\\n|!!|ü\n'
+    assert ended.stdout == 'up,verify|run|deployment|project|2,3|50|rival|its|"up,verify"|a|\\|\\n|!!|ü\n'
 
 
 def test_the_command_carries_no_secret_and_no_file(local: Machine) -> None:
@@ -135,27 +137,64 @@ def test_the_command_carries_no_secret_and_no_file(local: Machine) -> None:
     assert "hunter2" not in local.command("prepare")
 
 
+class Ear:
+    """A listener, and what it has told."""
+
+    def __init__(self, *phases: str) -> None:
+        self.told: list[dict[str, Any]] = []
+        self.listener = plugin.Listener(list(phases), tell=self.told.extend)
+
+    def hear(self, *words: str) -> list[dict[str, Any]]:
+        """What is told of words that come at once."""
+        before = len(self.told)
+        self.listener.hear("".join(words).encode())
+        return self.told[before:]
+
+    def lines(self) -> list[str]:
+        return [line for message in self.told for line in message.get("lines", [])]
+
+
 def test_words_are_told_apart_from_facts() -> None:
-    said = ". \n| = result ok\n|  indented\n| \n= reason TIMEOUT\n= detail too late\n= changed true\n= result failed\n"
-    result = plugin.result("pull", 0, said, "")
-    assert result == {
-        "changed": True,
-        "failed": True,
-        "msg": "too late",
-        "daos": {
-            "phase": "pull",
-            "reason": "TIMEOUT",
-            "detail": "too late",
-            "lines": ["= result ok", " indented", ""],
-            "services": [],
-        },
-    }
+    ear = Ear("pull")
+    told = ear.hear(
+        ". \n= phase pull\n| = result ok\n|  indented\n| \n"
+        "= reason TIMEOUT\n= detail too late\n= changed true\n= result failed\n"
+    )
+    end = {"changed": True, "failed": True, "reason": "TIMEOUT", "detail": "too late", "services": []}
+    assert told == [
+        {"phase": "pull"},
+        {"phase": "pull", "lines": ["= result ok", " indented", ""]},
+        {"phase": "pull", "end": end},
+    ]
+    assert ear.listener.result(0, "") == {"changed": True, "failed": True, "msg": "too late", "daos": [end]}
+
+
+def test_words_are_told_when_they_come_whole() -> None:
+    ear = Ear("pull", "up")
+    assert ear.hear("= phase pull\n| Pulling ") == [{"phase": "pull"}]
+    assert ear.hear("web\n| half") == [{"phase": "pull", "lines": ["Pulling web"]}]
+    assert ear.hear(" a word\n= result ok\n= phase up\n")[0] == {"phase": "pull", "lines": ["half a word"]}
+    assert ear.told[-1] == {"phase": "up"}
+    assert not ear.listener.complete
+    ear.hear("= changed true\n= result ok\n")
+    assert ear.listener.complete
+    assert ear.listener.result(0, "")["changed"]
+
+
+def test_a_character_in_two_pieces_is_one() -> None:
+    ear = Ear("up")
+    ear.hear("= phase up\n")
+    first, second = "| ü\n".encode()[:3], "| ü\n".encode()[3:]
+    ear.listener.hear(first)
+    ear.listener.hear(second)
+    assert ear.lines() == ["ü"]
 
 
 def test_a_login_that_greets_is_not_listened_to() -> None:
-    result = plugin.result("up", 0, "Welcome!\nfortune: . \n= changed false\n= result ok\n", "")
-    assert not result["failed"]
-    assert result["daos"]["lines"] == []
+    ear = Ear("up")
+    ear.hear("Welcome!\nfortune: . \n= phase up\n= changed false\n= result ok\n")
+    assert not ear.listener.result(0, "")["failed"]
+    assert ear.lines() == []
 
 
 @pytest.mark.parametrize(
@@ -163,14 +202,24 @@ def test_a_login_that_greets_is_not_listened_to() -> None:
     [
         (127, "", "sh: 1: /bin/sh: not found\n\n", "ended with status 127: sh: 1: /bin/sh: not found"),
         (1, "This account is currently not available.\n", "", "status 1: This account is currently not available."),
-        (137, ". \n| Container web Started\n", "", "status 137: it said nothing"),
+        (137, ". \n= phase prepare\n| Container web Started\n", "", "status 137: it said nothing"),
     ],
 )
 def test_a_command_without_a_result_failed(rc: int, stdout: str, stderr: str, words: str) -> None:
-    result = plugin.result("up", rc, stdout, stderr)
-    assert result["failed"]
-    assert result["daos"]["reason"] == "TASK_FAILED"
-    assert words in result["daos"]["detail"]
+    ear = Ear("prepare", "up")
+    ear.hear(stdout)
+    assert ear.listener.result(rc, stderr)["failed"]
+    end = ear.told[-1]
+    assert end["phase"] == "prepare"
+    assert end["end"]["reason"] == "TASK_FAILED"
+    assert words in end["end"]["detail"]
+
+
+def test_a_command_that_dies_between_two_phases_failed_in_the_next() -> None:
+    ear = Ear("prepare", "pull")
+    ear.hear("= phase prepare\n= result ok\n")
+    assert ear.listener.result(137, "")["failed"]
+    assert [message["phase"] for message in ear.told if "end" in message] == ["prepare", "pull"]
 
 
 @pytest.mark.parametrize(
@@ -187,7 +236,21 @@ def test_words_hold_nothing_that_a_terminal_obeys(text: str, shown: str) -> None
 
 
 def test_endless_words_keep_their_beginning_and_their_end() -> None:
-    said = "".join(f"| {number}\n" for number in range(10_000)) + "= result ok\n"
-    lines = plugin.result("up", 0, said, "")["daos"]["lines"]
+    ear = Ear("up")
+    ear.hear("= phase up\n", *(f"| {number}\n" for number in range(5000)))
+    assert ear.lines()[-1] == "1999"
+    ear.hear(*(f"| {number}\n" for number in range(5000, 10_000)), "= result ok\n")
+    lines = ear.lines()
     assert (lines[0], lines[-1], lines[2000]) == ("0", "9999", "(6000 lines left out)")
     assert len(lines) == 4001
+
+
+def test_a_program_is_heard_while_it_runs() -> None:
+    heard: list[tuple[float, bytes]] = []
+    script = "echo one; read word; echo $word >&2; sleep 1; echo two; exit 7"
+    rc, stderr = plugin.stream(
+        ["sh", "-c", script], b"x\n" * 100_000, lambda chunk: heard.append((time.monotonic(), chunk))
+    )
+    assert (rc, stderr) == (7, b"x\n")
+    assert [chunk for _, chunk in heard] == [b"one\n", b"two\n"]
+    assert heard[1][0] - heard[0][0] > 0.5

@@ -109,8 +109,9 @@ def test_sshs_words_give_the_reason_and_the_sentence_names_the_host(words: str, 
 
 
 def test_a_host_that_is_lost_later_is_no_verdict() -> None:
-    lost = Event(Kind.UNREACHABLE, task="Up", message="Shared connection closed")
-    assert judge(PROJECT, [ok("Prepare"), ok("Pull"), lost, END]) is None
+    lost = Event(Kind.UNREACHABLE, task="Deploy", message="Shared connection closed")
+    assert judge(PROJECT, [Event(Kind.TASK, task="Prepare"), lost, END]) is None
+    assert judge(PROJECT, [lost, END]) is not None
 
 
 def test_a_canceled_run_says_how_far_it_had_come() -> None:

@@ -1,32 +1,35 @@
-# One phase of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
+# Phases of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
 #
-# Arguments   phase run deployment project seconds settle [rival...]        settle is in hundredths of a second
-# Stdin       in prepare, an uncompressed tar of the project's files
+# Arguments   phases run deployment project seconds settle [rival...]       phases and their seconds with commas between,
+#                                                                           settle in hundredths of a second
+# Stdin       with prepare, an uncompressed tar of the project's files
 # Stdout      ". "            still at work
 #             "| words"       what docker, compose or a container said
-#             "= key value"   a fact for the server; the last one is "= result ok" or "= result failed"
+#             "= key value"   a fact for the server; "= phase NAME" begins a phase, "= result ok" or "= result failed"
+#                             ends it, and a phase that failed is the last one
 # Status      0 whenever a result was told
 #
 # ~/.daos/projects/PROJECT/   compose's project directory: compose.yaml, .env and the package's other files
-# ~/.daos/state/PROJECT/      lock      held by a phase and all that it starts, as descriptor 9: pid, run, deployment
+# ~/.daos/state/PROJECT/      lock      held by the phases and all that they start, as descriptor 9: pid, run, deployment
 #                             run       the marker: which run was here last and how far it got
 #                             owner     the deployment that deployed last
 #                             manifest  the package's files and their checksums
 #                             images    the images of the project's services
 #                             baseline  the containers before the run: id, start, restarts, state
+#                             seen      what docker had when the files arrived: two lists of containers
 #                             recreate  exists when files have changed that compose does not look into
 
 set -u
 umask 077
 export LC_ALL=C # words that can be told apart, and lengths in bytes
 
-phase=$1 run=$2 deployment=$3 project=$4 seconds=$5 settle=$6
+phases=$1 run=$2 deployment=$3 project=$4 limits=$5 settle=$6
 shift 6
 rivals=" $* "
 
 newline='
 '
-changed=false reason= detail= heartbeat= marked= unpacked= fresh= prefix=
+changed=false reason= detail= heartbeat= marked= unpacked= fresh= prefix= up_at= looked= has_images=
 ids= containers= baseline= stranger=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
@@ -52,42 +55,65 @@ tell() {
     printf '= %s %.2000s\n' "$1" "$2"
 }
 
-# Passes words on with their prefix and prints the last line to stdout. A longer line is cut: beyond PIPE_BUF a write
-# can be torn by a heartbeat, and the rest of the words would stand at the start of a line.
+# Passes words on with their prefix; prints whether compose told of new containers, and the last line. A longer line is
+# cut: beyond PIPE_BUF a write can be torn by a heartbeat, and the rest of the words would stand at the start of a line.
 relay() {
-    last=
+    last= made=
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
             *' Downloading '* | *' Extracting '*) continue ;; # one line for each step of a progress bar
             *'Exiting with failure status'*) ;; # tar, after the words that matter
+            *' Created' | *' Recreated') last=$line made=yes ;;
             *[![:space:]]*) last=$line ;;
         esac
         printf '| %s%.2000s\n' "$prefix" "$line" >&4
     done
-    printf '%.500s' "$last"
+    printf '%s\n%.500s' "$made" "$last"
 }
 
-# Runs a command and relays its words. Sets `status`, and `last` to its last line.
+# Runs a command and relays its words. Sets `status`, `made`, and `last` to its last line.
 say() {
     answer=$({ { "$@" 2>&1 3>&- 4>&-; echo "$?" >&3; } | relay 3>&-; } 3>&1)
     status=${answer%%"$newline"*}
     last=${answer#*"$newline"}
+    made=${last%%"$newline"*}
+    last=${last#*"$newline"}
     last=${last#"${last%%[![:space:]]*}"}
 }
 
-finish() {
+# Begins the phase that is next in `phases`.
+begin_phase() {
+    phase=${phases%%,*} seconds=${limits%%,*}
+    case $phases in
+        *,*) phases=${phases#*,} limits=${limits#*,} ;;
+        *) phases= ;;
+    esac
+    changed=false reason= detail=
+    tick
+    deadline=$((now + seconds * 100))
+    [ "$phase" = prepare ] || exec </dev/null
+    tell phase "$phase"
+}
+
+# Tells how the phase ended, after what is left of it to be done.
+end_phase() {
     [ "$phase" != prepare ] || [ -n "$unpacked" ] || cat >/dev/null # or ssh may take the closed pipe for a lost host
     [ -z "$fresh" ] || rm -rf "$fresh"
+    fresh=
     if [ -n "$marked" ]; then
-        case $1 in
-            ok) mark 'done' ;;
-            *) mark failed ;;
+        case $1,$phases in
+            failed,*) mark failed ;;
+            ok,) mark 'done' ;;
         esac 2>/dev/null # a full disk
     fi
     [ -z "$reason" ] || tell reason "$reason"
     [ -z "$detail" ] || tell detail "$detail"
     tell changed "$changed"
     tell result "$1"
+}
+
+finish() {
+    end_phase "$1"
     if [ -n "$heartbeat" ]; then
         kill -USR1 "$heartbeat"
         wait "$heartbeat"
@@ -207,6 +233,10 @@ begin() {
 
 # Every phase after the first belongs to a run that is still the last one to have begun.
 continue_run() {
+    if [ -n "$marked" ]; then
+        begin
+        return
+    fi
     read_marker
     [ -n "$marker_run" ] || fail TASK_FAILED "The host knows nothing of this run; it has to begin with Prepare."
     [ "$marker_run" = "$run" ] || fail TASK_FAILED "Another run has begun since: $marker_run."
@@ -222,14 +252,33 @@ refuse_strangers() {
     [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
 }
 
+# Sets `plugin` to compose's own program, where docker looks for it: docker asks each of its plugins what it is before it
+# starts one, and takes longer for that than compose for all its work. Empty where only docker can know.
+find_plugin() {
+    plugin=
+    config=${DOCKER_CONFIG:-$HOME/.docker}
+    if [ -f "$config/config.json" ]; then
+        case $(cat "$config/config.json") in
+            *cliPluginsExtraDirs*) return ;;
+        esac
+    fi
+    for place in "$config" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
+        plugin=$place/cli-plugins/docker-compose
+        [ ! -x "$plugin" ] || return 0
+    done
+    plugin=
+}
+
 # Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package.
 compose() {
+    set -- --project-name "$project" --ansi never "$@"
+    [ -n "$plugin" ] || set -- compose "$@"
     bounded env -i HOME="$HOME" PATH="$PATH" \
         ${DOCKER_HOST+"DOCKER_HOST=$DOCKER_HOST"} ${DOCKER_CONTEXT+"DOCKER_CONTEXT=$DOCKER_CONTEXT"} \
         ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
         ${DOCKER_TLS_VERIFY+"DOCKER_TLS_VERIFY=$DOCKER_TLS_VERIFY"} \
         ${XDG_RUNTIME_DIR+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${SSH_AUTH_SOCK+"SSH_AUTH_SOCK=$SSH_AUTH_SOCK"} \
-        docker compose --project-name "$project" --ansi never "$@"
+        "${plugin:-docker}" "$@"
 }
 
 compose_in() {
@@ -246,6 +295,10 @@ list_containers() {
     listing=$(bounded docker ps --all --no-trunc --filter "label=com.docker.compose.project=$project" --format \
         '{{.ID}}|{{.Label "com.docker.compose.oneoff"}}|{{.Label "com.docker.compose.project.working_dir"}}' \
         2>/dev/null) || return 1
+    read_listing
+}
+
+read_listing() {
     ids= stranger=
     while IFS='|' read -r id one_off place; do
         [ -n "$id" ] || continue
@@ -374,9 +427,9 @@ name_service() {
 }
 
 # Sorts the containers into `failing` (sentences), `pending` (names with their states) and fine ones. `nearest` is how
-# soon one that only has to stay up has done so; `troubled` names the containers whose logs are of interest.
+# soon one that only has to stay up has done so, or a while; `troubled` names the containers whose logs are of interest.
 judge() {
-    failing= pending= culprits= waiting= nearest=$poll
+    failing= pending= culprits= waiting= nearest=$((poll + 10))
     tick
     while read -r id started restarts state_now code health policy hash service; do
         [ -n "$id" ] || continue
@@ -440,9 +493,10 @@ CONTAINERS
 # Waits for every container to be up. False, with `reason` and `detail`, when that cannot or did not happen.
 wait_until_up() {
     tick
-    begun=$now poll=20
+    begun=$now poll=20 told=
     while :; do
-        look || give_up_looking
+        [ -n "$looked" ] || look || give_up_looking
+        looked=
         if [ -z "$containers" ]; then
             expects_none && return 0
             reason=UNHEALTHY detail="Project '$project' has no containers."
@@ -459,8 +513,14 @@ wait_until_up() {
             reason=UNHEALTHY detail="Not up within $seconds s: $pending."
             return 1
         fi
+        if [ "$pending" != "$told" ] && [ $((now - begun)) -ge 80 ]; then
+            told=$pending
+            printf '| Waiting for %.2000s\n' "$pending"
+        fi
         [ $((now - begun)) -lt 500 ] || poll=50
         [ $((now - begun)) -lt 3000 ] || poll=100
+        [ "$nearest" -lt $((poll + 10)) ] || nearest=$poll # rather a little more than to look twice
+        [ "$nearest" -le 3 ] || nearest=$((nearest - 1))    # to look takes longer than this
         sleep "$((nearest / 100)).$((nearest % 100 / 10))$((nearest % 10))"
     done
 }
@@ -487,21 +547,15 @@ are_scaled_to_zero() {
 
 # Unpacks the package beside the project, so that a full disk or a lost connection leaves the project as it was.
 unpack() {
-    [ ! -e "$fresh" ] || rm -rf "$fresh"
-    say mkdir -p "$fresh" "$directory"
-    [ "$status" -eq 0 ] || return 1
-    chmod 755 "$directory" # a container may have it mounted as a whole; only .env is nobody else's business
-    say bounded tar -xmof - -C "$fresh"
-    [ "$status" -eq 0 ] || return 1
-    unpacked=yes
-    # Containers read these files as other users, through bind mounts that pass by the closed directory above.
-    say chmod -R u=rwX,go=rX "$fresh"
-    [ ! -f "$fresh/.env" ] || chmod 600 "$fresh/.env"
-    say list_files
-    [ "$status" -eq 0 ]
+    mkdir -p "$fresh" "$directory" && bounded tar -xmof - -C "$fresh"
 }
 
-list_files() {
+# Sets modes, and notes the checksums in `manifest.new`.
+inventory_files() {
+    chmod 755 "$directory" # a container may have it mounted as a whole; only .env is nobody else's business
+    # Containers read these files as other users, through bind mounts that pass by the closed directory above.
+    chmod -R u=rwX,go=rX "$fresh"
+    [ ! -f "$fresh/.env" ] || chmod 600 "$fresh/.env"
     (cd "$fresh" && find . -type f -exec sha256sum {} +) >"$state/manifest.new"
 }
 
@@ -558,32 +612,54 @@ OBSOLETE
     done <<DIFFERING
 $differing
 DIFFERING
-    mv -f "$state/images.new" "$state/images" && mv -f "$state/manifest.new" "$state/manifest"
+    [ -z "$judging" ] || mv -f "$state/images.new" "$state/images" || return 1
+    mv -f "$state/manifest.new" "$state/manifest"
 }
 
+# What docker and compose are asked, and what is done to the files, goes on side by side: each question is a program that
+# takes longer than all the rest.
 prepare() {
-    list_containers || give_up_looking
-    refuse_strangers
-    containers=
-    [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}' || give_up_looking
-    say remember_beginning
-    [ "$status" -eq 0 ] || fail TASK_FAILED "The run could not be noted in $state. Is the disk full?"
-    marked=yes
     fresh=$directory.new
-    if ! unpack; then
-        ! is_late || fail_late
-        fail TASK_FAILED "The files could not be unpacked: $last"
+    [ ! -e "$fresh" ] || rm -rf "$fresh"
+    see_containers >"$state/seen" 2>/dev/null </dev/null 4>&- &
+    seeing=$! judging=
+    say unpack
+    [ "$status" -ne 0 ] || unpacked=yes
+    if [ -n "$unpacked" ]; then
+        if ! describes_the_same; then
+            compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null </dev/null 4>&- &
+            judging=$!
+        fi
+        say inventory_files
     fi
+    words=$last
+    if [ "$status" -ne 0 ]; then
+        [ -z "$judging" ] || wait "$judging"
+        rm -rf "$fresh" # it may be what the disk is full of
+        unpacked=
+    elif [ -f "$state/images" ] && have_images; then
+        has_images=yes # of the package before
+    fi
+    recall_containers || give_up_looking
+    refuse_strangers
+    say remember_beginning
+    [ "$status" -ne 0 ] || marked=yes
+    if [ -z "$unpacked" ]; then
+        unpacked=yes
+        ! is_late || fail_late
+        fail TASK_FAILED "The files could not be unpacked: $words"
+    fi
+    [ -n "$marked" ] || fail TASK_FAILED "The run could not be noted in $state. Is the disk full?"
     compare_files || fail TASK_FAILED 'The files could not be compared with those on the host.'
-    [ -n "$differing$obsolete" ] || [ ! -f "$state/images" ] || return 0
-
-    if ! compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null; then
+    if [ -n "$judging" ] && ! wait "$judging"; then
         say compose_in "$fresh" config --quiet
         words=$last
         ! is_late || fail_late
         rule_out "$fresh"
         fail TASK_FAILED "$words"
     fi
+    [ -z "$judging" ] || cmp -s "$state/images.new" "$state/images" 2>/dev/null || has_images=
+    [ -n "$judging$differing$obsolete" ] || return 0
     if [ -n "$ids" ] && touches_mounts; then
         : >"$state/recreate" # before the files are moved: after a crash it would be too late
     fi
@@ -592,13 +668,40 @@ prepare() {
     changed=true
 }
 
+# Whether compose reads what it has read before.
+describes_the_same() {
+    [ -f "$state/images" ] && cmp -s "$fresh/compose.yaml" "$directory/compose.yaml" &&
+        cmp -s "$fresh/.env" "$directory/.env"
+} 2>/dev/null
+
+# Prints what list_containers and a look at the services' containers find.
+see_containers() {
+    list_containers || return 1
+    containers=
+    [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}' || return 1
+    printf '%s\n' "$listing" / "$containers"
+}
+
+# Sets what see_containers has found in the background; what it could not write down is looked for again.
+recall_containers() {
+    if wait "$seeing" && seen=$(cat "$state/seen") && [ -n "$seen" ]; then
+        listing=${seen%%"$newline/"*} containers=${seen#*"$newline/"}
+        containers=${containers#"$newline"}
+        read_listing
+    else
+        list_containers || return 1
+        containers=
+        [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}'
+    fi
+}
+
 remember_beginning() {
     mark running && printf '%s\n' "$deployment" >"$state/owner" && printf '%s\n' "$containers" >"$state/baseline"
 }
 
 pull() {
     continue_run
-    if [ -f "$state/images" ] && have_images; then
+    if [ -n "$has_images" ] || { [ -f "$state/images" ] && have_images; }; then
         return
     fi
     say compose_in "$directory" pull --policy missing --ignore-buildable
@@ -623,8 +726,12 @@ up() {
         say compose_in "$directory" up --detach --remove-orphans $recreate
     fi
     [ "$status" -eq 0 ] || explain_up
-    rm -f "$state/recreate"
+    tick
+    up_at=$now
+    [ ! -f "$state/recreate" ] || rm -f "$state/recreate"
+    [ -z "$made" ] || ids= # they are others now
     look || give_up_looking
+    looked=yes
     [ "$(list_starts "$baseline")" = "$(list_starts "$containers")" ] || changed=true
 }
 
@@ -659,8 +766,10 @@ explain_up() {
 }
 
 verify() {
-    read_marker
-    up_at=$marker_at
+    if [ -z "$up_at" ]; then
+        read_marker
+        up_at=$marker_at
+    fi
     continue_run
     recall_baseline
     if ! wait_until_up; then
@@ -794,9 +903,7 @@ require_tool() {
 
 exec 4>&1
 printf '. \n'
-tick
-deadline=$((now + seconds * 100))
-[ "$phase" = prepare ] || exec </dev/null
+begin_phase
 [ -n "${HOME:-}" ] || derive_home # LOCAL, started by systemd
 [ -d "$HOME" ] || fail TASK_FAILED 'The user has no home directory on the host.'
 directory=$HOME/.daos/projects/$project
@@ -807,6 +914,7 @@ command -v docker >/dev/null || fail DOCKER_UNAVAILABLE 'Docker was not found on
 require_tool flock util-linux
 require_tool timeout coreutils
 require_tool tar tar
+find_plugin
 
 if [ "$phase" != settle ] && [ "$phase" != halt ]; then
     if [ ! -d "$state" ]; then
@@ -819,4 +927,9 @@ if [ "$phase" != settle ] && [ "$phase" != halt ]; then
     fi
 fi
 "$phase"
+while [ -n "$phases" ]; do
+    end_phase ok
+    begin_phase
+    "$phase"
+done
 finish ok
