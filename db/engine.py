@@ -127,24 +127,35 @@ class Database:
 
 @asynccontextmanager
 async def _transaction(session: AsyncSession) -> AsyncIterator[None]:
-    """As SQLAlchemy's own `begin()`, but for its end, which is never cut off."""
+    """As SQLAlchemy's own `begin()`, but for its end, which is never cut off.
+
+    A task of anyio that is cancelled is cancelled again and again until it has ended.  SQLAlchemy bears that once: the
+    second time it lets go of the connection that it is closing.  So cancelling waits here until the transaction has
+    ended; asyncio's own, which comes once, does not.
+    """
     try:
-        await session.connection()  # waits its turn here, where it can still be cancelled
-        yield
+        await _see_through(session.connection(), leave=True)  # waits its turn here, where it can still be cancelled
+        with anyio.CancelScope(shield=True):
+            yield
     except BaseException:
         await _see_through(session.rollback())
         raise
     await _see_through(session.commit())
 
 
-async def _see_through(end: Coroutine[Any, Any, None]) -> None:
-    """Wait for the end of a transaction, also when cancelled meanwhile: cut off, it would break its connection."""
-    ending = asyncio.ensure_future(end)
+async def _see_through(part: Coroutine[Any, Any, object], *, leave: bool = False) -> None:
+    """Wait for a part of a transaction to end, also when cancelled meanwhile: cut off, it would break its connection.
+
+    With `leave` it is cancelled too, once.
+    """
+    going = asyncio.ensure_future(part)
     try:
-        await asyncio.shield(ending)
+        await asyncio.shield(going)
     except asyncio.CancelledError:
+        if leave:
+            going.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.wait({ending})
+            await asyncio.wait({going})
         raise
 
 

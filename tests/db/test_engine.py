@@ -1,12 +1,14 @@
 """Transactions on both engines, and what makes SQLite serve many at once."""
 
 import asyncio
+import gc
 import sqlite3
 import subprocess
 import sys
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
@@ -197,3 +199,27 @@ async def test_a_transaction_that_is_cancelled_at_its_end_leaves_its_connection_
     assert looking.cancelled()
     await look()
     assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("kind", ["read", "write"])
+async def test_a_transaction_that_is_cancelled_again_and_again_leaves_its_connection_whole(
+    db: Database, kind: str
+) -> None:
+    complaints: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: complaints.append(context["message"]))
+
+    async def look() -> None:
+        async with db.read() if kind == "read" else db.write() as session:
+            await session.execute(text("SELECT 1"))
+            await session.execute(text("SELECT 2"))
+
+    for turns in range(50):
+        async with anyio.create_task_group() as group:
+            group.start_soon(look)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            group.cancel_scope.cancel()
+    gc.collect()
+    await look()
+    assert complaints == []
