@@ -4,7 +4,7 @@ import base64
 import json
 from collections.abc import Callable
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -18,6 +18,8 @@ from resolvers.runs import DEPLOYMENT_LOG, LOG, OF_DEPLOYMENT
 from tests import factories
 from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE, short
 from tests.support.statements import selects
+
+SOME_ID = UUID("01900000-0000-7000-8000-000000000000")
 
 
 async def _page(db: Database, **arguments: Any) -> Page[Host]:
@@ -148,8 +150,8 @@ def test_a_cursor_is_read_as_it_was_made() -> None:
 @pytest.mark.parametrize(
     ("listing", "cursor"),
     [
-        (HOSTS, DEPLOYMENTS.cursor([uuid4()])),
-        (DEPLOYMENTS, HOSTS.cursor([uuid4()])),
+        (HOSTS, DEPLOYMENTS.cursor([SOME_ID])),
+        (DEPLOYMENTS, HOSTS.cursor([SOME_ID])),
         (LOG, OF_DEPLOYMENT.cursor([1])),
         (LOG, DEPLOYMENT_LOG.cursor([1, 1])),
         (DEPLOYMENT_LOG, LOG.cursor([1])),
@@ -175,7 +177,7 @@ def test_the_cursor_of_another_list_is_refused(listing: Listing[Any], cursor: st
         _cursor("hosts", 5),
         _cursor("hosts", None),
         _cursor("hosts", ["x"]),
-        _cursor("hosts", str(uuid4()), 1),
+        _cursor("hosts", str(SOME_ID), 1),
         _cursor([["hosts"]]),
         base64.b64encode(b"5").decode(),
         base64.b64encode(b'{"hosts": 1}').decode(),
@@ -195,7 +197,7 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "number", [-1, 2**31, 2**63, 10**4000, 1.5, 1e300, True, None, "1", str(uuid4()), [], {}], ids=short
+    "number", [-1, 2**31, 2**63, 10**4000, 1.5, 1e300, True, None, "1", str(SOME_ID), [], {}], ids=short
 )
 def test_a_number_that_no_row_can_have_is_refused(number: object) -> None:
     with pytest.raises(InvalidInput):
