@@ -14,43 +14,21 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
-import secrets
 import shlex
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from bench.site import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
 from tests.e2e.client import Client
-from tests.e2e.server import Server, wait_until
-from tests.support.docker import Docker, make_docker
-from tests.support.requirement import SYSTEM_DIRECTORIES
-from tests.support.sshd import SshServer, serve_ssh
+from tests.e2e.server import wait_until
 
-AT_ONCE = 8
 PLAIN = Path(__file__).with_name("plain")
-COMPOSE_FILE = json.dumps(
-    {
-        "services": {
-            "web": {
-                "image": "demo:1",
-                "command": ["httpd", "-f", "-p", "0"],
-                "environment": {"VALUE": "${VALUE}"},
-                "init": True,
-                "network_mode": "bridge",
-            }
-        }
-    }
-)
-NO_DOCKER = "#!/bin/sh\nexit 0\n"
-SETTINGS = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_MAX_RUNS": str(AT_ONCE)}
 
 
 @dataclass(frozen=True)
@@ -59,55 +37,6 @@ class Figure:
 
     wall: float  # seconds
     cpu: float  # seconds
-
-
-@dataclass
-class Site:
-    """Where everything is deployed to, and what the ways need to get there."""
-
-    directory: Path
-    sshd: SshServer
-    docker: Docker
-    prefix: str = field(default_factory=lambda: f"bench-{secrets.token_hex(3)}")
-
-    def projects(self, way: str, count: int) -> list[str]:
-        return [f"{self.prefix}-{way}-{number}" for number in range(count)]
-
-    @property
-    def ssh(self) -> list[str]:
-        known_hosts = self.directory / "known_hosts"
-        known_hosts.write_text(f"[{self.sshd.address}]:{self.sshd.port} {self.sshd.host_key}\n")
-        options = {
-            "ControlMaster": "auto",
-            "ControlPersist": "600s",
-            "ControlPath": f"{self.directory}/cp-%C",
-            "UserKnownHostsFile": str(known_hosts),
-            "IdentitiesOnly": "yes",
-        }
-        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
-
-
-class Meter:
-    """The CPU seconds of the processes in one cgroup."""
-
-    def __init__(self, name: str) -> None:
-        self._group = Path("/sys/fs/cgroup/cpuacct", f"daos-bench-{os.getpid()}-{name}")
-        self._group.mkdir()
-
-    @property
-    def seconds(self) -> float:
-        return int((self._group / "cpuacct.usage").read_text()) / 1e9
-
-    def inside(self, command: list[str]) -> list[str]:
-        """The command, to run in the group."""
-        return ["sh", "-c", f'echo $$ > {self._group}/cgroup.procs && exec "$@"', "sh", *command]
-
-    def close(self) -> None:
-        for pid in (self._group / "cgroup.procs").read_text().split():
-            with contextlib.suppress(OSError):
-                Path("/sys/fs/cgroup/cpuacct/cgroup.procs").write_text(pid)
-        with contextlib.suppress(OSError):
-            self._group.rmdir()
 
 
 class Limit:
@@ -175,8 +104,7 @@ class Daos:
 
     def __init__(self, site: Site, meter: Meter, settings: Mapping[str, str]) -> None:
         self._site = site
-        command = meter.inside([sys.executable, "-m", "daos"])
-        self._server = Server(site.directory / "server", {**SETTINGS, **settings}, command)
+        self._server = site.server(meter, settings)
         self._deployments: list[str] = []
 
     async def start(self) -> None:
@@ -297,19 +225,7 @@ def main() -> None:
     )
     parser.add_argument("--cold", action="store_true", help="daos starts Ansible anew for each run")
     parsed = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as directory, contextlib.ExitStack() as stack:
-        path = SYSTEM_DIRECTORIES
-        if parsed.no_docker:
-            program = Path(directory, "bin", "docker")
-            program.parent.mkdir()
-            program.write_text(NO_DOCKER)
-            program.chmod(0o755)
-            path = f"{program.parent}:{path}"
-        keys = Path(directory, "sshd")
-        keys.mkdir()
-        sshd = stack.enter_context(serve_ssh(keys, "127.0.9.1", path=path))
-        stack.callback(shutil.rmtree, "/tmp/daos-bench", ignore_errors=True)  # noqa: S108
-        site = Site(Path(directory), sshd, make_docker())
+    with opened(no_docker=parsed.no_docker) as site:
         figures = asyncio.run(measure(site, parsed))
         print(table(figures, parsed.counts))
 

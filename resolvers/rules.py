@@ -20,6 +20,7 @@ MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
 
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
+UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
@@ -53,7 +54,7 @@ class Check:
             self.add(argument, "BLANKS", f"{argument} must not begin or end with a blank.")
         if len(value) > MAX_NAME:
             self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_NAME} characters.")
-        if not _is_printable(value):
+        if not _is_printable(value[:MAX_NAME]):
             self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
 
     def address(self, argument: str, value: str) -> None:
@@ -85,7 +86,7 @@ class Check:
     def text(self, path: str | tuple[str | int, ...], value: str, limit: int) -> bool:
         """Text that can be stored and sent as UTF-8, of at most `limit` bytes; whether it is."""
         argument = _argument(path)
-        if "\0" in value or any("\ud800" <= character <= "\udfff" for character in value):
+        if UNSTORABLE.search(value):
             self.add(path, "CHARACTER", f"{argument} must not have NUL or half surrogate pairs.")
             return False
         if len(value.encode()) > limit:

@@ -18,6 +18,7 @@ from daos.settings import Settings
 
 START_TIMEOUT = 60.0  # seconds; a killed server's plays have 15 of them to end
 LINK = re.compile(r"GraphiQL: (http://\S+?)/graphql#token=(\S+)")
+WARM = re.compile(r"plays go to the warm process (\d+)")
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
@@ -103,9 +104,18 @@ class Server:
         self.launch()
         wait_until(self._is_ready, "the server is ready", START_TIMEOUT)
 
+    @property
+    def warm_pid(self) -> int | None:
+        """The warm process that plays go to, if there is one."""
+        pids = WARM.findall(self.log)
+        with contextlib.suppress(OSError):
+            if pids and Path(f"/proc/{pids[-1]}/cmdline").read_bytes():  # empty when it is dead
+                return int(pids[-1])
+        return None
+
     def wait_until_warm(self) -> None:
         """Return when it has Ansible loaded, so that plays are forks of that."""
-        wait_until(lambda: "plays go to the warm process" in self.log, "Ansible is loaded", 120)
+        wait_until(lambda: self.warm_pid, "Ansible is loaded", 120)
 
     def launch(self) -> None:
         """Start without waiting."""

@@ -63,7 +63,7 @@ def test_a_name_is_one_printable_line(value: str) -> None:
         ("a\u00a0", ["BLANKS"]),
         ("x" * 101, ["TOO_LONG"]),
         (LONG, ["TOO_LONG"]),
-        (" " + "x" * 100 + "\0", ["BLANKS", "TOO_LONG", "CHARACTER"]),
+        (" \0" + "x" * 100, ["BLANKS", "TOO_LONG", "CHARACTER"]),
         *((value, ["CHARACTER"]) for value in UNPRINTABLE),
     ],
     ids=short,

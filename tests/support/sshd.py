@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ class SshServer:
     key_path: Path
     path: str
     options: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
     _mark: str = field(default_factory=lambda: secrets.token_hex(8))
     _sshd: subprocess.Popen[bytes] | None = None
 
@@ -120,14 +121,15 @@ class SshServer:
         _ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", "host", "-f", str(self._host_key_path))
 
     def _write_config(self, sshd: Path) -> Path:
+        # bash reads ~/.bashrc in a login by ssh, unless it believes to be somebody's child: SHLVL.
+        environment = {"PATH": self.path, MARK: self._mark, "SHLVL": "1", **self.environment}
         lines = [
             *self.options,  # first, because sshd keeps the first value of an option
             f"ListenAddress {self.address}:{self.port}",
             f"HostKey {self._host_key_path}",
             f"AuthorizedKeysFile {self.directory / 'authorized_keys'}",
             f"PidFile {self.directory / 'sshd.pid'}",
-            # bash reads ~/.bashrc in a login by ssh, unless it believes to be somebody's child: SHLVL.
-            f"SetEnv PATH={self.path} {MARK}={self._mark} SHLVL=1",
+            f"SetEnv {' '.join(f'{name}={value}' for name, value in environment.items())}",
             "AuthenticationMethods publickey",
             "KbdInteractiveAuthentication no",
             "LogLevel VERBOSE",
@@ -162,16 +164,24 @@ def why_missing() -> str | None:
 
 @contextlib.contextmanager
 def serve_ssh(
-    directory: Path, address: str, *, path: str = SYSTEM_DIRECTORIES, options: Sequence[str] = ()
+    directory: Path,
+    address: str,
+    *,
+    path: str = SYSTEM_DIRECTORIES,
+    options: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[SshServer]:
-    """An sshd on a free port of `address`; `path` is the logins' PATH, `options` are lines of sshd_config that win."""
+    """An sshd on a free port of `address`; `path` is the logins' PATH, `options` are lines of sshd_config that win.
+
+    `environment` is what logins have besides.
+    """
     if os.geteuid() == 0:
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Debian's sshd refuses to start without it
     key_path = directory / "client_key"
     _ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", "daos tests", "-f", str(key_path))
     shutil.copy(key_path.with_suffix(".pub"), directory / "authorized_keys")
     user = pwd.getpwuid(os.geteuid()).pw_name
-    server = SshServer(directory, address, free_port(address), user, key_path, path, options)
+    server = SshServer(directory, address, free_port(address), user, key_path, path, options, environment or {})
     server._make_host_key()
     try:
         server.start()
