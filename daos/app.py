@@ -141,7 +141,7 @@ async def running(settings: Settings, home: Home, environment: Mapping[str, str]
             settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=settings.warm
         )
         worker = Worker(db, broadcast, worker_settings, keeper)
-        engine = EmbeddedEngine(db, worker, settings.max_runs)
+        engine = EmbeddedEngine(db, worker, settings.max_runs, settings.max_runs_per_host)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
             keeping = group.create_task(keeper.serve(), name="warm Ansible")

@@ -41,6 +41,7 @@ class Settings:
         default=Path(), metadata={"what": "Where runs keep their files while they are played; by default in memory."}
     )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
+    max_runs_per_host: int = field(default=4, metadata={"what": "Of these, runs on one host."})
     warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
     connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
     pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})

@@ -39,11 +39,14 @@ class Engine(Protocol):
 class EmbeddedEngine:
     """Plays runs in this process; the queue is the table of runs itself."""
 
-    def __init__(self, db: Database, worker: Worker, concurrency: int) -> None:
+    def __init__(self, db: Database, worker: Worker, concurrency: int, per_host: int = 4) -> None:
+        """Play `concurrency` runs at the same time, `per_host` of them on one host."""
         self._db = db
         self._worker = worker
         self._concurrency = concurrency
+        self._per_host = per_host  # fewer, so that a host that hangs holds up no other
         self._plays: dict[UUID, asyncio.Task[None]] = {}
+        self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
         self._look = asyncio.Event()
         self._draining = False
         self.ready = False  # whether runs are being taken from the queue
@@ -68,8 +71,8 @@ class EmbeddedEngine:
         async with asyncio.TaskGroup() as group:
             async with self._db.read() as session:
                 orphans = await store.running(session)
-            for run_id in orphans:
-                self._begin(group, run_id, self._settle(run_id))
+            for run_id, host_id in orphans.items():
+                self._begin(group, run_id, host_id, self._settle(run_id))
             self.ready = True
             while not self._draining:
                 self._look.clear()
@@ -97,21 +100,22 @@ class EmbeddedEngine:
             return
         try:
             async with self._db.read() as session:
-                queued = await store.queued(session, besides=set(self._plays), limit=room)
+                queued = await store.queued(session, self._hosts, room, self._per_host)
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
             return
         # What is drained while the queue was read stays in it.
-        for run_id in queued if not self._draining else ():
-            self._begin(group, run_id, self._play(run_id))
+        for run_id, host_id in queued.items() if not self._draining else ():
+            self._begin(group, run_id, host_id, self._play(run_id))
 
-    def _begin(self, group: asyncio.TaskGroup, run_id: UUID, play: Coroutine[None, None, None]) -> None:
+    def _begin(self, group: asyncio.TaskGroup, run_id: UUID, host_id: UUID, play: Coroutine[None, None, None]) -> None:
         task = group.create_task(play, name=f"run {run_id}")
         self._plays[run_id] = task
+        self._hosts[run_id] = host_id
         task.add_done_callback(lambda _: self._end(run_id))
 
     def _end(self, run_id: UUID) -> None:
-        del self._plays[run_id]
+        del self._plays[run_id], self._hosts[run_id]
         self._look.set()
 
     async def _play(self, run_id: UUID) -> None:

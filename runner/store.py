@@ -1,9 +1,11 @@
 """What the runner reads and writes besides statuses and logs: a run's project, the queue, a host's key."""
 
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.encryption import Keyring, Secret
@@ -12,15 +14,38 @@ from runner import keys
 from runner.project import Project, Target
 
 
-async def queued(session: AsyncSession, besides: set[UUID], limit: int) -> list[UUID]:
-    """The ids of up to `limit` queued runs, oldest first, without those in `besides`."""
-    statement = select(Run.id).where(Run.status == RunStatus.QUEUED, Run.id.not_in(besides)).order_by(Run.id)
-    return list(await session.scalars(statement.limit(limit)))
+async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
+    """Up to `limit` queued runs, oldest first, with their hosts; as many of one host as make `per_host` with `active`.
+
+    `active` are the runs that are being played already, with their hosts.
+    """
+    place = func.row_number().over(partition_by=Deployment.host_id, order_by=Run.id).label("place")
+    waiting = (
+        select(Run.id, Deployment.host_id, place)
+        .join(Deployment, Deployment.id == Run.deployment_id)
+        .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active))
+        .subquery()
+    )
+    # A host with active runs has fewer places than the statement gives it: at most as many fewer as are active in all.
+    statement = select(waiting.c.id, waiting.c.host_id).where(waiting.c.place <= per_host).order_by(waiting.c.id)
+    busy = Counter(active.values())
+    found: dict[UUID, UUID] = {}
+    for run_id, host_id in await session.execute(statement.limit(limit + len(active))):
+        if busy[host_id] < per_host and len(found) < limit:
+            busy[host_id] += 1
+            found[run_id] = host_id
+    return found
 
 
-async def running(session: AsyncSession) -> list[UUID]:
-    """The ids of all runs that somebody holds, or held when it died."""
-    return list(await session.scalars(select(Run.id).where(Run.status == RunStatus.RUNNING).order_by(Run.id)))
+async def running(session: AsyncSession) -> dict[UUID, UUID]:
+    """All runs that somebody holds, or held when it died, oldest first, with their hosts."""
+    statement = (
+        select(Run.id, Deployment.host_id)
+        .join(Deployment, Deployment.id == Run.deployment_id)
+        .where(Run.status == RunStatus.RUNNING)
+        .order_by(Run.id)
+    )
+    return {row.id: row.host_id for row in await session.execute(statement)}
 
 
 async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Project:

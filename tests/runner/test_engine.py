@@ -15,7 +15,7 @@ from sqlalchemy import text
 
 from db import status
 from db.engine import Database
-from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Run, RunStatus
+from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Host, Run, RunStatus
 from runner import leftovers, process
 from runner.broadcast import Broadcast, Everything
 from runner.engine import EmbeddedEngine
@@ -89,9 +89,12 @@ def _wait_for_processes(cookie: str) -> None:
         time.sleep(0.05)
 
 
-async def queued_run(db: Database) -> Run:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
-    return await factories.run(db, await factories.deployment(db, on=host))
+async def local_host(db: Database) -> Host:
+    return await factories.host(db, connection=Connection.LOCAL, address=None)
+
+
+async def queued_run(db: Database, on: Host | None = None) -> Run:
+    return await factories.run(db, await factories.deployment(db, on=on or await local_host(db)))
 
 
 async def deployment_of(db: Database, run: Run) -> Deployment:
@@ -137,6 +140,19 @@ async def test_no_more_runs_are_played_at_once_than_allowed(
             statuses = [(await session.get_one(Run, run.id)).status for run in runs]
         assert statuses == [RunStatus.RUNNING, RunStatus.RUNNING, RunStatus.QUEUED]  # oldest first
         assert engine.active == 2
+
+
+async def test_a_host_that_hangs_holds_up_no_other(db: Database, settings: WorkerSettings, playbooks: Path) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    hangs = await local_host(db)
+    runs = [await queued_run(db, on=hangs) for _ in range(5)]
+    other = await queued_run(db)
+    async with serving(db, settings, concurrency=5) as (engine, _):
+        await until_playing(f"{settings.cookie}/{other.id}")
+        assert engine.active == 5
+        async with db.read() as session:
+            statuses = [(await session.get_one(Run, run.id)).status for run in runs]
+        assert statuses == [*[RunStatus.RUNNING] * 4, RunStatus.QUEUED]
 
 
 async def test_a_stopped_server_interrupts_its_runs_and_keeps_its_queue(
