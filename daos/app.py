@@ -97,11 +97,18 @@ def _take(lock: int, path: Path) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or _is_alive(os.pread(lock, 20, 0)):
                 raise CannotStart(f"another daos serves the data directory {path}") from None
             time.sleep(LOCK_INTERVAL)
         else:
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, str(os.getpid()).encode(), 0)
             return
+
+
+def _is_alive(pid: bytes) -> bool:
+    """Whether there is a process of the pid that the last server has noted in its lock."""
+    return pid.isdigit() and int(pid) != os.getpid() and Path("/proc", pid.decode()).exists()
 
 
 @asynccontextmanager
