@@ -58,7 +58,7 @@ async def aftermath(
     tmp_path_factory: pytest.TempPathFactory, docker: Docker, sshd: SshServer, registry: str
 ) -> AsyncIterator[Aftermath]:
     """A server that was killed while it played a run in each of PLACES, and started again."""
-    server = Server(tmp_path_factory.mktemp("server"), QUICK)
+    server = Server(tmp_path_factory.mktemp("server"), {**QUICK, "DAOS_MAX_RUNS_PER_HOST": "8"})
     server.start()
     client = Client(server)
     try:
