@@ -74,6 +74,8 @@ class Settings:
     max_fields: int = field(default=1000, metadata={"what": "Fields in one operation."})
     max_cost: int = field(default=50_000, metadata={"what": "Fields in one operation, times the sizes of its pages."})
     max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
+    max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})
+    max_values: int = field(default=20_000, metadata={"what": "Values in the variables of one operation."})
     log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
     log_format: str = field(default="text", metadata={"what": "text or json."})
 
@@ -130,6 +132,8 @@ class Settings:
             fields=self.max_fields,
             cost=self.max_cost,
             tokens=self.max_tokens,
+            characters=self.max_characters,
+            values=self.max_values,
             seconds=self.operation_timeout,
         )
 
