@@ -105,8 +105,8 @@ class Recorder:
             await self._flush()
 
     async def _gather(self) -> None:
-        """Let a batch grow for a moment, or until nothing more can come."""
-        if len(self._waiting) < BATCH_SIZE:
+        """Let a batch grow for a moment, or until nothing more can come; the first one not at all: it is waited for."""
+        if self._sequence is not None and len(self._waiting) < BATCH_SIZE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BATCH_INTERVAL):
                     await self._closed.wait()

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -55,6 +56,14 @@ def test_a_failed_phase_leaves_its_reason_in_the_marker(local: Machine) -> None:
     local.begin("services: [")
     local.phase("prepare")
     assert (local.marker["state"], local.marker["reason"]) == ("failed", "COMPOSE_INVALID")
+
+
+@pytest.mark.parametrize("services", [WEB, "services: ["])
+def test_only_a_phase_at_work_has_new_files(local: Machine, services: dict[str, Any] | str) -> None:
+    prepare(local)
+    local.begin(services)
+    local.phase("prepare")
+    assert [path for root in (local.files.parent, local.state) for path in root.rglob("*.new")] == []
 
 
 @pytest.mark.parametrize("phase", ["pull", "up", "verify"])

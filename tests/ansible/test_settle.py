@@ -90,8 +90,11 @@ def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
     half = local.files.with_suffix(".new")
     half.mkdir()
     (half / ".env").write_text("PASSWORD=hunter2")
+    notes = [local.state / name for name in ("manifest.new", "images.new", "run.new")]
+    for note in notes:
+        note.touch()
     local.phase("settle")
-    assert not half.exists()
+    assert [path for path in (half, *notes) if path.exists()] == []
 
 
 @pytest.mark.parametrize("marker", [{"phase": "up", "state": "running"}, {"phase": "verify", "state": "running"}])

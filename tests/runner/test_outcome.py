@@ -5,12 +5,14 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from uuid_utils.compat import uuid7
 
 from db.models import Connection, FailureReason, RunAction, RunStatus
 from runner.events import Event, Kind
 from runner.outcome import Answer, Cause, judge, settle, unreachable
 from runner.project import Project, Target
 
+OLDER = uuid7()  # than the run, whose id is made later
 TARGET = Target(
     id=uuid4(),
     name="web-1",
@@ -22,7 +24,7 @@ TARGET = Target(
     known_hosts=None,
 )
 PROJECT = Project(
-    run_id=uuid4(),
+    run_id=uuid7(),
     number=1,
     action=RunAction.UP,
     deployment_id=uuid4(),
@@ -163,9 +165,9 @@ def test_after_a_crash_without_a_verdict_the_run_is_interrupted() -> None:
     assert "while the containers were brought up" in end.message
 
 
-def test_another_runs_marker_tells_nothing_about_this_one() -> None:
-    other = replace(NOTHING_FOUND, marker={**MARKER, "run": str(uuid4()), "phase": "verify", "state": "done"})
-    end = settle(PROJECT, Cause.CRASHED, other, touched=False)
+def test_a_later_runs_marker_tells_nothing_about_this_one() -> None:
+    later = replace(NOTHING_FOUND, marker={**MARKER, "run": str(uuid7()), "phase": "verify", "state": "done"})
+    end = settle(PROJECT, Cause.CRASHED, later, touched=False)
     assert end.reason is FailureReason.INTERRUPTED
     assert "another run has been on the host since" in end.message
 
@@ -179,3 +181,9 @@ def test_without_a_marker_nothing_was_changed() -> None:
 def test_the_answer_is_none_where_the_host_gave_none() -> None:
     assert Answer.read([Event(Kind.UNREACHABLE, task="Settle", message="Connection refused"), END]) is None
     assert Answer.read([Event(Kind.FAILED, task="Settle", result={"reason": "DOCKER_UNAVAILABLE"}), END]) is None
+
+
+def test_an_older_runs_marker_tells_that_this_one_has_changed_nothing() -> None:
+    older = replace(NOTHING_FOUND, marker={**MARKER, "run": str(OLDER), "phase": "verify", "state": "done"})
+    end = settle(PROJECT, Cause.CANCELED, older, touched=False)
+    assert end.message == "The run was canceled before it had changed anything on the host."

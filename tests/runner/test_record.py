@@ -98,6 +98,19 @@ async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> No
             recorder.close()
 
 
+async def test_the_first_entry_waits_for_no_others(db: Database, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runner.record.BATCH_INTERVAL", 60)
+    broadcast = Broadcast()
+    recorder = Recorder(db, broadcast, run.id, run.epoch, Mask())
+    with broadcast.listen(run.id) as listener:
+        recorder.say("first")
+        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+            group.create_task(recorder.write())
+            await listener.wait(60)
+            recorder.close()
+    assert [entry.message for entry in await log_of(db, run.id)] == ["first"]
+
+
 async def test_a_database_that_fails_for_a_while_loses_no_entry(
     db: Database, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@
 #                             baseline  the containers before the run: id, start, restarts, state
 #                             seen      what docker had when the files arrived: two lists of containers
 #                             recreate  exists when files have changed that compose does not look into
+#
+# What ends with .new is to take the place of what does not, and is gone when the phase is over.
 
 set -u
 umask 077
@@ -98,7 +100,7 @@ begin_phase() {
 # Tells how the phase ended, after what is left of it to be done.
 end_phase() {
     [ "$phase" != prepare ] || [ -n "$unpacked" ] || cat >/dev/null # or ssh may take the closed pipe for a lost host
-    [ -z "$fresh" ] || rm -rf "$fresh"
+    [ -z "$fresh" ] || rm -rf "$fresh" "$state"/*.new
     fresh=
     if [ -n "$marked" ]; then
         case $1,$phases in
@@ -809,7 +811,7 @@ halt() {
     [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid" watch
     if [ -d "$state" ]; then
         if take_lock $((seconds * 50)); then
-            rm -rf "$directory.new"
+            rm -rf "$directory.new" "$state"/*.new
         else
             busy=true
         fi
