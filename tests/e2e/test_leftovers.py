@@ -1,13 +1,21 @@
 """Nothing of a run stays on the server but its rows."""
 
+import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 
 import pytest
 
+from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, SLEEPER, Client, service
 from tests.e2e.conftest import QUICK, Connect, NewProject
+from tests.e2e.remains import Place
 from tests.e2e.server import Server, at_work, wait_until
+from tests.e2e.turmoil import Turmoil
+from tests.support.docker import Docker
 from tests.support.sshd import SshServer
 
 
@@ -48,6 +56,29 @@ async def test_runs_leave_no_files(
     assert [at_work(name) for name in names] == [{}] * 4
     secluded.stop()
     assert not secluded.run_root.exists()
+
+
+async def test_many_runs_leave_nothing_though_some_are_canceled_and_the_warm_process_is_killed(
+    tmp_path: Path, docker: Docker, connect: Connect, make_sshd: MakeSshd, new_project: NewProject
+) -> None:
+    (tmp_path / "tmp").mkdir()
+    at_once = {"DAOS_MAX_RUNS_PER_HOST": "8", "TMPDIR": str(tmp_path / "tmp")}
+    server, sshd = Server(tmp_path, {**QUICK, **at_once}), make_sshd()
+    with contextlib.closing(server):
+        server.start()
+        client = connect(server)
+        host, package = await client.ssh_host(sshd), await client.package({"web": SLEEPER})
+        deployments = {name: await client.deployment(host, package, name) for name in [new_project() for _ in range(8)]}
+        place = Place(server, sshd, list(deployments), [tmp_path / "tmp"])
+        server.wait_until_warm()
+        for _ in range(2):  # meets the host's key, and opens a connection that stays
+            await asyncio.gather(*(client.play(deployment) for deployment in deployments.values()))
+        before = place.remains()
+        turmoil = Turmoil(place, client, docker, deployments, Random())
+        await turmoil.play(36, 6, 2)
+        assert turmoil.wrong == []
+        await client.close()
+        assert place.left(before, 60) == Counter()
 
 
 async def test_a_run_leaves_no_open_file_and_no_process(

@@ -1,0 +1,193 @@
+"""How long a server with eight runs at once makes one wait, what it takes when it has nothing to do, what it leaves.
+
+first entry   from just before `runDeployment` is sent until the first entry arrives by `runLog`, which is asked for as
+              soon as the run's id is known: unchanged deployments, eight at a time, the next one when one has ended
+idle          after those runs, what the server, the warm process and all else that it has started take: memory by PSS,
+              which counts a shared page once, and processor time by a cgroup
+left          processes, sshd's and those on the host too, files, sockets and descriptors beyond those of before, after
+              many runs, eight at a time, while some are cancelled and the warm process is killed, at random moments
+untrue        runs among these whose end is not what docker shows, or with work or files of it still there
+
+All of it through the API, with one sshd on this machine and its docker.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import math
+import os
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from websockets.asyncio.client import ClientConnection
+
+from bench.site import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
+from tests.e2e.client import Client
+from tests.e2e.remains import Place
+from tests.e2e.server import Server
+from tests.e2e.turmoil import Turmoil
+
+CALM = 10.0  # seconds after the last run until the server counts as idle
+PATIENCE = 90.0  # seconds for what is left to go away: ssh's masters are kept for a minute
+WATCH = "subscription($id: ID!) { runLog(runId: $id) { entries { sequence } complete } }"
+VARIABLES = [{"name": "VALUE", "value": "1"}]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A line of the table, and what is to be said below it."""
+
+    name: str
+    measured: float
+    target: float
+    unit: str = ""
+    details: Sequence[str] = ()
+
+    @property
+    def met(self) -> bool:
+        return self.measured <= self.target
+
+    def __str__(self) -> str:
+        met = "met" if self.met else "missed"
+        return f"| {self.name} | {self.measured:.3g}{self.unit} | <= {self.target:g}{self.unit} | {met} |"
+
+
+async def measure(site: Site, parsed: argparse.Namespace) -> list[Figure]:
+    """All figures, in the order of the table."""
+    with contextlib.ExitStack() as stack:
+        meter = Meter("server")
+        stack.callback(meter.close)
+        server = site.server(meter, {"TMPDIR": str(site.temporary)})
+        projects = site.projects("server", AT_ONCE)
+        for project in projects:
+            stack.callback(site.docker.remove_project, project)
+        stack.callback(server.close)
+        server.start()
+        await asyncio.to_thread(server.wait_until_warm)
+        async with _connected(server) as client:
+            host, package = await client.ssh_host(site.sshd), await client.package(COMPOSE_FILE)
+            deployments = {name: await client.deployment(host, package, name, VARIABLES) for name in projects}
+            for _ in range(2):  # makes the containers, meets the host's key, and opens a connection that stays
+                await asyncio.gather(*(client.play(deployment) for deployment in deployments.values()))
+            first_entry = await measure_first_entry(client, list(deployments.values()), parsed.samples)
+        await asyncio.sleep(CALM)
+        idle = await measure_idle(meter, parsed.idle)
+        place = Place(server, site.sshd, projects, [site.temporary])
+        left = await measure_leftovers(place, site, deployments, parsed)
+        await asyncio.sleep(CALM)
+        return [first_entry, *idle, *left, Figure("memory when idle again", _memory(meter), 200, " MiB")]
+
+
+async def measure_first_entry(client: Client, deployments: list[str], samples: int) -> Figure:
+    """How long it takes until one reads a run's first log entry, while as many are played as there are deployments."""
+    numbers = iter(range(samples))
+    waits: list[float] = []
+
+    async def play(deployment: str) -> None:
+        async with client.connected() as socket:
+            for number in numbers:
+                beginning = time.perf_counter()
+                run_id = await client.start(deployment)
+                events = _entries(socket, run_id, str(number))
+                await anext(events)
+                waits.append(time.perf_counter() - beginning)
+                async for _ in events:  # until the run has ended
+                    pass
+                assert (await client.run(run_id))["status"] == "SUCCESS"
+
+    await asyncio.gather(*map(play, deployments))
+    p95 = sorted(waits)[math.ceil(0.95 * len(waits)) - 1]
+    return Figure(f"accepted to first log entry, p95 of {len(waits)}, {len(deployments)} running", p95, 0.3, " s")
+
+
+async def _entries(socket: ClientConnection, run_id: str, operation: str) -> AsyncIterator[int]:
+    """How many entries of the run's log come, each time that some come, to its end."""
+    payload = {"query": WATCH, "variables": {"id": run_id}}
+    await socket.send(json.dumps({"id": operation, "type": "subscribe", "payload": payload}))
+    async for text in socket:
+        message = json.loads(text)
+        if message["type"] == "ping":
+            await socket.send(json.dumps({"type": "pong"}))
+        elif message["id"] == operation:
+            if message["type"] == "complete":
+                return
+            assert message["type"] == "next", message
+            if entries := message["payload"]["data"]["runLog"]["entries"]:
+                yield len(entries)
+
+
+async def measure_idle(meter: Meter, seconds: float) -> list[Figure]:
+    """What is taken while nothing is to be done for so many seconds."""
+    before = meter.seconds
+    await asyncio.sleep(seconds)
+    cpu = 100 * (meter.seconds - before) / seconds
+    return [
+        Figure("idle: memory, of all its processes", _memory(meter), 200, " MiB"),
+        Figure(f"idle: processor, for {seconds:g} s", cpu, 1, " %"),
+    ]
+
+
+def _memory(meter: Meter) -> float:
+    """MiB of the meter's processes; a page that they share is counted once."""
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in meter.processes]
+    return sum(int(line.split()[1]) for rollup in rollups for line in rollup.splitlines() if "Pss:" in line) / 1024
+
+
+async def measure_leftovers(
+    place: Place, site: Site, deployments: dict[str, str], parsed: argparse.Namespace
+) -> list[Figure]:
+    """What is left, and which runs ended wrong."""
+    before = place.remains()
+    async with _connected(place.server) as client:
+        turmoil = Turmoil(place, client, site.docker, deployments, Random())  # noqa: S311
+        await turmoil.play(parsed.runs, parsed.cancels, parsed.kills)
+    left = await asyncio.to_thread(place.left, before, PATIENCE)
+    told = ", ".join(f"{count} {status}" for status, count in sorted(turmoil.statuses.items()))
+    return [
+        Figure(
+            f"left by {parsed.runs} runs, {parsed.cancels} canceled, {turmoil.kills} warm processes killed",
+            left.total(),
+            0,
+            details=[f"runs: {told}", *(f"left: {count} {name}" for name, count in sorted(left.items()))],
+        ),
+        Figure("untrue or unclean ends of these", len(turmoil.wrong), 0, details=turmoil.wrong),
+    ]
+
+
+@asynccontextmanager
+async def _connected(server: Server) -> AsyncIterator[Client]:
+    client = Client(server)
+    try:
+        yield client
+    finally:
+        await client.close()
+
+
+def main() -> None:
+    """Measure, print, and exit with 1 where a target is missed."""
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench server", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--samples", type=int, default=240, help="runs whose first entry is waited for [240]")
+    parser.add_argument("--idle", type=float, default=30.0, help="seconds of idleness [30]")
+    parser.add_argument("--runs", type=int, default=300, help="runs that may leave something [300]")
+    parser.add_argument("--cancels", type=int, default=30, help="of these that are canceled [30]")
+    parser.add_argument("--kills", type=int, default=10, help="of the warm process, meanwhile [10]")
+    parsed = parser.parse_args()
+    loads = [os.getloadavg()[0]]
+    with opened() as site:
+        figures = asyncio.run(measure(site, parsed))
+    loads.append(os.getloadavg()[0])
+    print("| figure | measured | target | |\n|---|---|---|---|", *figures, sep="\n")
+    print(*(detail for figure in figures for detail in figure.details), sep="\n")
+    print(f"load of the machine: {loads[0]:.1f} before, {loads[1]:.1f} after")
+    raise SystemExit(not all(figure.met for figure in figures))
+
+
+if __name__ == "__main__":
+    main()

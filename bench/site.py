@@ -1,0 +1,127 @@
+"""What the benches of runs share: an sshd on this machine with its docker, a server, and a meter of processor time."""
+
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.e2e.server import Server
+from tests.support.docker import Docker, make_docker
+from tests.support.requirement import SYSTEM_DIRECTORIES
+from tests.support.sshd import SshServer, serve_ssh
+
+AT_ONCE = 8
+COMPOSE_FILE = json.dumps(
+    {
+        "services": {
+            "web": {
+                "image": "demo:1",
+                "command": ["httpd", "-f", "-p", "0"],
+                "environment": {"VALUE": "${VALUE}"},
+                "init": True,
+                "network_mode": "bridge",
+            }
+        }
+    }
+)
+NO_DOCKER = "#!/bin/sh\nexit 0\n"
+# The role starts compose's own program where docker would find it; where docker's configuration names further places,
+# it asks docker.
+ASK_DOCKER = '{"cliPluginsExtraDirs": []}'
+# The one host stands for many.
+SETTINGS = {
+    "DAOS_SETTLE_SECONDS": "0.5",
+    "DAOS_MAX_RUNS": str(AT_ONCE),
+    "DAOS_MAX_RUNS_PER_HOST": str(AT_ONCE),
+}
+
+
+class Meter:
+    """The CPU seconds of the processes in one cgroup."""
+
+    def __init__(self, name: str) -> None:
+        self._group = Path("/sys/fs/cgroup/cpuacct", f"daos-bench-{os.getpid()}-{name}")
+        self._group.mkdir()
+
+    @property
+    def seconds(self) -> float:
+        return int((self._group / "cpuacct.usage").read_text()) / 1e9
+
+    @property
+    def processes(self) -> list[int]:
+        return [int(pid) for pid in (self._group / "cgroup.procs").read_text().split()]
+
+    def inside(self, command: list[str]) -> list[str]:
+        """The command, to run in the group."""
+        return ["sh", "-c", f'echo $$ > {self._group}/cgroup.procs && exec "$@"', "sh", *command]
+
+    def close(self) -> None:
+        for pid in self.processes:
+            with contextlib.suppress(OSError):
+                Path("/sys/fs/cgroup/cpuacct/cgroup.procs").write_text(str(pid))
+        with contextlib.suppress(OSError):
+            self._group.rmdir()
+
+
+@dataclass
+class Site:
+    """Where everything is deployed to, and what the ways need to get there."""
+
+    directory: Path
+    sshd: SshServer
+    docker: Docker
+    prefix: str = field(default_factory=lambda: f"bench-{secrets.token_hex(3)}")
+
+    def projects(self, way: str, count: int) -> list[str]:
+        return [f"{self.prefix}-{way}-{number}" for number in range(count)]
+
+    def server(self, meter: Meter, settings: Mapping[str, str]) -> Server:
+        """A server that deploys there, not started yet; `settings` are put over the usual ones."""
+        command = meter.inside([sys.executable, "-m", "daos"])
+        return Server(self.directory / "server", {**SETTINGS, **settings}, command)
+
+    @property
+    def temporary(self) -> Path:
+        """Where what the logins run puts its temporary files."""
+        return self.directory / "tmp"
+
+    @property
+    def ssh(self) -> list[str]:
+        known_hosts = self.directory / "known_hosts"
+        known_hosts.write_text(f"[{self.sshd.address}]:{self.sshd.port} {self.sshd.host_key}\n")
+        options = {
+            "ControlMaster": "auto",
+            "ControlPersist": "600s",
+            "ControlPath": f"{self.directory}/cp-%C",
+            "UserKnownHostsFile": str(known_hosts),
+            "IdentitiesOnly": "yes",
+        }
+        return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
+
+
+@contextlib.contextmanager
+def opened(*, no_docker: bool = False) -> Iterator[Site]:
+    """A site of one's own; with `no_docker`, docker there does nothing, at once."""
+    with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as name:
+        directory = Path(name)
+        for inside in ("bin", "sshd", "tmp"):
+            (directory / inside).mkdir()
+        path, environment = SYSTEM_DIRECTORIES, {"TMPDIR": str(directory / "tmp")}
+        if no_docker:
+            program = directory / "bin/docker"
+            program.write_text(NO_DOCKER)
+            program.chmod(0o755)
+            (directory / "bin/config.json").write_text(ASK_DOCKER)
+            path = f"{program.parent}:{path}"
+            environment["DOCKER_CONFIG"] = str(program.parent)
+        with serve_ssh(directory / "sshd", "127.0.9.1", path=path, environment=environment) as sshd:
+            try:
+                yield Site(directory, sshd, make_docker())
+            finally:
+                shutil.rmtree("/tmp/daos-bench", ignore_errors=True)  # noqa: S108
