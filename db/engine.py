@@ -9,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-from sqlalchemy import URL, event, make_url, text
+from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
+from db import sqlite
 from db.encryption import Keyring
 
-BUSY_TIMEOUT = 10_000  # milliseconds; only other processes (the `daos` commands) are ever waited for
 _RESERVATION = 0x64616F75  # PostgreSQL's advisory locks are numbers
-WRITER_TIMEOUT = 60.0  # seconds in the queue for the one writer
 
 
 class BrokenReferences(Exception):
@@ -43,8 +42,8 @@ class Database:
         self.url = _with_driver(url)
         self.keyring = keyring
         if self.is_sqlite:
-            self._writer = _sqlite_engine(self.url, writes=True)
-            self._reader = _sqlite_engine(self.url, writes=False)
+            self._writer = sqlite.engine(self.url, writes=True)
+            self._reader = sqlite.engine(self.url, writes=False)
         else:
             self._writer = create_async_engine(self.url, pool_size=10, max_overflow=10, pool_pre_ping=True)
             # One snapshot for all statements of a reader, as SQLite gives it anyway.
@@ -191,42 +190,3 @@ def _with_driver(url: str) -> URL:
     if backend not in drivers:
         raise UnsupportedDatabase(f"the database must be sqlite:///… or postgresql://…, not {backend}")
     return parsed.set(drivername=drivers[backend])
-
-
-def _switch_to_wal(cursor: Any) -> None:
-    try:
-        cursor.execute("PRAGMA journal_mode=WAL")
-    except sqlite3.OperationalError:
-        # Another process is just doing it to a new file.  SQLite does not wait for that, but it waits for a writer.
-        cursor.execute("BEGIN IMMEDIATE")
-        cursor.execute("COMMIT")
-        cursor.execute("PRAGMA journal_mode=WAL")
-
-
-def _sqlite_engine(url: URL, *, writes: bool) -> AsyncEngine:
-    engine = create_async_engine(
-        url,
-        pool_size=1 if writes else 8,
-        max_overflow=0,
-        pool_timeout=WRITER_TIMEOUT,
-        # The pool is what queues: a connection is not given back to the loop's threads in between.
-        connect_args={"timeout": BUSY_TIMEOUT / 1000},
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def configure(connection: Any, _record: object) -> None:
-        connection.isolation_level = None  # BEGIN is ours, below; the driver's own comes too late
-        cursor = connection.cursor()
-        _switch_to_wal(cursor)
-        pragmas = ["foreign_keys=ON", f"busy_timeout={BUSY_TIMEOUT}"]
-        # FULL: a run that was accepted is still there after a power cut.
-        pragmas.append("synchronous=FULL" if writes else "query_only=ON")
-        for pragma in pragmas:
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    @event.listens_for(engine.sync_engine, "begin")
-    def begin(connection: Any) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
-
-    return engine

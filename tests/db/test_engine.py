@@ -13,8 +13,9 @@ import pytest
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import BUSY_TIMEOUT, Database, Reserved, UnsupportedDatabase, sqlite_url
+from db.engine import Database, Reserved, UnsupportedDatabase, sqlite_url
 from db.models import Host, Token
+from db.sqlite import BUSY_TIMEOUT
 from tests import factories
 
 WRITERS = 20
