@@ -201,7 +201,7 @@ async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None
 async def _follow(
     db: Database, listener: Listener, position: int, *where: ColumnElement[bool]
 ) -> AsyncGenerator[Change | None]:
-    """The changes behind `position` as they come; None after each time that there were none."""
+    """The changes behind `position` as they come; None each time that these are all there are."""
     while True:
         statement = (
             select(StatusEvent, Deployment)
@@ -215,7 +215,7 @@ async def _follow(
         for event, deployment in found:
             position = event.sequence
             yield Change(CHANGES.cursor([position]), event, deployment)
-        if not found:
+        if len(found) < BATCH_SIZE:
             yield None
             await listener.wait(LOOK_INTERVAL)
 

@@ -132,7 +132,7 @@ async def watch_log(
                 yield LogBatch(entries, LOG.cursor([position]) if position else None, complete)
             if complete:
                 return
-            if not entries:
+            if len(entries) < BATCH_SIZE:
                 await listener.wait(LOOK_INTERVAL)
 
 
