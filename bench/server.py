@@ -1,7 +1,7 @@
 """How long a server with eight runs at once makes one wait, what it takes when it has nothing to do, what it leaves.
 
-first entry   from just before `runDeployment` is sent until the first entry arrives by `runLog`, which is asked for as
-              soon as the run's id is known: unchanged deployments, eight at a time, the next one when one has ended
+first entry   from the answer of `runDeployment` until the first entry arrives by `runLog`, which is asked for with the
+              run's id: unchanged deployments, eight at a time, the next one when one has ended
 idle          after those runs, what the server, the warm process and all else that it has started take: memory by PSS,
               which counts a shared page once, and processor time by a cgroup
 left          processes, sshd's and those on the host too, files, sockets and descriptors beyond those of before, after
@@ -86,23 +86,37 @@ async def measure(site: Site, parsed: argparse.Namespace) -> list[Figure]:
 async def measure_first_entry(client: Client, deployments: list[str], samples: int) -> Figure:
     """How long it takes until one reads a run's first log entry, while as many are played as there are deployments."""
     numbers = iter(range(samples))
-    waits: list[float] = []
+    answers, waits = list[float](), list[float]()
 
     async def play(deployment: str) -> None:
         async with client.connected() as socket:
             for number in numbers:
-                beginning = time.perf_counter()
+                asked = time.perf_counter()
                 run_id = await client.start(deployment)
+                accepted = time.perf_counter()
                 events = _entries(socket, run_id, str(number))
                 await anext(events)
-                waits.append(time.perf_counter() - beginning)
+                answers.append(accepted - asked)
+                waits.append(time.perf_counter() - accepted)
                 async for _ in events:  # until the run has ended
                     pass
                 assert (await client.run(run_id))["status"] == "SUCCESS"
 
     await asyncio.gather(*map(play, deployments))
-    p95 = sorted(waits)[math.ceil(0.95 * len(waits)) - 1]
-    return Figure(f"accepted to first log entry, p95 of {len(waits)}, {len(deployments)} running", p95, 0.3, " s")
+    return Figure(
+        f"accepted to first log entry, p95 of {len(waits)}, {len(deployments)} running",
+        _percentile(waits, 95),
+        0.3,
+        " s",
+        [
+            f"{name}: p50 {_percentile(values, 50):.3f} s, p95 {_percentile(values, 95):.3f} s"
+            for name, values in (("asked to accepted", answers), ("accepted to first log entry", waits))
+        ],
+    )
+
+
+def _percentile(values: Sequence[float], percent: int) -> float:
+    return sorted(values)[math.ceil(percent / 100 * len(values)) - 1]
 
 
 async def _entries(socket: ClientConnection, run_id: str, operation: str) -> AsyncIterator[int]:

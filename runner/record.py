@@ -6,21 +6,21 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from uuid import UUID
 
 from sqlalchemy import func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.encryption import Secret
 from db.engine import Database
-from db.models import LogEntry, LogLevel, now
+from db.models import LogEntry, LogLevel, Run, now
 from db.status import End
 from runner.broadcast import Broadcast
 
 logger = logging.getLogger(__name__)
 
-BATCH_INTERVAL = 0.1  # seconds
+BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every moment no more than it must
 BATCH_SIZE = 100  # entries
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
 MAX_MESSAGE = 16 * 1024  # characters of one entry
@@ -68,18 +68,25 @@ class Mask:
         return replace(end, message=self(end.message), services=services)
 
 
-class Recorder:
-    """The log and the progress of one claimed run."""
+async def begin(session: AsyncSession, run: Run, message: str, level: LogLevel = LogLevel.INFO) -> int:
+    """Add an entry in the transaction that claims the run, so that nobody waits longer for it; returns its sequence."""
+    last = select(func.coalesce(func.max(LogEntry.sequence), 0)).where(LogEntry.run_id == run.id).scalar_subquery()
+    entry = insert(LogEntry).values(run_id=run.id, sequence=last + 1, at=now(), level=level, message=message)
+    return (await session.execute(entry.returning(LogEntry.sequence))).scalar_one()
 
-    def __init__(self, db: Database, broadcast: Broadcast, run_id: UUID, epoch: int, mask: Mask) -> None:
+
+class Recorder:
+    """The log and the progress of one claimed run, behind the entry that `begin` has written."""
+
+    def __init__(self, db: Database, broadcast: Broadcast, run: Run, sequence: int, mask: Mask) -> None:
         self._db = db
         self._broadcast = broadcast
-        self._run_id = run_id
-        self._epoch = epoch
+        self._run_id = run.id
+        self._epoch = run.epoch
         self.mask = mask
         self._waiting: list[_Entry] = []
         self._progress = 0.0
-        self._sequence: int | None = None
+        self._sequence = sequence
         self._count = 0
         self._more = asyncio.Event()
         self._closed = asyncio.Event()
@@ -105,8 +112,8 @@ class Recorder:
             await self._flush()
 
     async def _gather(self) -> None:
-        """Let a batch grow for a moment, or until nothing more can come; the first one not at all: it is waited for."""
-        if self._sequence is not None and len(self._waiting) < BATCH_SIZE:
+        """Let a batch grow for a moment, or until nothing more can come."""
+        if len(self._waiting) < BATCH_SIZE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BATCH_INTERVAL):
                     await self._closed.wait()
@@ -139,9 +146,6 @@ class Recorder:
         async with self._db.write() as session:
             if not await status.advance(session, self._run_id, self._epoch, progress):
                 raise ClaimLost
-            if self._sequence is None:  # a run that was taken over has a log already
-                last = select(func.max(LogEntry.sequence)).where(LogEntry.run_id == self._run_id)
-                self._sequence = await session.scalar(last) or 0
             rows = [
                 {
                     "run_id": self._run_id,

@@ -48,8 +48,11 @@ async def running(session: AsyncSession) -> dict[UUID, UUID]:
     return {row.id: row.host_id for row in await session.execute(statement)}
 
 
-async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Project:
-    """What the run is to play.  Raises: UnknownKey where a secret variable cannot be decrypted."""
+async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tuple[Project, bool]:
+    """What the run is to play, and whether somebody wants it to end.
+
+    Raises: UnknownKey where a secret variable cannot be decrypted.
+    """
     statement = (
         select(Run, Deployment, Host, Package)
         .join(Deployment, Deployment.id == Run.deployment_id)
@@ -59,13 +62,12 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Proj
     )
     run, deployment, host, package = (await session.execute(statement)).one()
     files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
-    variables = await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id))
+    variables = list(await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id)))
     rivals = select(Deployment.id).where(
         Deployment.project_name == deployment.project_name, Deployment.id != deployment.id
     )
     values = {variable.name: _value(variable, keyring) for variable in variables}
-    secret = select(Variable.name).where(Variable.deployment_id == deployment.id, Variable.secret)
-    return Project(
+    what = Project(
         run_id=run.id,
         number=run.number,
         action=run.action,
@@ -76,14 +78,10 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> Proj
         compose_file=package.compose_file,
         files={file.path: file.content for file in files},
         variables=values,
-        secrets=[values[name] for name in await session.scalars(secret)],
+        secrets=[values[variable.name] for variable in variables if variable.secret],
         rivals=list(await session.scalars(rivals)),
     )
-
-
-async def is_cancel_requested(session: AsyncSession, run_id: UUID) -> bool:
-    """Whether somebody wants the run to end."""
-    return await session.scalar(select(Run.cancel_requested_at).where(Run.id == run_id)) is not None
+    return what, run.cancel_requested_at is not None
 
 
 def _value(variable: Variable, keyring: Keyring) -> Secret:

@@ -17,7 +17,7 @@ from db import status
 from db.engine import Database
 from db.models import Connection, FailureReason, LogLevel, Run, RunStatus
 from db.status import End
-from runner import directory, keys, leftovers, outcome, project, store
+from runner import directory, keys, leftovers, outcome, project, record, store
 from runner.broadcast import Broadcast, Everything
 from runner.events import Event, Kind
 from runner.keeper import Keeper
@@ -98,15 +98,20 @@ class Worker:
         """Claim the queued run and play it to its end; nothing happens when it is no longer queued."""
         async with self._db.write() as session:
             run = await status.claim(session, run_id, self.name)
-        if run is not None:
-            await self._hold(run, self._play)
+            if run is None:
+                return
+            sequence = await record.begin(session, run, f"Run {run.number} begins.")
+        await self._hold(run, sequence, self._play)
 
     async def settle(self, run_id: UUID) -> None:
         """Find out how a run ended that a dead worker was playing, and write it down."""
         async with self._db.write() as session:
             run = await status.take_over(session, run_id, self.name)
-        if run is not None:
-            await self._hold(run, self._find_out)
+            if run is None:
+                return
+            words = "The server ended unexpectedly while it played this run."
+            sequence = await record.begin(session, run, words, LogLevel.WARNING)
+        await self._hold(run, sequence, self._find_out)
 
     def cancel(self, run_id: UUID) -> None:
         """End the run if it is played here."""
@@ -123,18 +128,17 @@ class Worker:
         if interruption is not None and not interruption.done():
             interruption.set_result(cause)
 
-    async def _hold(self, run: Run, way: Callable[[_Held], Awaitable[End]]) -> None:
+    async def _hold(self, run: Run, sequence: int, way: Callable[[_Held], Awaitable[End]]) -> None:
         """Take the run to its end by `way`, whatever happens on it."""
         interruption = self._interruptions[run.id] = asyncio.get_running_loop().create_future()
         self._notify(run)
         try:
             async with self._db.read() as session:
-                what = await store.project(session, run.id, self._db.keyring)
-                canceled = await store.is_cancel_requested(session, run.id)
+                what, canceled = await store.project(session, run.id, self._db.keyring)
             # A cancel or a stop that came before there was anything to interrupt.
             if canceled or self._stopping:
                 self._interrupt(run.id, Cause.CANCELED if canceled else Cause.STOPPED)
-            recorder = Recorder(self._db, self._broadcast, run.id, run.epoch, Mask.of(what.secrets))
+            recorder = Recorder(self._db, self._broadcast, run, sequence, Mask.of(what.secrets))
             await self._finish(run, await self._see_through(_Held(run, what, recorder, interruption), way))
         except* ClaimLost:
             logger.warning("run %s is no longer held by this worker, its outcome is not recorded", run.id)
@@ -187,7 +191,7 @@ class Worker:
         """The run's normal way."""
         what, recorder = held.project, held.recorder
         verb = "Deploying" if what.action.value == "UP" else "Taking down"
-        recorder.say(f"{verb} {what.package} as '{what.name}' on host '{what.target.name}', run {what.number}.")
+        recorder.say(f"{verb} {what.package} as '{what.name}' on host '{what.target.name}'.")
         problem = await self._key_problem(what)
         if problem is not None:
             return problem
@@ -214,7 +218,6 @@ class Worker:
 
     async def _find_out(self, held: _Held) -> End:
         """The way of a run whose worker has died."""
-        held.recorder.say("The server ended unexpectedly while it played this run.", level=LogLevel.WARNING)
         interruption = held.interruption.result() if held.interruption.done() else None
         cause = Cause.CANCELED if interruption is Cause.CANCELED else Cause.CRASHED
         end = await self._ask(held, cause, touched=held.run.progress > 0)

@@ -12,7 +12,7 @@ from db.engine import Database
 from db.models import LogEntry, LogLevel, Run, RunStatus
 from db.status import End
 from runner.broadcast import Broadcast
-from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Mask, Recorder
+from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Mask, Recorder, begin
 from tests import factories
 
 
@@ -29,7 +29,7 @@ async def log_of(db: Database, run_id: UUID) -> list[LogEntry]:
 
 
 def make(db: Database, run: Run, *secrets: str) -> Recorder:
-    return Recorder(db, Broadcast(), run.id, run.epoch, Mask.of(Secret(secret) for secret in secrets))
+    return Recorder(db, Broadcast(), run, 0, Mask.of(Secret(secret) for secret in secrets))
 
 
 async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Database, run: Run) -> None:
@@ -56,13 +56,24 @@ async def test_what_is_said_while_writing_is_written_too(db: Database, run: Run)
     assert [entry.message for entry in await log_of(db, run.id)] == [f"line {number}" for number in range(20)]
 
 
+async def test_a_run_begins_with_an_entry_in_its_own_transaction(db: Database, run: Run) -> None:
+    async with db.write() as session:
+        assert await begin(session, run, "begun") == 1
+    [entry] = await log_of(db, run.id)
+    assert (entry.sequence, entry.level, entry.task, entry.message) == (1, LogLevel.INFO, None, "begun")
+
+
 async def test_a_run_that_was_taken_over_goes_on_behind_its_last_entry(db: Database, run: Run) -> None:
     await factories.log(db, run, 3)
-    recorder = make(db, run)
+    async with db.write() as session:
+        taken = await status.take_over(session, run.id, "another worker")
+        assert taken is not None
+        sequence = await begin(session, taken, "taken over", LogLevel.WARNING)
+    recorder = Recorder(db, Broadcast(), taken, sequence, Mask())
     recorder.say("more")
     recorder.close()
     await recorder.write()
-    assert [entry.sequence for entry in await log_of(db, run.id)] == [1, 2, 3, 4]
+    assert [entry.sequence for entry in await log_of(db, run.id)] == [1, 2, 3, 4, 5]
 
 
 async def test_progress_is_written_with_the_log(db: Database, run: Run) -> None:
@@ -87,7 +98,7 @@ async def test_nothing_is_written_once_somebody_else_holds_the_run(db: Database,
 
 async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> None:
     broadcast = Broadcast()
-    recorder = Recorder(db, broadcast, run.id, run.epoch, Mask())
+    recorder = Recorder(db, broadcast, run, 0, Mask())
     with broadcast.listen(run.id) as listener:
         recorder.say("news")
         async with asyncio.TaskGroup() as group:
@@ -96,19 +107,6 @@ async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> No
                 await listener.wait(60)
             assert len(await log_of(db, run.id)) == 1
             recorder.close()
-
-
-async def test_the_first_entry_waits_for_no_others(db: Database, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runner.record.BATCH_INTERVAL", 60)
-    broadcast = Broadcast()
-    recorder = Recorder(db, broadcast, run.id, run.epoch, Mask())
-    with broadcast.listen(run.id) as listener:
-        recorder.say("first")
-        async with asyncio.timeout(10), asyncio.TaskGroup() as group:
-            group.create_task(recorder.write())
-            await listener.wait(60)
-            recorder.close()
-    assert [entry.message for entry in await log_of(db, run.id)] == ["first"]
 
 
 async def test_a_database_that_fails_for_a_while_loses_no_entry(
