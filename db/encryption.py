@@ -1,5 +1,7 @@
 """Secrets at rest: a keyring in the data directory, and the type of a value that must not be printed."""
 
+import base64
+import hmac
 import os
 import secrets
 from contextlib import suppress
@@ -39,6 +41,11 @@ class Keyring:
         if not keys:
             raise ValueError("a keyring needs a key")
         self._fernets = {key_id: Fernet(key) for key_id, key in keys.items()}
+        # Of its own: one key for two algorithms is one too few.
+        self._mac_keys = {
+            key_id: hmac.digest(base64.urlsafe_b64decode(key), b"daos fingerprint", "sha256")
+            for key_id, key in keys.items()
+        }
         self._current = next(iter(keys))
 
     @classmethod
@@ -64,6 +71,21 @@ class Keyring:
             return Secret(self._fernets[key_id].decrypt(token).decode())
         except (KeyError, InvalidToken) as error:
             raise UnknownKey(key_id) from error
+
+    def fingerprint(self, secret: Secret) -> str:
+        """What tells `secret` from others without telling anything of it: `<key id>:<HMAC-SHA-256>`.
+
+        A plain hash would give a short password to whoever has the database and tries all of them.
+        """
+        return f"{self._current}:{self._mac(self._current, secret)}"
+
+    def matches(self, fingerprint: str, secret: Secret) -> bool:
+        """Whether the fingerprint is of `secret`; False too where its key is not here, for nobody can tell."""
+        key_id, _, mac = fingerprint.partition(":")
+        return key_id in self._mac_keys and hmac.compare_digest(mac, self._mac(key_id, secret))
+
+    def _mac(self, key_id: str, secret: Secret) -> str:
+        return hmac.digest(self._mac_keys[key_id], secret.reveal().encode(), "sha256").hex()
 
 
 def write_private(path: Path, content: str) -> None:

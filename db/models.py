@@ -114,7 +114,12 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
-    type_annotation_map = {datetime: UTCDateTime, str: Text, list[dict[str, Any]]: JSON}  # noqa: RUF012 - SQLAlchemy's name
+    type_annotation_map = {  # noqa: RUF012 - SQLAlchemy's name
+        datetime: UTCDateTime,
+        str: Text,
+        list[str]: JSON,
+        list[dict[str, Any]]: JSON,
+    }
 
 
 def _enum(kind: type[StrEnum]) -> Enum:
@@ -270,3 +275,21 @@ class Token(Base):
     sha256: Mapped[str] = mapped_column(unique=True)
     created_at: Mapped[datetime] = mapped_column(default=now)
     revoked_at: Mapped[datetime | None]
+
+
+class IdempotencyKey(Base):
+    """A request that was carried out and may come again.  A key is a client's own within its token and the mutation."""
+
+    __tablename__ = "idempotency_keys"
+    __table_args__ = (
+        Index("uq_idempotency_keys_principal_mutation_key", "principal", "mutation", "key", unique=True),
+        Index("ix_idempotency_keys_created_at", "created_at"),  # old ones are removed in passing
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    principal: Mapped[str]  # the token's name; that of a revoked one is not given again
+    mutation: Mapped[str]
+    key: Mapped[str]
+    fingerprint: Mapped[str]  # of the input, which may hold secrets: see db.encryption
+    object_ids: Mapped[list[str]]  # what the request made, in the order of its answer
+    created_at: Mapped[datetime] = mapped_column(default=now)

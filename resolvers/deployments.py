@@ -16,8 +16,9 @@ from db import status
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, Host, Package, StatusEvent, Variable
-from resolvers import ids
+from resolvers import idempotency, ids
 from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
+from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
 from resolvers.rules import Check
 from runner.broadcast import Broadcast, Everything, Listener
@@ -112,12 +113,20 @@ async def create(
     package_id: str,
     project_name: str | None = None,
     variables: Sequence[NewVariable] = (),
+    key: Key | None = None,
 ) -> Deployment:
-    """A new deployment, PENDING: nothing is done on the host before it is run.
+    """A new deployment, PENDING: nothing is done on the host before it is run.  Or the one that `key` has made before.
 
-    Raises: InvalidInput, HostNotFound, PackageNotFound, NameTaken.
+    Raises: InvalidInput, HostNotFound, PackageNotFound, NameTaken; NotFound where the one of this key was deleted.
     """
     check = Check()
+    given = {
+        "host_id": host_id,
+        "package_id": package_id,
+        "project_name": project_name,
+        "variables": [(variable.name, variable.value, variable.is_secret) for variable in variables],
+    }
+    request = Request.of(key, check, given)
     if project_name is not None:
         check.project_name("project_name", project_name)
     check.variables("variables", [(variable.name, variable.value.reveal()) for variable in variables])
@@ -125,6 +134,9 @@ async def create(
     deployment_id: UUID = uuid7()
     try:
         async with db.write() as session:
+            claim = await idempotency.claim(session, db.keyring, request)
+            if claim.earlier:
+                return await _get(session, claim.earlier[0])
             host, package = await _parts(session, host_id, package_id)
             name = project_name or _project_name(package.name, deployment_id)
             deployment = Deployment(
@@ -138,6 +150,7 @@ async def create(
             await session.flush()
             session.add_all(_row(db, deployment_id, variable) for variable in variables)
             await status.announce(session, deployment_id, DeploymentStatus.PENDING, None)
+            claim.made(deployment_id)
     except IntegrityError as error:
         raise NameTaken(kind="Project", name=project_name) from error
     broadcast.notify(deployment_id, Everything.DEPLOYMENTS)

@@ -7,11 +7,13 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from db.engine import Database
 from db.models import Connection, Deployment, DeploymentStatus, Host, now
-from resolvers import ids
+from resolvers import idempotency, ids
 from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
+from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
 
@@ -56,18 +58,35 @@ async def create(
     port: int = 22,
     user: str = "root",
     ssh_key_path: str | None = None,
+    key: Key | None = None,
 ) -> Host:
-    """A new host.  It is not contacted before its first run.  Raises: InvalidInput, NameTaken."""
+    """A new host, or the one that a request with this key has made.  It is not contacted before its first run.
+
+    Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
+    """
     check = Check()
+    given = {
+        "name": name,
+        "connection": connection,
+        "address": address,
+        "port": port,
+        "user": user,
+        "ssh_key_path": ssh_key_path,
+    }
+    request = Request.of(key, check, given)
     check.name("name", name)
     _check_connection(check, connection, address, ssh_key_path)
     check.port("port", port)
     check.user("user", user)
     check.done()
-    host = Host(name=name, connection=connection, address=address, port=port, user=user, ssh_key_path=ssh_key_path)
+    host = Host(id=uuid7(), **given)
     try:
         async with db.write() as session:
+            claim = await idempotency.claim(session, db.keyring, request)
+            if claim.earlier:
+                return await _get(session, claim.earlier[0])
             session.add(host)
+            claim.made(host.id)
     except IntegrityError as error:
         raise NameTaken(kind="Host", name=name) from error
     return host

@@ -8,11 +8,13 @@ from uuid import UUID
 from sqlalchemy import delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from db.engine import Database
 from db.models import Deployment, Package, PackageFile
-from resolvers import ids
+from resolvers import idempotency, ids
 from resolvers.errors import InUse, NameTaken, NotFound
+from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
 
@@ -43,17 +45,30 @@ async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list
 
 
 async def create(
-    db: Database, *, name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]] = ()
+    db: Database,
+    *,
+    name: str,
+    version: str,
+    compose_file: str,
+    files: Sequence[tuple[str, str]] = (),
+    key: Key | None = None,
 ) -> Package:
-    """A new package; `files` are pairs of path and content.  Raises: InvalidInput, NameTaken."""
+    """A new package, or the one that a request with this key has made; `files` are pairs of path and content.
+
+    Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
+    """
     # A megabyte of YAML takes a while to read, and nobody else should wait for it.
-    await asyncio.to_thread(_check, name, version, compose_file, files)
-    package = Package(name=name, version=version, compose_file=compose_file)
+    request = await asyncio.to_thread(_check, name, version, compose_file, files, key)
+    package = Package(id=uuid7(), name=name, version=version, compose_file=compose_file)
     try:
         async with db.write() as session:
+            claim = await idempotency.claim(session, db.keyring, request)
+            if claim.earlier:
+                return await _get(session, claim.earlier[0])
             session.add(package)
             await session.flush()
             session.add_all(PackageFile(package_id=package.id, path=path, content=content) for path, content in files)
+            claim.made(package.id)
     except IntegrityError as error:
         raise NameTaken(kind="Package", name=f"{name} {version}") from error
     return package
@@ -81,10 +96,15 @@ async def _get(session: AsyncSession, package_id: str, *, lock: bool = False) ->
     return package
 
 
-def _check(name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]]) -> None:
+def _check(
+    name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]], key: Key | None
+) -> Request | None:
     check = Check()
+    given = {"name": name, "version": version, "compose_file": compose_file, "files": files}
+    request = Request.of(key, check, given)
     check.name("name", name)
     check.name("version", version)
     check.compose_file("compose_file", compose_file)
     check.files("files", files)
     check.done()
+    return request

@@ -10,6 +10,7 @@ import yaml
 from resolvers.errors import InvalidInput, Problem
 
 MAX_NAME = 100  # characters
+MAX_IDEMPOTENCY_KEY = 255  # characters
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_FILES = 1000
 MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
@@ -56,6 +57,12 @@ class Check:
             self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_NAME} characters.")
         if not _is_printable(value[:MAX_NAME]):
             self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
+
+    def idempotency_key(self, argument: str, value: str) -> None:
+        """A client's own name for a request."""
+        if not 1 <= len(value) <= MAX_IDEMPOTENCY_KEY or not _is_printable(value):
+            rule = f"must have from 1 to {MAX_IDEMPOTENCY_KEY} printable characters"
+            self.add(argument, "CHARACTERS", f"{argument} {rule}.")
 
     def address(self, argument: str, value: str) -> None:
         """A DNS name or an IP address."""

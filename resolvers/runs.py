@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import status
 from db.engine import Database
 from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction, RunStatus
-from resolvers import ids
+from resolvers import idempotency, ids
 from resolvers.errors import NotFound, RunInProgress
+from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
 from runner.broadcast import Broadcast, Everything
@@ -75,16 +76,32 @@ async def count_by_status(db: Database) -> dict[RunStatus, int]:
 
 
 async def start(
-    db: Database, engine: Engine, broadcast: Broadcast, deployment_ids: Sequence[str], action: RunAction
+    db: Database,
+    engine: Engine,
+    broadcast: Broadcast,
+    deployment_ids: Sequence[str],
+    action: RunAction,
+    *,
+    key: Key | None = None,
 ) -> list[tuple[Deployment, Run]]:
-    """Queue a run of each deployment, of all or of none.  Raises: InvalidInput, NotFound, RunInProgress."""
-    _check_number(deployment_ids)
+    """Queue a run of each deployment, of all or of none; or give the runs that a request with this key has queued.
+
+    Raises: InvalidInput, NotFound, RunInProgress.
+    """
+    check = Check()
+    _check_number(check, deployment_ids)
+    request = Request.of(key, check, {"deployment_ids": deployment_ids, "action": action})
+    check.done()
     started: dict[str, tuple[Deployment, Run]] = {}
     async with db.write() as session:
+        claim = await idempotency.claim(session, db.keyring, request)
+        if claim.earlier:
+            return await _earlier(session, claim.earlier)
         # In one order for everybody: two requests for the same deployments must not wait for each other.
         for deployment_id in sorted(deployment_ids, key=str.lower):
             started[deployment_id] = await _start(session, engine, deployment_id, action)
-    in_order = [started[deployment_id] for deployment_id in deployment_ids]
+        in_order = [started[deployment_id] for deployment_id in deployment_ids]
+        claim.made(*(run.id for _, run in in_order))
     engine.wake()  # after the commit, or the engine would not see the rows
     broadcast.notify(*(deployment.id for deployment, _ in in_order), Everything.DEPLOYMENTS)
     return in_order
@@ -150,13 +167,22 @@ async def _start(
     return deployment, run
 
 
-def _check_number(deployment_ids: Sequence[str]) -> None:
-    check = Check()
+async def _earlier(session: AsyncSession, run_ids: Sequence[str]) -> list[tuple[Deployment, Run]]:
+    """The runs of an earlier request with their deployments, as they are now.  Raises: NotFound."""
+    of_it = Run.id.in_([UUID(run_id) for run_id in run_ids])
+    statement = select(Deployment, Run).join(Run, Run.deployment_id == Deployment.id).where(of_it)
+    found = {str(run.id): (deployment, run) for deployment, run in await session.execute(statement)}
+    for run_id in run_ids:
+        if run_id not in found:  # deleted with its deployment
+            raise NotFound(kind="Run", id=run_id)
+    return [found[run_id] for run_id in run_ids]
+
+
+def _check_number(check: Check, deployment_ids: Sequence[str]) -> None:
     if not 1 <= len(deployment_ids) <= MAX_AT_ONCE:
         check.add("deployment_ids", "RANGE", f"deployment_ids must have from 1 to {MAX_AT_ONCE} ids.")
     if len({deployment_id.lower() for deployment_id in deployment_ids}) < len(deployment_ids):
         check.add("deployment_ids", "TWICE", "deployment_ids must not have an id twice.")
-    check.done()
 
 
 async def _get(session: AsyncSession, run_id: str) -> Run:

@@ -5,6 +5,11 @@ from strawberry import UNSET
 
 from schema.enums import Connection, DeploymentStatus, RunAction
 
+IDEMPOTENCY_KEY = (
+    "1 to 255 printable characters.  For 24 hours, another request of the token with this key and the same input gets "
+    "what the first one made, as it is by then; with other input it is refused."
+)
+
 
 @strawberry.input(description="Which deployments; all conditions that are given must hold.")
 class DeploymentFilter:
@@ -27,6 +32,7 @@ class CreateHostInput:
     ssh_key_path: str | None = strawberry.field(
         default=UNSET, description="Absolute path of a private key without passphrase on the server."
     )
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input(description="Changes of a host.  What is not given stays; `sshKeyPath: null` takes the path away.")
@@ -60,6 +66,7 @@ class CreatePackageInput:
     version: str = strawberry.field(description="1 to 100 printable characters; name and version are unique together.")
     compose_file: str = strawberry.field(description="YAML, a mapping with `services`; at most 1 MiB.")
     files: list[PackageFileInput] | None = strawberry.field(default=UNSET, description="At most 1000, each path once.")
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input(description="The package to delete.")
@@ -83,6 +90,7 @@ class CreateDeploymentInput:
         description="Compose's project name, unique on the host; by default made from the package's name and the id.",
     )
     variables: list[VariableInput] | None = strawberry.field(default=UNSET, description="At most 500.")
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input(description="The deployment to delete.")
@@ -94,12 +102,14 @@ class DeleteDeploymentInput:
 class RunDeploymentInput:
     deployment_id: strawberry.ID = strawberry.field(description="A deployment without a run in progress.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the project.")
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input(description="What to run, many at once.")
 class RunDeploymentsInput:
     deployment_ids: list[strawberry.ID] = strawberry.field(description="1 to 100, each once.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the projects.")
+    idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
 @strawberry.input(description="The run to cancel.")

@@ -8,6 +8,7 @@ from strawberry import UNSET
 from db import models
 from db.encryption import Secret
 from resolvers import deployments, hosts, packages, runs
+from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
 from schema.enums import Connection, RunAction
@@ -80,6 +81,7 @@ class Mutation:
             port=22 if input.port is None else input.port,
             user="root" if input.user is None else input.user,
             ssh_key_path=_given(input.ssh_key_path),
+            key=_key(info, input.idempotency_key),
         )
         return CreateHostPayload(host=Host.from_model(host))
 
@@ -113,6 +115,7 @@ class Mutation:
             version=input.version,
             compose_file=input.compose_file,
             files=[(file.path, file.content) for file in input.files or []],
+            key=_key(info, input.idempotency_key),
         )
         return CreatePackagePayload(package=Package.from_model(package))
 
@@ -142,6 +145,7 @@ class Mutation:
                 deployments.NewVariable(variable.name, Secret(variable.value), bool(variable.secret))
                 for variable in input.variables or []
             ],
+            key=_key(info, input.idempotency_key),
         )
         return CreateDeploymentPayload(deployment=Deployment.from_model(deployment))
 
@@ -160,7 +164,7 @@ class Mutation:
 
     @strawberry.mutation(description="Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
     async def run_deployment(self, info: Info, input: inputs.RunDeploymentInput) -> RunDeploymentPayload | None:  # noqa: A002
-        [(deployment, run)] = await _start(info, [input.deployment_id], input.action)
+        [(deployment, run)] = await _start(info, [input.deployment_id], input)
         return RunDeploymentPayload(deployment=Deployment.from_model(deployment), run=Run.from_model(run))
 
     @strawberry.mutation(
@@ -171,7 +175,7 @@ class Mutation:
         info: Info,
         input: inputs.RunDeploymentsInput,  # noqa: A002
     ) -> RunDeploymentsPayload | None:
-        started = await _start(info, input.deployment_ids, input.action)
+        started = await _start(info, input.deployment_ids, input)
         return RunDeploymentsPayload(runs=[Run.from_model(run) for _, run in started])
 
     @strawberry.mutation(
@@ -185,10 +189,28 @@ class Mutation:
 
 
 async def _start(
-    info: Info, deployment_ids: list[strawberry.ID], action: RunAction | None
+    info: Info,
+    deployment_ids: list[strawberry.ID],
+    input: inputs.RunDeploymentInput | inputs.RunDeploymentsInput,  # noqa: A002
 ) -> list[tuple[models.Deployment, models.Run]]:
     context = _context(info)
-    return await runs.start(context.db, context.engine, context.broadcast, deployment_ids, action or RunAction.UP)
+    return await runs.start(
+        context.db,
+        context.engine,
+        context.broadcast,
+        deployment_ids,
+        input.action or RunAction.UP,
+        key=_key(info, input.idempotency_key),
+    )
+
+
+def _key(info: Info, given: str | None) -> Key | None:
+    """The request's key, which is the token's own for this mutation; None where it has none."""
+    text = _given(given)
+    if text is None:
+        return None
+    assert info.context.principal is not None
+    return Key(info.context.principal, info.field_name, text)
 
 
 def _context(info: Info) -> Context:

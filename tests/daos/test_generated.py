@@ -182,6 +182,7 @@ def known(ids: dict[str, list[str]], cursors: dict[str, list[str]]) -> Values:
         "user": ["root", "deploy"],
         "sshKeyPath": ["/keys/id_ed25519"],
         "composeFile": [factories.COMPOSE_FILE],
+        "idempotencyKey": [f"key {number}" for number in range(1000)],
         "node.id": list(chain(*ids.values())),
     }
     for kind, some in ids.items():

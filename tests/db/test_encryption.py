@@ -1,6 +1,7 @@
 """Secrets at rest: the keyring, its file, and the type that does not print."""
 
 import asyncio
+import hashlib
 import os
 import stat
 from concurrent.futures import ThreadPoolExecutor
@@ -50,6 +51,23 @@ def test_the_first_key_encrypts_and_all_decrypt() -> None:
     after = rotated.encrypt(Secret(PLAIN))
     assert after.startswith("new:")
     assert Keyring({"new": new}).decrypt(after).reveal() == PLAIN
+
+
+def test_a_fingerprint_tells_whether_a_secret_is_the_same_and_nothing_of_it() -> None:
+    keyring = factories.keyring()
+    fingerprint = keyring.fingerprint(Secret(PLAIN))
+    assert fingerprint == keyring.fingerprint(Secret(PLAIN))
+    assert keyring.matches(fingerprint, Secret(PLAIN))
+    assert not keyring.matches(fingerprint, Secret(PLAIN + " "))
+    assert hashlib.sha256(PLAIN.encode()).hexdigest() not in fingerprint
+    assert not factories.keyring().matches(fingerprint, Secret(PLAIN))  # another key of the same id
+
+
+def test_a_fingerprint_is_known_for_as_long_as_its_key() -> None:
+    old, new = _key(), _key()
+    fingerprint = Keyring({"old": old}).fingerprint(Secret(PLAIN))
+    assert Keyring({"new": new, "old": old}).matches(fingerprint, Secret(PLAIN))
+    assert not Keyring({"new": new}).matches(fingerprint, Secret(PLAIN))
 
 
 def test_a_key_that_is_gone_is_named() -> None:

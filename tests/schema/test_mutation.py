@@ -350,3 +350,51 @@ async def test_a_mutation_that_fails_leaves_the_others_of_its_operation(api: Api
     assert result.data == {"a": {"run": {"status": "QUEUED"}}, "b": None}
     assert result.errors is not None
     assert [error.path for error in result.errors] == [["b"]]
+
+
+async def test_a_request_that_comes_again_with_its_key_gets_the_same_object(api: Api, engine: RecordingEngine) -> None:
+    parts = await _parts(api)
+    package = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE}
+    deployment = str((await factories.deployment(api.db)).id)
+    others = [str((await factories.deployment(api.db)).id) for _ in range(3)]
+    for document, given, other in (
+        (CREATE_HOST, {"name": "web", "address": "web.example"}, {"port": 2222}),
+        (CREATE_PACKAGE, package, {"files": [{"path": "a", "content": "1"}]}),
+        (CREATE_DEPLOYMENT, parts | {"projectName": "web"}, {"variables": [{"name": "A", "value": "1"}]}),
+        (RUN_DEPLOYMENT, {"deploymentId": deployment}, {"action": "DOWN"}),
+        (RUN_DEPLOYMENTS, {"deploymentIds": others}, {"deploymentIds": others[:2]}),
+    ):
+        keyed = given | {"idempotencyKey": "one"}
+        first = await api.ask(document, input=keyed)
+        assert await api.ask(document, input=keyed) == first
+        error = await api.error(document, input=keyed | other)
+        assert (error["extensions"]["code"], error["extensions"]["status"]) == ("BAD_USER_INPUT", 400)
+        assert _codes(error) == [("input.idempotencyKey", "IDEMPOTENCY_KEY")]
+        assert error["message"].startswith("idempotencyKey was given with other input")
+        # Null is no key: the request is another one, and what it names is taken.
+        error = await api.error(document, input=given | {"idempotencyKey": None})
+        assert error["extensions"]["code"] in {"NAME_TAKEN", "RUN_ALREADY_IN_PROGRESS"}
+    assert len(engine.enqueued) == 4
+
+
+async def test_defaults_that_are_given_make_no_other_request(api: Api) -> None:
+    given = {"name": "web", "address": "web.example", "idempotencyKey": "one"}
+    first = await api.ask(CREATE_HOST, input=given)
+    defaults = {"connection": "SSH", "port": 22, "user": "root", "sshKeyPath": None}
+    assert await api.ask(CREATE_HOST, input=given | defaults) == first
+
+
+async def test_another_token_has_keys_of_its_own(api: Api) -> None:
+    given = {"idempotencyKey": "one", "address": "web.example"}
+    first = await api.ask(CREATE_HOST, input=given | {"name": "web"})
+    api.context.principal = "other"
+    second = await api.ask(CREATE_HOST, input=given | {"name": "db"})
+    assert first["createHost"]["host"]["id"] != second["createHost"]["host"]["id"]
+
+
+async def test_what_is_wrong_with_a_key_is_told_with_all_else(api: Api) -> None:
+    given = {"name": "", "address": "web.example", "idempotencyKey": ""}
+    assert _codes(await api.error(CREATE_HOST, input=given)) == [
+        ("input.idempotencyKey", "CHARACTERS"),
+        ("input.name", "EMPTY"),
+    ]
