@@ -15,8 +15,10 @@ from resolvers.errors import NotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
+from runner import store
 from runner.broadcast import Broadcast, Everything
 from runner.engine import Engine
+from runner.store import Place
 
 OF_DEPLOYMENT = Listing("runs", Run, key=(Run.number,), parent=Run.deployment_id)
 LOG = Listing("log", LogEntry, key=(LogEntry.sequence,), descending=False, parent=LogEntry.run_id)
@@ -66,6 +68,12 @@ async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, 
     same = (Run.deployment_id == newest.c.deployment_id) & (Run.number == newest.c.number)
     async with db.read() as session:
         return {run.deployment_id: run for run in await session.scalars(select(Run).join(newest, same))}
+
+
+async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> dict[UUID, Place]:
+    """Where each of the runs that is queued stands in the queue."""
+    async with db.read() as session:
+        return await store.places(session, run_ids, engine.capacity)
 
 
 async def count_by_status(db: Database) -> dict[RunStatus, int]:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db.engine import Database
 from db.models import Run
 from runner import store
+from runner.store import Capacity
 from runner.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -22,6 +23,11 @@ RETRY_INTERVAL = 1.0  # seconds, when the database cannot be read
 
 class Engine(Protocol):
     """Sees that every queued run is played once."""
+
+    @property
+    def capacity(self) -> Capacity:
+        """How many runs it plays at the same time."""
+        ...
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
         """Queue the run, in the transaction that creates it."""
@@ -43,8 +49,7 @@ class EmbeddedEngine:
         """Play `concurrency` runs at the same time, `per_host` of them on one host."""
         self._db = db
         self._worker = worker
-        self._concurrency = concurrency
-        self._per_host = per_host  # fewer, so that a host that hangs holds up no other
+        self.capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
         self._plays: dict[UUID, asyncio.Task[None]] = {}
         self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
         self._look = asyncio.Event()
@@ -95,12 +100,12 @@ class EmbeddedEngine:
 
     async def _fill(self, group: asyncio.TaskGroup) -> None:
         """Begin as many queued runs as there is room for."""
-        room = self._concurrency - len(self._plays)
+        room = self.capacity.runs - len(self._plays)
         if room <= 0:
             return
         try:
             async with self._db.read() as session:
-                queued = await store.queued(session, self._hosts, room, self._per_host)
+                queued = await store.queued(session, self._hosts, room, self.capacity.per_host)
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
             return

@@ -1,17 +1,42 @@
 """What the runner reads and writes besides statuses and logs: a run's project, the queue, a host's key."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.encryption import Keyring, Secret
 from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, Variable, now
 from runner import keys
 from runner.project import Project, Target
+
+
+@dataclass(frozen=True)
+class Capacity:
+    """How many runs are played at the same time: in all, and of one host."""
+
+    runs: int
+    per_host: int
+
+
+class RunBlocker(StrEnum):
+    """What keeps a queued run from being played."""
+
+    SERVER_LIMIT = "SERVER_LIMIT"
+    HOST_LIMIT = "HOST_LIMIT"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run stands in the queue: 1 is next.  `blocked_by` is None where it is about to be played."""
+
+    position: int
+    blocked_by: RunBlocker | None
 
 
 async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
@@ -35,6 +60,44 @@ async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int,
             busy[host_id] += 1
             found[run_id] = host_id
     return found
+
+
+async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capacity) -> dict[UUID, Place]:
+    """Where those of the runs stand that are queued.
+
+    First come the runs that `queued` would give if the server had room for all, in its order, then those whose hosts
+    have none.  When a run of such a host ends, the host's next one goes where its age puts it.
+    """
+    of_host = (
+        select(Deployment.host_id, func.count().label("playing"))
+        .join(Run, Run.deployment_id == Deployment.id)
+        .where(Run.status == RunStatus.RUNNING)
+        .group_by(Deployment.host_id)
+        .subquery()
+    )
+    place = func.row_number().over(partition_by=Deployment.host_id, order_by=Run.id)
+    full = func.coalesce(of_host.c.playing, 0) + place > capacity.per_host
+    waiting = (
+        select(Run.id, case((full, 1), else_=0).label("full"))
+        .join(Deployment, Deployment.id == Run.deployment_id)
+        .outerjoin(of_host, of_host.c.host_id == Deployment.host_id)
+        .where(Run.status == RunStatus.QUEUED)
+        .subquery()
+    )
+    position = func.row_number().over(order_by=(waiting.c.full, waiting.c.id))
+    line = select(waiting.c.id, waiting.c.full, position.label("position")).subquery()
+    playing = select(func.count()).select_from(Run).where(Run.status == RunStatus.RUNNING).scalar_subquery()
+    statement = select(line.c.id, line.c.full, line.c.position, playing).where(line.c.id.in_(run_ids))
+    return {
+        run_id: Place(position, _blocker(bool(full), position, capacity.runs - playing))
+        for run_id, full, position, playing in await session.execute(statement)
+    }
+
+
+def _blocker(full: bool, position: int, room: int) -> RunBlocker | None:
+    if full:
+        return RunBlocker.HOST_LIMIT
+    return RunBlocker.SERVER_LIMIT if position > room else None
 
 
 async def running(session: AsyncSession) -> dict[UUID, UUID]:

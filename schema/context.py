@@ -18,6 +18,7 @@ from resolvers.errors import NotFound
 from resolvers.paging import Listing, Page, Range
 from runner.broadcast import Broadcast
 from runner.engine import Engine
+from runner.store import Place
 
 Value = TypeVar("Value")
 Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # reads many rows by their ids
@@ -26,8 +27,9 @@ Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # 
 class Loaders:
     """Reads what the rows of a result need: one statement for all rows, whichever way they are asked for."""
 
-    def __init__(self, db: Database) -> None:
+    def __init__(self, db: Database, engine: Engine) -> None:
         self._db = db
+        self._engine = engine
 
     @cached_property
     def host(self) -> DataLoader[UUID, models.Host]:
@@ -48,6 +50,10 @@ class Loaders:
     @cached_property
     def latest_run(self) -> DataLoader[UUID, models.Run | None]:
         return self._optional(runs.latest_of)
+
+    @cached_property
+    def place(self) -> DataLoader[UUID, Place | None]:
+        return self._optional(lambda db, keys: runs.places_of(db, self._engine, keys))
 
     @cached_property
     def files(self) -> DataLoader[UUID, list[models.PackageFile]]:
@@ -135,7 +141,7 @@ class Context:
 
     def renew(self) -> None:
         """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
-        self.loaders = Loaders(self.db)
+        self.loaders = Loaders(self.db, self.engine)
 
 
 Info = strawberry.Info[Context, None]

@@ -10,6 +10,7 @@ import strawberry
 
 from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
 from resolvers.errors import ErrorCode
+from runner.store import RunBlocker
 
 __all__ = [
     "Connection",
@@ -18,6 +19,7 @@ __all__ = [
     "FailureReason",
     "LogLevel",
     "RunAction",
+    "RunBlocker",
     "RunStatus",
 ]
 
@@ -64,6 +66,14 @@ _describe(
     {
         RunAction.UP: "Bring it up as the package describes it.",
         RunAction.DOWN: "Take it down: containers and networks go, volumes stay.",
+    },
+)
+_describe(
+    RunBlocker,
+    "What a queued run waits for.",
+    {
+        RunBlocker.SERVER_LIMIT: "The server plays as many runs as `DAOS_MAX_RUNS` allows, or others come first.",
+        RunBlocker.HOST_LIMIT: "Its host has as many runs as `DAOS_MAX_RUNS_PER_HOST` allows, or others come first.",
     },
 )
 _describe(

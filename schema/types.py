@@ -12,6 +12,7 @@ from db import models
 from resolvers import deployments, runs
 from resolvers.paging import Arguments, Listing
 from resolvers.paging import Page as ModelPage
+from runner.store import Place
 from schema import enums
 from schema.context import Below, Info
 
@@ -238,6 +239,19 @@ class Run(Node):
             deployment_key=run.deployment_id,
         )
 
+    @strawberry.field(
+        description="Its place in the queue: 1 is next; null where it is not queued.  Runs whose host has room come "
+        "first, in the order of their acceptance, then the others."
+    )
+    async def queue_position(self, info: Info) -> int | None:
+        place = await _place(info, self)
+        return None if place is None else place.position
+
+    @strawberry.field(description="What it waits for; null where it is not queued, or is about to be played.")
+    async def blocked_by(self, info: Info) -> enums.RunBlocker | None:
+        place = await _place(info, self)
+        return None if place is None else place.blocked_by
+
     @strawberry.field(description="What was deployed.")
     async def deployment(self, info: Info) -> "Deployment":
         return Deployment.from_model(await info.context.loaders.deployment.load(self.deployment_key))
@@ -247,6 +261,10 @@ class Run(Node):
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[LogEntry]:
         return await _below(info, runs.LOG, self.key, paging(first, after, last, before), LogEntry.from_model)
+
+
+async def _place(info: Info, run: Run) -> Place | None:
+    return await info.context.loaders.place.load(run.key) if run.status is enums.RunStatus.QUEUED else None
 
 
 def _service(service: dict[str, Any]) -> Service:

@@ -1,10 +1,15 @@
-"""What the runner reads: which runs are next."""
+"""What the runner reads: which runs are next, and where the others stand."""
 
+from random import Random
 from uuid import UUID
+
+import pytest
+from sqlalchemy import select
 
 from db.engine import Database
 from db.models import Host, Run, RunStatus
 from runner import store
+from runner.store import Capacity, Place, RunBlocker
 from tests import factories
 
 
@@ -42,3 +47,64 @@ async def test_what_is_played_or_over_is_not_next(db: Database) -> None:
     assert await queued(db, {playing.id: host.id}, 5, 2) == [waits.id]
     async with db.read() as session:
         assert await store.running(session) == {playing.id: host.id}
+
+
+async def places(db: Database, run_ids: list[UUID], capacity: Capacity) -> dict[UUID, Place]:
+    async with db.read() as session:
+        return await store.places(session, run_ids, capacity)
+
+
+async def test_a_place_is_the_order_of_acceptance_where_every_host_has_room(db: Database) -> None:
+    one, other = await factories.host(db), await factories.host(db)
+    runs = await waiting(db, one, other, one, other)
+    ids = [run.id for run in runs]
+    found = await places(db, ids[::-1], Capacity(runs=2, per_host=2))
+    assert [found[key].position for key in ids] == [1, 2, 3, 4]
+    assert [found[key].blocked_by for key in ids] == [None, None, RunBlocker.SERVER_LIMIT, RunBlocker.SERVER_LIMIT]
+    assert set(await places(db, ids[2:3], Capacity(2, 2))) == {ids[2]}
+
+
+async def test_runs_of_a_full_host_stand_behind_the_others(db: Database) -> None:
+    full, free = await factories.host(db), await factories.host(db)
+    for _ in range(2):
+        await factories.run(db, await factories.deployment(db, on=full), RunStatus.RUNNING)
+    runs = await waiting(db, full, free, full, free, free)
+    found = await places(db, [run.id for run in runs], Capacity(runs=4, per_host=2))
+    assert [found[run.id] for run in runs] == [
+        Place(3, RunBlocker.HOST_LIMIT),
+        Place(1, None),
+        Place(4, RunBlocker.HOST_LIMIT),
+        Place(2, None),
+        Place(5, RunBlocker.HOST_LIMIT),  # two before it take the room of its host
+    ]
+    [only] = (await places(db, [runs[3].id], Capacity(runs=3, per_host=2))).values()
+    assert only == Place(2, RunBlocker.SERVER_LIMIT)
+
+
+@pytest.mark.parametrize("status", [status for status in RunStatus if status is not RunStatus.QUEUED])
+async def test_what_is_not_queued_has_no_place(db: Database, status: RunStatus) -> None:
+    run = await factories.run(db, to=status)
+    assert await places(db, [run.id], Capacity(1, 1)) == {}
+
+
+@pytest.mark.parametrize("seed", range(5))
+async def test_places_are_the_order_in_which_the_engine_takes_runs(db: Database, seed: int) -> None:
+    random = Random(seed)
+    hosts = [await factories.host(db) for _ in range(3)]
+    active: dict[UUID, UUID] = {}
+    for _ in range(12):
+        on = random.choice(hosts)
+        run = await factories.run(
+            db, await factories.deployment(db, on=on), random.choice([RunStatus.QUEUED, RunStatus.RUNNING])
+        )
+        if run.status is RunStatus.RUNNING:
+            active[run.id] = on.id
+    async with db.read() as session:
+        waits = list(await session.scalars(select(Run.id).where(Run.status == RunStatus.QUEUED)))
+    capacity = Capacity(runs=len(active) + 2, per_host=3)
+    found = await places(db, waits, capacity)
+    in_order = sorted(waits, key=lambda key: found[key].position)
+    assert [found[key].position for key in in_order] == [*range(1, len(waits) + 1)]
+    assert [key for key in in_order if found[key].blocked_by is None] == await queued(db, active, 2, 3)
+    with_room = [key for key in in_order if found[key].blocked_by is not RunBlocker.HOST_LIMIT]
+    assert with_room == await queued(db, active, 100, 3)

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
+from db import status
 from db.models import Connection, Deployment, RunStatus
 from resolvers.hosts import HOSTS
+from runner.store import Capacity
 from tests import factories
 from tests.schema.api import Api
 from tests.support.attacks import UNKNOWN
+from tests.support.recording_engine import RecordingEngine
 from tests.support.statements import selects
 
 DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -270,3 +273,43 @@ async def test_operations_on_one_connection_see_each_the_state_of_their_time(api
     await api.ask("mutation ($id: ID!) { cancelRun(input: {runId: $id}) { run { id } } }", id=str(run.id))
     await factories.run(api.db, await api.db_get(Deployment, run.deployment_id))
     assert await number() == 2
+
+
+async def test_a_queued_run_says_where_it_stands_and_what_it_waits_for(api: Api, engine: RecordingEngine) -> None:
+    engine.capacity = Capacity(runs=3, per_host=2)
+    full, free = await factories.host(api.db), await factories.host(api.db)
+    for on, to in ((full, RunStatus.RUNNING), (full, RunStatus.RUNNING), (full, RunStatus.SUCCESS)):
+        await factories.run(api.db, await factories.deployment(api.db, on=on), to)
+    for on in (full, free, free):
+        await factories.run(api.db, await factories.deployment(api.db, on=on))
+    answer = await api.ask("{ deployments { nodes { latestRun { status queuePosition blockedBy } } } }")
+    played = {"queuePosition": None, "blockedBy": None}
+    assert [node["latestRun"] for node in answer["deployments"]["nodes"]][::-1] == [
+        {"status": "RUNNING"} | played,
+        {"status": "RUNNING"} | played,
+        {"status": "SUCCESS"} | played,
+        {"status": "QUEUED", "queuePosition": 3, "blockedBy": "HOST_LIMIT"},
+        {"status": "QUEUED", "queuePosition": 1, "blockedBy": None},
+        {"status": "QUEUED", "queuePosition": 2, "blockedBy": "SERVER_LIMIT"},
+    ]
+
+
+async def test_the_places_of_fifty_runs_take_one_statement(api: Api) -> None:
+    host = await factories.host(api.db)
+    for _ in range(50):
+        await factories.run(api.db, await factories.deployment(api.db, on=host))
+    document = "{ deployments(first: 50) { nodes { latestRun { queuePosition blockedBy } } } }"
+    with selects() as seen:
+        answer = await api.ask(document)
+    positions = [node["latestRun"]["queuePosition"] for node in answer["deployments"]["nodes"]]
+    assert positions == [*range(50, 0, -1)]
+    assert len(seen) == 3  # deployments, their latest runs, and the places of these
+
+
+async def test_a_run_that_was_taken_meanwhile_has_no_place(api: Api) -> None:
+    run = await factories.run(api.db)
+    document = "query ($id: ID!) { run(id: $id) { queuePosition } }"
+    assert await api.ask(document, id=str(run.id)) == {"run": {"queuePosition": 1}}
+    async with api.db.write() as session:
+        await status.claim(session, run.id, "worker")
+    assert await api.ask(document, id=str(run.id)) == {"run": {"queuePosition": None}}

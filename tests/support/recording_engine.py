@@ -5,6 +5,7 @@ from uuid import UUID
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import Run
+from runner.store import Capacity
 
 
 class RecordingEngine:
@@ -14,6 +15,7 @@ class RecordingEngine:
         self.enqueued: list[UUID] = []
         self.canceled: list[UUID] = []
         self.wakes = 0
+        self.capacity = Capacity(runs=8, per_host=4)
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
         self.enqueued.append(run.id)
