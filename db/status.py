@@ -7,6 +7,7 @@ A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both
 """
 
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -57,7 +58,14 @@ async def _take_turn(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
 
 
-async def start(session: AsyncSession, deployment_id: UUID, action: RunAction) -> Run | None:
+async def start(
+    session: AsyncSession,
+    deployment_id: UUID,
+    action: RunAction,
+    *,
+    priority: int = 0,
+    not_before: datetime | None = None,
+) -> Run | None:
     """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
     await _take_turn(session)
     started = await session.execute(
@@ -68,7 +76,15 @@ async def start(session: AsyncSession, deployment_id: UUID, action: RunAction) -
     if not _hit(started):
         return None
     last = await session.scalar(select(func.max(Run.number)).where(Run.deployment_id == deployment_id))
-    run = Run(deployment_id=deployment_id, number=(last or 0) + 1, action=action, status=RunStatus.QUEUED, services=[])
+    run = Run(
+        deployment_id=deployment_id,
+        number=(last or 0) + 1,
+        action=action,
+        status=RunStatus.QUEUED,
+        services=[],
+        priority=priority,
+        not_before=not_before,
+    )
     session.add(run)
     await session.flush()
     await announce(session, deployment_id, DeploymentStatus.RUNNING, run.id)

@@ -4,6 +4,7 @@ import ipaddress
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
 
 import yaml
 
@@ -11,6 +12,8 @@ from resolvers.errors import InvalidInput, Problem
 
 MAX_NAME = 100  # characters
 MAX_IDEMPOTENCY_KEY = 255  # characters
+MAX_PRIORITY = 100  # and as far below zero
+YEARS = range(2000, 3000)  # databases and drivers differ about the ends of the calendar
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_FILES = 1000
 MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
@@ -72,6 +75,15 @@ class Check:
     def port(self, argument: str, value: int) -> None:
         if not 1 <= value <= 65535:  # noqa: PLR2004 - TCP's own
             self.add(argument, "RANGE", f"{argument} must be from 1 to 65535.")
+
+    def priority(self, argument: str, value: int) -> None:
+        if abs(value) > MAX_PRIORITY:
+            self.add(argument, "RANGE", f"{argument} must be from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
+
+    def moment(self, argument: str, value: datetime) -> None:
+        # Not measured from now: a request that is sent again later must not become wrong.
+        if value.astimezone(UTC).year not in YEARS:
+            self.add(argument, "RANGE", f"{argument} must be in the years {YEARS[0]} to {YEARS[-1]}.")
 
     def user(self, argument: str, value: str) -> None:
         if not USER.fullmatch(value):

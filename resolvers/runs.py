@@ -1,7 +1,8 @@
 """Runs: starting, cancelling and following them."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -43,6 +44,14 @@ class LogBatch:
     entries: list[LogEntry]
     end_cursor: str | None
     complete: bool
+
+
+@dataclass(frozen=True)
+class Turn:
+    """When a run is to be played: before those of lower `priority`, which is -100 to 100, and not before a time."""
+
+    priority: int = 0
+    not_before: datetime | None = None
 
 
 async def get(db: Database, run_id: str) -> Run:
@@ -90,15 +99,20 @@ async def start(
     deployment_ids: Sequence[str],
     action: RunAction,
     *,
+    turn: Turn | None = None,
     key: Key | None = None,
 ) -> list[tuple[Deployment, Run]]:
     """Queue a run of each deployment, of all or of none; or give the runs that a request with this key has queued.
 
     Raises: InvalidInput, NotFound, RunInProgress.
     """
+    turn = turn or Turn()
     check = Check()
     _check_number(check, deployment_ids)
-    request = Request.of(key, check, {"deployment_ids": deployment_ids, "action": action})
+    check.priority("priority", turn.priority)
+    if turn.not_before is not None:
+        check.moment("not_before", turn.not_before)
+    request = Request.of(key, check, {"deployment_ids": deployment_ids, "action": action, **asdict(turn)})
     check.done()
     started: dict[str, tuple[Deployment, Run]] = {}
     async with db.write() as session:
@@ -107,7 +121,7 @@ async def start(
             return await _earlier(session, claim.earlier)
         # In one order for everybody: two requests for the same deployments must not wait for each other.
         for deployment_id in sorted(deployment_ids, key=str.lower):
-            started[deployment_id] = await _start(session, engine, deployment_id, action)
+            started[deployment_id] = await _start(session, engine, deployment_id, action, turn)
         in_order = [started[deployment_id] for deployment_id in deployment_ids]
         claim.made(*(run.id for _, run in in_order))
     engine.wake()  # after the commit, or the engine would not see the rows
@@ -162,10 +176,12 @@ async def watch_log(
 
 
 async def _start(
-    session: AsyncSession, engine: Engine, deployment_id: str, action: RunAction
+    session: AsyncSession, engine: Engine, deployment_id: str, action: RunAction, turn: Turn
 ) -> tuple[Deployment, Run]:
     key = ids.parse(deployment_id)
-    run = await status.start(session, key, action) if key is not None else None
+    run = None
+    if key is not None:
+        run = await status.start(session, key, action, priority=turn.priority, not_before=turn.not_before)
     deployment = await session.get(Deployment, key, populate_existing=True) if key is not None else None
     if deployment is None:
         raise NotFound(kind="Deployment", id=deployment_id)

@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, func, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.encryption import Keyring, Secret
@@ -29,6 +30,7 @@ class RunBlocker(StrEnum):
 
     SERVER_LIMIT = "SERVER_LIMIT"
     HOST_LIMIT = "HOST_LIMIT"
+    NOT_BEFORE = "NOT_BEFORE"
 
 
 @dataclass(frozen=True)
@@ -39,20 +41,24 @@ class Place:
     blocked_by: RunBlocker | None
 
 
-async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
-    """Up to `limit` queued runs, oldest first, with their hosts; as many of one host as make `per_host` with `active`.
+ORDER = (Run.priority.desc(), Run.id)  # of the queue; ids grow with acceptance
 
-    `active` are the runs that are being played already, with their hosts.
+
+async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
+    """Up to `limit` queued runs whose time has come, with their hosts: the highest priority first, then the oldest.
+
+    Of one host there are as many as make `per_host` with `active`, the runs that are being played already with theirs.
     """
-    place = func.row_number().over(partition_by=Deployment.host_id, order_by=Run.id).label("place")
+    place = func.row_number().over(partition_by=Deployment.host_id, order_by=ORDER)
+    turn = func.row_number().over(order_by=ORDER)
     waiting = (
-        select(Run.id, Deployment.host_id, place)
+        select(Run.id, Deployment.host_id, place.label("place"), turn.label("turn"))
         .join(Deployment, Deployment.id == Run.deployment_id)
-        .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active))
+        .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active), ~_is_early(now()))
         .subquery()
     )
     # A host with active runs has fewer places than the statement gives it: at most as many fewer as are active in all.
-    statement = select(waiting.c.id, waiting.c.host_id).where(waiting.c.place <= per_host).order_by(waiting.c.id)
+    statement = select(waiting.c.id, waiting.c.host_id).where(waiting.c.place <= per_host).order_by(waiting.c.turn)
     busy = Counter(active.values())
     found: dict[UUID, UUID] = {}
     for run_id, host_id in await session.execute(statement.limit(limit + len(active))):
@@ -66,8 +72,10 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
     """Where those of the runs stand that are queued.
 
     First come the runs that `queued` would give if the server had room for all, in its order, then those whose hosts
-    have none.  When a run of such a host ends, the host's next one goes where its age puts it.
+    have none, then those whose time has not come, the nearest first.  When a run of a full host ends, the host's next
+    one goes where priority and age put it.
     """
+    moment = now()
     of_host = (
         select(Deployment.host_id, func.count().label("playing"))
         .join(Run, Run.deployment_id == Deployment.id)
@@ -75,29 +83,47 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
         .group_by(Deployment.host_id)
         .subquery()
     )
-    place = func.row_number().over(partition_by=Deployment.host_id, order_by=Run.id)
+    early = _is_early(moment)
+    place = func.row_number().over(partition_by=(Deployment.host_id, case((early, 1), else_=0)), order_by=ORDER)
     full = func.coalesce(of_host.c.playing, 0) + place > capacity.per_host
+    waits_for = case((early, _EARLY), (full, _FULL), else_=_READY).label("waits_for")
+    time = case((early, Run.not_before)).label("time")
     waiting = (
-        select(Run.id, case((full, 1), else_=0).label("full"))
+        select(Run.id, Run.priority, waits_for, time)
         .join(Deployment, Deployment.id == Run.deployment_id)
         .outerjoin(of_host, of_host.c.host_id == Deployment.host_id)
         .where(Run.status == RunStatus.QUEUED)
         .subquery()
     )
-    position = func.row_number().over(order_by=(waiting.c.full, waiting.c.id))
-    line = select(waiting.c.id, waiting.c.full, position.label("position")).subquery()
+    order = (waiting.c.waits_for, waiting.c.time, waiting.c.priority.desc(), waiting.c.id)
+    position = func.row_number().over(order_by=order).label("position")
+    line = select(waiting.c.id, waiting.c.waits_for, position).subquery()
     playing = select(func.count()).select_from(Run).where(Run.status == RunStatus.RUNNING).scalar_subquery()
-    statement = select(line.c.id, line.c.full, line.c.position, playing).where(line.c.id.in_(run_ids))
+    statement = select(line.c.id, line.c.waits_for, line.c.position, playing).where(line.c.id.in_(run_ids))
     return {
-        run_id: Place(position, _blocker(bool(full), position, capacity.runs - playing))
-        for run_id, full, position, playing in await session.execute(statement)
+        run_id: Place(position, _blocker(waits_for, position, capacity.runs - playing))
+        for run_id, waits_for, position, playing in await session.execute(statement)
     }
 
 
-def _blocker(full: bool, position: int, room: int) -> RunBlocker | None:
-    if full:
-        return RunBlocker.HOST_LIMIT
-    return RunBlocker.SERVER_LIMIT if position > room else None
+_READY, _FULL, _EARLY = range(3)  # what a run waits for: its turn, its host, its time
+
+
+def _blocker(waits_for: int, position: int, room: int) -> RunBlocker | None:
+    if waits_for == _READY:
+        return RunBlocker.SERVER_LIMIT if position > room else None
+    return RunBlocker.HOST_LIMIT if waits_for == _FULL else RunBlocker.NOT_BEFORE
+
+
+async def next_time(session: AsyncSession) -> datetime | None:
+    """When the next of the queued runs whose time has not come may begin; None where there is none."""
+    early = select(func.min(Run.not_before)).where(Run.status == RunStatus.QUEUED, _is_early(now()))
+    return await session.scalar(early)
+
+
+def _is_early(moment: datetime) -> ColumnElement[bool]:
+    # Never unknown, as a comparison with NULL would be, so that it can be negated.
+    return and_(Run.not_before.is_not(None), Run.not_before > moment)
 
 
 async def running(session: AsyncSession) -> dict[UUID, UUID]:

@@ -1,10 +1,14 @@
 """The inputs of the API.  What is not given, or null, means the default or no change."""
 
+from datetime import datetime
+
 import strawberry
 from strawberry import UNSET
 
 from schema.enums import Connection, DeploymentStatus, RunAction
 
+PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
+NOT_BEFORE = "The run stays QUEUED until then, and holds up no other; a time that has passed means at once."
 IDEMPOTENCY_KEY = (
     "1 to 255 printable characters.  For 24 hours, another request of the token with this key and the same input gets "
     "what the first one made, as it is by then; with other input it is refused."
@@ -102,6 +106,8 @@ class DeleteDeploymentInput:
 class RunDeploymentInput:
     deployment_id: strawberry.ID = strawberry.field(description="A deployment without a run in progress.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the project.")
+    priority: int | None = strawberry.field(default=0, description=PRIORITY)
+    not_before: datetime | None = strawberry.field(default=UNSET, description=NOT_BEFORE)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
@@ -109,6 +115,8 @@ class RunDeploymentInput:
 class RunDeploymentsInput:
     deployment_ids: list[strawberry.ID] = strawberry.field(description="1 to 100, each once.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the projects.")
+    priority: int | None = strawberry.field(default=0, description=PRIORITY)
+    not_before: datetime | None = strawberry.field(default=UNSET, description=NOT_BEFORE)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 

@@ -20,7 +20,10 @@ def _parse(value: object) -> datetime:
         raise ValueError("DateTime must be RFC 3339, like 2026-01-31T12:00:00Z") from error
     if parsed.tzinfo is None:
         raise ValueError("DateTime must have an offset, like Z or +01:00")
-    return parsed.astimezone(UTC)
+    try:
+        return parsed.astimezone(UTC)
+    except OverflowError as error:
+        raise ValueError("DateTime must be in the years 1 to 9999 in UTC") from error
 
 
 DATE_TIME = strawberry.scalar(

@@ -182,6 +182,7 @@ def known(ids: dict[str, list[str]], cursors: dict[str, list[str]]) -> Values:
         "user": ["root", "deploy"],
         "sshKeyPath": ["/keys/id_ed25519"],
         "composeFile": [factories.COMPOSE_FILE],
+        "notBefore": ["2026-01-31T12:00:00Z", "2999-12-31T23:59:59.999+14:00"],
         "idempotencyKey": [f"key {number}" for number in range(1000)],
         "node.id": list(chain(*ids.values())),
     }
@@ -192,6 +193,7 @@ def known(ids: dict[str, list[str]], cursors: dict[str, list[str]]) -> Values:
     values: Values = {name: [nodes.String(each) for each in some] for name, some in strings.items()}
     values["deploymentIds"] = [nodes.List([*pair]) for pair in pairwise(values["deploymentId"])]
     values["first"] = values["last"] = [nodes.Int(size) for size in (0, 1, 2, 5, 100)]
+    values["priority"] = [nodes.Int(priority) for priority in (-100, 0, 1, 100)]
     values["port"] = [nodes.Int(port) for port in (1, 22, 65535)]
     return values
 

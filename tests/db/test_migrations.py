@@ -4,19 +4,20 @@ import asyncio
 import threading
 from contextlib import AsyncExitStack
 from pathlib import Path
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
-from sqlalchemy import Connection, String, delete, func, inspect, select, text
+from sqlalchemy import JSON, Connection, String, Uuid, column, delete, func, insert, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
 
 from db import migrations
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
-from db.models import Base, Package, PackageFile
+from db.models import Base, Package, PackageFile, Run, UTCDateTime, now
 from tests import factories
 
 
@@ -138,6 +139,40 @@ async def test_altering_a_table_keeps_the_rows_that_refer_to_it(db_url: str) -> 
             assert [file.package_id for file in await session.scalars(select(PackageFile))] == [package.id]
 
 
+async def test_runs_of_the_last_release_get_the_usual_priority_also_beside_this_one(db_url: str) -> None:
+    columns = ("number", "action", "status", "progress", "epoch")
+    typed = (
+        column("id", Uuid()),
+        column("deployment_id", Uuid()),
+        column("services", JSON),
+        column("queued_at", UTCDateTime),
+    )
+    runs = table("runs", *typed, *map(column, columns))
+
+    async def queue(db: Database, number: int, key: UUID) -> None:
+        async with db.write() as session:
+            given = {
+                "action": "UP",
+                "status": "SUCCESS",
+                "progress": 1.0,
+                "services": [],
+                "epoch": 1,
+                "queued_at": now(),
+            }
+            await session.execute(insert(runs).values(id=uuid4(), deployment_id=key, number=number, **given))
+
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0002")
+        deployment = await factories.deployment(db)
+        await queue(db, 1, deployment.id)
+        await migrations.upgrade(db)
+        await queue(db, 2, deployment.id)
+        async with db.read() as session:
+            found = await session.execute(select(Run.number, Run.priority, Run.not_before).order_by(Run.number))
+            assert [tuple(row) for row in found] == [(1, 0, None), (2, 0, None)]
+
+
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:
     # PostgreSQL checks references all the time.
     await factories.package(sqlite_db, files={"a": "1"})
@@ -152,6 +187,12 @@ async def test_foreign_keys_are_in_force_again_after_a_migration(db: Database) -
     with pytest.raises(IntegrityError):
         async with db.write() as session:
             session.add(PackageFile(package_id=uuid4(), path="a", content=""))
+
+
+def _upgrade_to(connection: Connection, revision: str) -> None:
+    config = migrations._config()
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def _retype_a_column(connection: Connection) -> None:

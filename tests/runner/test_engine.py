@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -15,10 +16,10 @@ from sqlalchemy import text
 
 from db import status
 from db.engine import Database
-from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Host, Run, RunStatus
+from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Host, Run, RunStatus, now
 from runner import leftovers, process
 from runner.broadcast import Broadcast, Everything
-from runner.engine import EmbeddedEngine
+from runner.engine import POLL_INTERVAL, EmbeddedEngine
 from runner.project import Timeouts
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -153,6 +154,35 @@ async def test_a_host_that_hangs_holds_up_no_other(db: Database, settings: Worke
         async with db.read() as session:
             statuses = [(await session.get_one(Run, run.id)).status for run in runs]
         assert statuses == [*[RunStatus.RUNNING] * 4, RunStatus.QUEUED]
+
+
+async def test_a_run_is_played_when_its_time_comes_and_others_before_it(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    host = await local_host(db)
+    moment = now() + timedelta(seconds=2)
+    delayed = await factories.run(db, await factories.deployment(db, on=host), priority=100, not_before=moment)
+    other = await queued_run(db, on=host)
+    # It was queued before the server began, as after a restart.
+    async with serving(db, settings, concurrency=1) as (_, broadcast):
+        first, last = await ended(db, broadcast, other.id), await ended(db, broadcast, delayed.id)
+    assert first.started_at is not None
+    assert last.started_at is not None
+    assert first.started_at < moment <= last.started_at
+    assert (last.started_at - moment).total_seconds() < POLL_INTERVAL / 2
+
+
+async def test_a_run_of_higher_priority_is_played_first(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    host = await local_host(db)
+    runs = [
+        await factories.run(db, await factories.deployment(db, on=host), priority=priority) for priority in (-1, 0, 1)
+    ]
+    async with serving(db, settings, concurrency=1) as (_, broadcast):
+        started = [(await ended(db, broadcast, run.id)).started_at for run in runs]
+    assert None not in started
+    assert sorted(started, key=str) == started[::-1]
 
 
 async def test_a_stopped_server_interrupts_its_runs_and_keeps_its_queue(

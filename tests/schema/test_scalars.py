@@ -24,6 +24,12 @@ def test_a_time_is_read_with_its_offset(text: str) -> None:
     assert _parse(text) == datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
 
 
+@pytest.mark.parametrize("text", ["9999-12-31T23:59:59-01:00", "0001-01-01T00:00:00+01:00"])
+def test_a_time_outside_the_calendar_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="DateTime must be in the years 1 to 9999"):
+        _parse(text)
+
+
 @pytest.mark.parametrize(
     "value", ["2026-01-31T12:00:00", "2026-01-31", "12:00:00Z", "yesterday", "", 0, 1.5, None, True, ["2026"]]
 )
