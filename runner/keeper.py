@@ -87,20 +87,27 @@ class Keeper:
         return self.is_warm
 
     async def start(
-        self, directory: Path, playbook: str, cookie: str, environment: Mapping[str, str], held: list[int]
+        self,
+        directory: Path,
+        playbook: str,
+        cookie: str,
+        environment: Mapping[str, str],
+        held: list[int],
+        *,
+        deadline: float | None = None,
     ) -> Process:
         """Play `playbook` with the inventory in `directory`, see `Process.start`."""
         if self._warm:
             try:
                 if not self.is_warm:
                     raise Refused("there is no warm process")
-                process = await self._start_warm(directory, playbook, cookie, environment, held)
+                process = await self._start_warm(directory, playbook, cookie, environment, held, deadline=deadline)
             except Refused as refused:
                 logger.info("%s is played cold: %s", cookie, refused)
             else:
                 self.plays["warm"] += 1
                 return process
-        process = await Process.start(directory, playbook, cookie, environment, held)
+        process = await Process.start(directory, playbook, cookie, environment, held, deadline=deadline)
         self.plays["cold"] += 1
         return process
 
@@ -194,14 +201,22 @@ class Keeper:
                     await process.stop()
 
     async def _start_warm(
-        self, directory: Path, playbook: str, cookie: str, environment: Mapping[str, str], held: list[int]
+        self,
+        directory: Path,
+        playbook: str,
+        cookie: str,
+        environment: Mapping[str, str],
+        held: list[int],
+        *,
+        deadline: float | None = None,
     ) -> Process:
         """As `start`, but on the warm process only.  Raises: Refused."""
         if self._control is None or self._process is None:
             raise Refused("there is no warm process")
         process = self._process
+        asked = spec(directory, playbook, [], deadline)
         try:
-            return Process(await Forked.start(self._control, environment, spec(directory, playbook, []), held), cookie)
+            return Process(await Forked.start(self._control, environment, asked, held), cookie)
         except NoAnswer:
             if process.returncode is None:
                 process.kill()

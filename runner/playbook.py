@@ -3,7 +3,8 @@
 This and `runner.warm` are all that imports ansible_runner.  It is a process because a run needs what threads cannot
 give: a clean environment, an end that leaves nothing behind, and a death of the server that it notices.
 
-stdin    one line of JSON, a `Spec`; a second line, or the end of stdin, stops the play and all that it has started
+stdin    lines of JSON, see `runner.orders`.  The first is a `Spec`; a second, `{"stop": true}`, ends all that the play
+         has started.  So do the end of stdin and a deadline that passes, and these end the play without an `end`
 stdout   one JSON object a line, see `runner.events`
 stderr   what neither expects; the server logs it
 """
@@ -14,12 +15,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO, TypedDict
+from typing import Any, NotRequired, TextIO, TypedDict, cast
 
 from ansible_runner.config.runner import RunnerConfig
 from ansible_runner.runner import Runner
 
 from runner import fork, leftovers
+from runner.orders import Orders
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass the signal on to its workers
 TOLD = "daos "  # begins what our own action plugin displays, see its class Listener
@@ -34,22 +36,30 @@ class Spec(TypedDict):
     project: str  # where playbooks and roles are
     playbook: str
     held: list[int]  # descriptors that are kept open until all that the play has started has ended
+    deadline: NotRequired[float | None]  # the first one, see `runner.orders`
 
 
 class Teller:
-    """Tells the server what happens."""
+    """Tells the server what happens.  `stopping` is set when the play is to end."""
 
-    def __init__(self, out: TextIO, stopping: threading.Event) -> None:
+    def __init__(self, out: TextIO) -> None:
+        self.stopping = threading.Event()
         self._out = out
-        self._stopping = stopping
+        self._is_silent = False
 
     def say(self, **message: Any) -> None:
+        if self._is_silent:
+            return
         # A broken pipe means that the server is gone; the end of stdin tells that too, and is acted upon.
         try:
             self._out.write(json.dumps(message) + "\n")
             self._out.flush()
         except BrokenPipeError:
-            self._stopping.set()
+            self.stopping.set()
+
+    def be_silent(self) -> None:
+        """Tell nothing any more; a message that is being told may still be."""
+        self._is_silent = True
 
     def handle(self, event: dict[str, Any]) -> bool:
         """Pass one of ansible-runner's events on."""
@@ -102,31 +112,50 @@ def _read(told: dict[str, Any]) -> dict[str, Any]:
     return {"kind": "task", "task": task}
 
 
-def _watch(stopping: threading.Event) -> None:
-    """Wait for the word to stop, then end what the play has started.  Without a parent, end this process too."""
-    word = sys.stdin.readline()
-    stopping.set()
+def obey(orders: Orders, teller: Teller) -> None:
+    """From now on, stop the play at a word.  Without a server or beyond the deadline, end this process too.
+
+    That takes a thread: the main one can wait for as long as it likes for a frozen server to read what it is told.
+    """
+    threading.Thread(target=_obey, args=(orders, teller), name="obey", daemon=True).start()
+
+
+def _obey(orders: Orders, teller: Teller) -> None:
+    while orders.next() is not None:
+        _stop(teller)
+    # What comes now tells of the cutting, and would be taken for the run's own end.
+    teller.be_silent()
+    _stop(teller)
+    # The main thread ends the process where it can: it alone knows of what it is just starting.
+    threading.main_thread().join(GRACE)
+    leftovers.end_children(GRACE)
+    os._exit(1)
+
+
+def _stop(teller: Teller) -> None:
+    teller.stopping.set()
     leftovers.end(os.environ[leftovers.COOKIE], GRACE)
-    if not word:
-        leftovers.end_children(GRACE)
-        os._exit(1)
 
 
 def main() -> None:
     """Play what the first line of stdin asks for."""
-    spec: Spec = json.loads(sys.stdin.readline())
+    orders = Orders(0)
+    spec = cast("Spec | None", orders.first())
+    if spec is None:
+        return
     fork.adopt_orphans()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever else prints must not get between the messages
     for descriptor in spec["held"]:
         os.set_inheritable(descriptor, False)
-    stopping = threading.Event()
-    teller = Teller(out, stopping)
-    threading.Thread(target=_watch, args=(stopping,), name="watch", daemon=True).start()
+    teller = Teller(out)
     config = configuration(spec)
     # By module and not by name: a server that was started with a bare PATH finds no `ansible-playbook`.
     config.command[:1] = [sys.executable, "-P", "-m", "ansible", "playbook"]
-    runner = Runner(config, event_handler=teller.handle, cancel_callback=stopping.is_set)
+    runner = Runner(config, event_handler=teller.handle, cancel_callback=teller.stopping.is_set)
+    if orders.is_over():
+        return
+    obey(orders, teller)
     runner.run()
     teller.say(kind="end", rc=runner.rc)
     leftovers.end_children(GRACE)  # ssh's master outlives the play

@@ -46,9 +46,15 @@ def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> d
     }
 
 
-def spec(directory: Path, playbook: str, held: list[int]) -> dict[str, Any]:
+def spec(directory: Path, playbook: str, held: list[int], deadline: float | None = None) -> dict[str, Any]:
     """What a playing process is told, see `runner.playbook.Spec`."""
-    return {"directory": str(directory), "project": str(project_directory()), "playbook": playbook, "held": held}
+    return {
+        "directory": str(directory),
+        "project": str(project_directory()),
+        "playbook": playbook,
+        "held": held,
+        "deadline": deadline,
+    }
 
 
 class Channel(Protocol):
@@ -133,14 +139,23 @@ class Process:
 
     @classmethod
     async def start(
-        cls, directory: Path, playbook: str, cookie: str, environment: Mapping[str, str], held: list[int]
+        cls,
+        directory: Path,
+        playbook: str,
+        cookie: str,
+        environment: Mapping[str, str],
+        held: list[int],
+        *,
+        deadline: float | None = None,
     ) -> "Process":
         """Play `playbook` with the inventory in `directory`, the cold way.
 
-        `held` are descriptors that the process keeps open until all that it started has ended.
+        `held` are descriptors that the process keeps open until all that it started has ended.  At the `deadline`, in
+        seconds on `orders.clock`, it begins to end by itself, whatever becomes of this server, and has ended all that
+        it started within three times `playbook.GRACE`; see `extend`.
         """
         channel = await Program.start(environment, held)
-        channel.say(spec(directory, playbook, held))
+        channel.say(spec(directory, playbook, held, deadline))
         return cls(channel, cookie)
 
     @property
@@ -148,7 +163,10 @@ class Process:
         return self._channel.pid
 
     async def events(self) -> AsyncGenerator[Event]:
-        """The events as they come, until the process ends.  Without an END among them it was killed."""
+        """The events as they come, until the process ends.
+
+        Without an END among them it was killed, or its deadline has passed: from then on it tells nothing.
+        """
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")
         try:
             while (message := await self._channel.read()) is not None:
@@ -156,6 +174,10 @@ class Process:
             await self._channel.wait()
         finally:
             stderr.cancel()
+
+    def extend(self, deadline: float) -> None:
+        """Move the deadline; a play that has ended, or has begun to at the last one, hears nothing."""
+        self._channel.say({"deadline": deadline})
 
     async def stop(self) -> None:
         """End the process and all that it has started; returns when none of it is left.  May be called twice."""

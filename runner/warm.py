@@ -9,8 +9,8 @@ stdin    a socket of messages.  The warm process sends one byte when it is ready
 stderr   what nobody expects; the server logs it
 
 A play's stdout begins with `begun` and its pid, or with `refused` and why: it would not be what a cold one is.  After
-`begun` it waits for a first line on stdin; from there on it is as in `runner.playbook`, except that the last line on
-stdout is `swept`: nothing that the play had started is left.
+`begun` it waits for a first line on stdin, without a deadline; from there on it is as in `runner.playbook`, except that
+the last line on stdout is `swept`: nothing that the play had started is left.
 """
 
 import codecs
@@ -36,7 +36,8 @@ from ansible_runner.runner import Runner
 from ansible_runner.utils import OutputEventFilter
 
 from runner import fork, leftovers
-from runner.playbook import GRACE, Spec, Teller, configuration
+from runner.orders import Orders
+from runner.playbook import GRACE, Spec, Teller, configuration, obey
 
 MAX_REQUEST = 128 * 1024  # bytes; a socket's buffer takes no longer message
 MAX_DESCRIPTORS = 16
@@ -92,13 +93,16 @@ def _example(project: Path) -> Iterator[RunnerConfig]:
 class Fork(Runner):  # type: ignore[misc]
     """ansible-runner with Ansible as a fork of this process, and not as a program under a terminal of its own.
 
-    `control` tells to stop, as in `runner.playbook`; `private` are descriptors that Ansible must not have.
+    `orders` are obeyed, as in `runner.playbook`; `private` are descriptors that Ansible must not have.
     """
 
-    def __init__(self, image: Image, config: RunnerConfig, teller: Teller, *, control: int, private: list[int]) -> None:
+    def __init__(
+        self, image: Image, config: RunnerConfig, teller: Teller, *, orders: Orders, private: list[int]
+    ) -> None:
         super().__init__(config, event_handler=teller.handle)
         self._image = image
-        self._control = control
+        self._teller = teller
+        self._orders = orders
         self._private = private
 
     def run(self) -> tuple[str, int]:
@@ -106,9 +110,11 @@ class Fork(Runner):  # type: ignore[misc]
         self.status_callback("starting")
         events = OutputEventFilter(None, self.event_callback, suppress_ansible_output=True)
         output, pid = self._start()
+        obey(self._orders, self._teller)
         self.status_callback("running")
         exit_code = self._follow(output, pid, events)
         events.close()
+        self.canceled = self._teller.stopping.is_set()
         self.rc = 254 if self.canceled else exit_code
         self.status_callback("canceled" if self.canceled else "failed" if self.rc else "successful")
         return self.status, self.rc
@@ -132,14 +138,11 @@ class Fork(Runner):  # type: ignore[misc]
         process = os.pidfd_open(pid)
         os.set_blocking(output, False)
         waiting = select.poll()
-        for descriptor in (output, process, self._control):
+        for descriptor in (output, process):
             waiting.register(descriptor, select.POLLIN)
         running = True
         while running:
             ready = {descriptor for descriptor, _ in waiting.poll()}
-            if self._control in ready and not self.canceled:
-                waiting.unregister(self._control)
-                self._stop()
             running = process not in ready
             # Ansible itself may have ended and still be quoted: what it started has no hold of its output.
             while output in ready and (chunk := _read(output)) is not None:
@@ -152,15 +155,6 @@ class Fork(Runner):  # type: ignore[misc]
         os.close(output)
         os.close(process)
         return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-    def _stop(self) -> None:
-        """End what the play has started.  Without a server, end this process too."""
-        word = os.read(self._control, 1)
-        self.canceled = True
-        leftovers.end(os.environ[leftovers.COOKIE], GRACE)
-        if not word:
-            leftovers.end_children(GRACE)
-            os._exit(1)
 
 
 def _read(descriptor: int) -> bytes | None:
@@ -201,16 +195,18 @@ def _be_play(image: Image, request: Request, descriptors: list[int]) -> None:
     fork.move(stderr, 2)
     fork.renew(request["environment"])
     out = os.fdopen(stdout, "w", encoding="utf-8")
-    teller = Teller(out, threading.Event())
+    teller = Teller(out)
     config = configuration(request["spec"])
     refusal = image.difference(config.env) or _rename(request["environment"])
     if refusal is not None:
         teller.say(kind="refused", message=refusal)
         return
+    orders = Orders(0, request["spec"].get("deadline"))
     teller.say(kind="begun", pid=os.getpid())
-    if not _read_line(0):
+    # The deadline does not end this wait: until it has told to begin, the server needs the pid to be this process's.
+    if orders.first() is None or orders.is_over():
         return
-    runner = Fork(image, config, teller, control=0, private=[stdout, *held])
+    runner = Fork(image, config, teller, orders=orders, private=[stdout, *held])
     runner.run()
     teller.say(kind="end", rc=runner.rc)
     leftovers.end_children(GRACE)  # ssh's master outlives the play
@@ -223,17 +219,6 @@ def _rename(environment: Mapping[str, str]) -> str | None:
     except leftovers.CannotBear:
         return "a fork cannot show the cookie of its play"
     return None
-
-
-def _read_line(descriptor: int) -> bytes:
-    """One line, and not a byte more of what comes after it; without an end of line there was none."""
-    line = b""
-    while not line.endswith(b"\n"):
-        byte = os.read(descriptor, 1)
-        if not byte:
-            return b""
-        line += byte
-    return line
 
 
 def _serve(image: Image, control: socket.socket) -> None:

@@ -1,49 +1,128 @@
 """A playing process, both ways: what it says, and that nothing is left of it, however it or the server ends."""
 
+import asyncio
 import json
 import os
+import select
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
 from runner import leftovers
 from runner.events import Event, Kind
 from runner.keeper import Keeper
-from runner.process import Process, environment
-from tests.runner.plays import DEADLINE, SLOW, make_directory, wait_for, write_playbook
+from runner.orders import clock
+from runner.process import Process, environment, spec
+from tests.runner.plays import DEADLINE, SLOW, make_directory, until, wait_for, write_playbook
 from tests.support.sshd import SshServer
 
-Start = Callable[[Path, str, str], Awaitable[Process]]
-
-# A server in miniature: starts the play and says so, then waits to be killed.
+# A server in miniature: starts the play and says so, then waits to be killed.  With a lease in seconds, it tells the
+# play of that once it is under way, and never again.
 SERVER = """
 import asyncio, sys
 from pathlib import Path
 from runner.keeper import Keeper
+from runner.orders import clock
 from runner.process import environment
 
-async def main(directory, cookie, way):
+async def main(directory, cookie, way, lease):
     keeper = Keeper(directory / "kept", cookie, {}, warm=way == "warm")
     serving = asyncio.create_task(keeper.serve())
     assert await keeper.settled() == (way == "warm")
     playbook = str(directory / "play.yml")
     play = await keeper.start(directory, playbook, cookie, environment(directory, cookie, {}), [])
+    if lease:
+        while not (directory / "pids").exists():
+            await asyncio.sleep(0.01)
+        play.extend(clock() + lease)
+        print("told", flush=True)
     async for event in play.events():
         print(event.kind, flush=True)
 
-asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3]))
+asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3], float(sys.argv[4])))
 """
+
+# Says more than a pipe can hold, then goes on.
+LOUD = """
+- name: Say much
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Say
+      ansible.builtin.debug:
+        msg: "{{ 'x' * 200000 }}"
+    - name: Sleep
+      ansible.builtin.raw: "echo $$ > {pids}; sleep 300"
+"""
+
+
+class Start(Protocol):
+    """Starts a play."""
+
+    async def __call__(
+        self, directory: Path, playbook: str, cookie: str, *, deadline: float | None = None
+    ) -> Process: ...
 
 
 def files_with(text: str, directory: Path) -> list[Path]:
     return [path for path in directory.rglob("*") if path.is_file() and text.encode() in path.read_bytes()]
+
+
+def wait_until_gone(cookie: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while leftovers.find(cookie):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+async def events_of(play: Process) -> list[Event]:
+    async with asyncio.timeout(DEADLINE):
+        return [event async for event in play.events()]
+
+
+@contextmanager
+def unread(way: str, keeper: Keeper, directory: Path, playbook: str, cookie: str) -> Iterator[tuple[int, int]]:
+    """A play whose server never reads: its stdin, to write to, and its stdout, to ask whether it is full."""
+    variables = environment(directory, cookie, {})
+    request = spec(directory, playbook, [])
+    its_stdin, stdin = os.pipe()
+    stdout, its_stdout = os.pipe()
+    command = [sys.executable, "-P", "-m", "runner.playbook"]
+    process = None
+    if way == "cold":
+        process = subprocess.Popen(command, stdin=its_stdin, stdout=its_stdout, env=variables)
+        write_line(stdin, request)
+    else:
+        assert keeper._control is not None
+        message = json.dumps({"environment": variables, "spec": request}).encode()
+        socket.send_fds(keeper._control, [message], [its_stdin, its_stdout, 2])
+        write_line(stdin, {"begin": True})
+    os.close(its_stdin)
+    try:
+        yield stdin, its_stdout
+    finally:
+        leftovers.end(cookie, 0)
+        if process is not None:
+            process.wait()
+        for descriptor in (stdin, stdout, its_stdout):
+            os.close(descriptor)
+
+
+def write_line(descriptor: int, message: object) -> None:
+    os.write(descriptor, json.dumps(message).encode() + b"\n")
+
+
+def is_full(descriptor: int) -> bool:
+    return not select.select([], [descriptor], [], 0)[1]
 
 
 @pytest.fixture(params=["cold", "warm"])
@@ -55,12 +134,12 @@ def way(request: pytest.FixtureRequest) -> str:
 async def start(way: str, keeper: Keeper) -> Start:
     """Starts a play that way."""
 
-    async def start(directory: Path, playbook: str, cookie: str) -> Process:
+    async def start(directory: Path, playbook: str, cookie: str, *, deadline: float | None = None) -> Process:
         variables = environment(directory, cookie, {})
         if way == "cold":
-            return await Process.start(directory, playbook, cookie, variables, [])
+            return await Process.start(directory, playbook, cookie, variables, [], deadline=deadline)
         before = keeper.plays["warm"]
-        play = await keeper.start(directory, playbook, cookie, variables, [])
+        play = await keeper.start(directory, playbook, cookie, variables, [], deadline=deadline)
         assert keeper.plays["warm"] == before + 1
         return play
 
@@ -132,15 +211,120 @@ async def test_a_killed_play_has_no_end_and_leaves_no_process_once_stopped(
 def test_a_play_ends_with_all_it_started_when_the_server_is_killed(directory: Path, cookie: str, way: str) -> None:
     pids = directory / "pids"
     write_playbook(directory, SLOW.format(pids=pids))
-    command = [sys.executable, "-c", SERVER, str(directory), cookie, way]
+    command = [sys.executable, "-c", SERVER, str(directory), cookie, way, "0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
         wait_for(pids)
         server.kill()
         server.wait()
-    deadline = time.monotonic() + DEADLINE
-    while leftovers.find(cookie) or leftovers.find(f"warm/{cookie}"):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until_gone(cookie)
+    wait_until_gone(f"warm/{cookie}")
+
+
+async def test_a_play_ends_at_its_first_deadline_and_leaves_no_process(
+    start: Start, directory: Path, cookie: str
+) -> None:
+    deadline = clock() + 1
+    play = await start(
+        directory, write_playbook(directory, SLOW.format(pids=directory / "pids")), cookie, deadline=deadline
+    )
+    kinds = {event.kind for event in await events_of(play)}
+    assert clock() >= deadline
+    assert kinds <= {Kind.TASK}
+    assert leftovers.find(cookie) == []
+    await play.stop()
+
+
+async def test_a_play_ends_at_the_deadline_that_it_is_told_and_says_nothing_of_it(
+    start: Start, directory: Path, cookie: str
+) -> None:
+    pids = directory / "pids"
+    play = await start(directory, write_playbook(directory, SLOW.format(pids=pids)), cookie)
+    wait_for(pids)
+    assert len(leftovers.find(cookie)) > 3  # as above
+    play.extend(clock() + 0.1)
+    assert await events_of(play) == [Event(Kind.TASK, "Sleep")]
+    assert leftovers.find(cookie) == []
+    await play.stop()
+
+
+async def test_a_play_whose_deadline_is_moved_goes_on(start: Start, directory: Path, cookie: str) -> None:
+    pids, end = directory / "pids", directory / "end"
+    slow = SLOW.replace("sleep 300", "while ! test -e {end}; do sleep 0.01; done")
+    deadline = clock() + 300
+    playbook = write_playbook(directory, slow.format(pids=pids, end=end))
+    play = await start(directory, playbook, cookie, deadline=deadline)
+    wait_for(pids)
+    for seconds in (0.5, 1.0, 300.0):
+        deadline = clock() + seconds
+        play.extend(deadline)
+    await until(lambda: clock() > deadline - 298)
+    end.touch()
+    assert (await events_of(play))[-1] == Event(Kind.END, rc=0)
+    await play.stop()
+
+
+async def test_a_play_whose_deadline_has_passed_at_its_start_does_nothing(
+    start: Start, directory: Path, cookie: str
+) -> None:
+    pids = directory / "pids"
+    playbook = write_playbook(directory, SLOW.replace("; sleep 300", "").format(pids=pids))
+    play = await start(directory, playbook, cookie, deadline=clock() - 1)
+    assert await events_of(play) == []
+    await play.stop()
+    assert not pids.exists()
+
+
+async def test_a_play_that_has_ended_hears_of_no_deadline(
+    start: Start, directory: Path, cookie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    play = await start(directory, write_playbook(directory, SLOW.format(pids=directory / "pids")), cookie)
+    os.kill(play.pid, signal.SIGKILL)
+    for _ in range(10):
+        play.extend(clock() + 1)
+    await events_of(play)
+    await play.stop()
+    for _ in range(10):
+        play.extend(clock() + 1)
+    assert caplog.records == []
+
+
+def test_a_play_ends_at_its_deadline_when_the_server_is_frozen(directory: Path, cookie: str, way: str) -> None:
+    write_playbook(directory, SLOW.format(pids=directory / "pids"))
+    command = [sys.executable, "-c", SERVER, str(directory), cookie, way, "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        assert server.stdout.readline() == b"told\n"
+        server.send_signal(signal.SIGSTOP)
+        try:
+            wait_until_gone(cookie)
+        finally:
+            server.kill()
+    wait_until_gone(f"warm/{cookie}")
+
+
+async def test_a_play_that_waits_for_its_server_to_read_ends_at_its_deadline(
+    way: str, keeper: Keeper, directory: Path, cookie: str
+) -> None:
+    pids = directory / "pids"
+    playbook = write_playbook(directory, LOUD.format(pids=pids))
+    with unread(way, keeper, directory, playbook, cookie) as (stdin, stdout):
+        await until(lambda: is_full(stdout))
+        wait_for(pids)
+        assert len(leftovers.find(cookie)) > 3  # as above
+        write_line(stdin, {"deadline": clock() + 0.1})
+        await until(lambda: not leftovers.find(cookie))
+
+
+async def test_a_play_that_was_told_to_stop_and_is_not_read_ends_at_its_deadline(
+    way: str, keeper: Keeper, directory: Path, cookie: str
+) -> None:
+    playbook = write_playbook(directory, LOUD.format(pids=directory / "pids"))
+    with unread(way, keeper, directory, playbook, cookie) as (stdin, stdout):
+        await until(lambda: is_full(stdout))
+        write_line(stdin, {"stop": True})
+        await until(lambda: len(leftovers.find(cookie)) == 1)  # the process itself, which has yet to say its end
+        write_line(stdin, {"deadline": clock()})
+        await until(lambda: not leftovers.find(cookie))
 
 
 async def test_nothing_of_the_servers_environment_reaches_a_play(

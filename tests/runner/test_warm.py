@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from runner import forked, leftovers
 from runner.events import Event, Kind
 from runner.keeper import Keeper
 from runner.process import Process, environment
-from tests.runner.plays import DEADLINE, SLOW, kept, make_directory, wait_for, write_playbook
+from tests.runner.plays import SLOW, kept, make_directory, until, wait_for, write_playbook
 
 # Writes down what a command of a play finds around it, apart from the play's own names.
 SURROUNDINGS = """
@@ -137,12 +136,6 @@ def descriptors(pid: int | str) -> Counter[str]:
 
 def temporary_files(directory: Path) -> list[Path]:
     return list(directory.glob("*/tmp/*"))
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(DEADLINE):
-        while not condition():  # noqa: ASYNC110 - it is about other processes
-            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("name", PLAYS)
