@@ -28,6 +28,7 @@ from db.engine import BrokenReferences, Database, Reserved, UnsupportedDatabase
 from runner.broadcast import Broadcast
 from runner.engine import EmbeddedEngine
 from runner.keeper import Keeper
+from runner.wire import Wire
 from runner.worker import Worker, WorkerSettings
 
 LOCK_TIMEOUT = 15.0  # seconds that a killed server's plays have to end
@@ -151,14 +152,17 @@ async def running(settings: Settings, home: Home, environment: Mapping[str, str]
         engine = EmbeddedEngine(db, worker, settings.max_runs, settings.max_runs_per_host)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
-            keeping = group.create_task(keeper.serve(), name="warm Ansible")
+            beside = [group.create_task(keeper.serve(), name="warm Ansible")]
+            if not db.is_sqlite:
+                beside.append(group.create_task(Wire(db, broadcast).serve(), name="wire"))
             try:
                 authenticator = Authenticator(db, home.admin)
                 yield application(db, broadcast, engine, authenticator, settings=settings, plays=keeper.plays)
             finally:
-                broadcast.close()
+                broadcast.wake_all()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
-                keeping.cancel()
+                for task in beside:  # also the ends of the last runs are news for others
+                    task.cancel()
 
 
 def application(

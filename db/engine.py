@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from db import sqlite
-from db.encryption import Keyring
+from db.encryption import Keyring, Secret
 
 _RESERVATION = 0x64616F75  # PostgreSQL's advisory locks are numbers
 
@@ -54,6 +55,13 @@ class Database:
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
+
+    @property
+    def conninfo(self) -> Secret:
+        """How psycopg connects to a PostgreSQL database, for a connection that is not of the pool."""
+        _, parameters = self._writer.dialect.create_connect_args(self.url)
+        parameters.pop("context", None)  # SQLAlchemy's own types, no parameter of libpq
+        return Secret(make_conninfo(**parameters))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:

@@ -1,8 +1,9 @@
 """Who waits for news of what.  News has no content: it says "look again", and the database is read."""
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from enum import Enum, auto
 from uuid import UUID
 
@@ -13,7 +14,14 @@ class Everything(Enum):
     DEPLOYMENTS = auto()
 
 
-Topic = UUID | Everything  # a deployment's id, a run's id, or all deployments
+@dataclass(frozen=True)
+class Cancel:
+    """The topic of who plays the run: somebody asks for its end."""
+
+    run_id: UUID
+
+
+Topic = UUID | Everything | Cancel  # a UUID is a deployment's id or a run's
 
 
 class Listener:
@@ -40,6 +48,7 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._listeners: dict[Topic, set[Listener]] = {}
+        self._pass_on: Callable[[tuple[Topic, ...]], None] | None = None
 
     @contextmanager
     def listen(self, topic: Topic) -> Iterator[Listener]:
@@ -55,13 +64,23 @@ class Broadcast:
                 del self._listeners[topic]
 
     def notify(self, *topics: Topic) -> None:
-        """Tell all who listen to any of `topics` to look again."""
+        """Tell all who listen to any of `topics` to look again, here and, where there is a wire, elsewhere."""
+        self.hear(*topics)
+        if self._pass_on is not None:
+            self._pass_on(topics)
+
+    def hear(self, *topics: Topic) -> None:
+        """Tell those who listen here alone: another server has said so."""
         for topic in topics:
             for listener in self._listeners.get(topic, ()):
                 listener.notify()
 
-    def close(self) -> None:
-        """Wake everybody once, so that they notice the end."""
+    def join(self, pass_on: Callable[[tuple[Topic, ...]], None]) -> None:
+        """Have `pass_on` told all topics that there are news of here; it must return at once."""
+        self._pass_on = pass_on
+
+    def wake_all(self) -> None:
+        """Wake everybody here once: news may have been missed, or the server stops."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.notify()

@@ -10,6 +10,7 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
@@ -55,6 +56,27 @@ def test_another_database_is_refused(url: str) -> None:
 )
 def test_the_driver_is_the_servers_choice(url: str, driver: str) -> None:
     assert Database(url, factories.keyring()).url.drivername == driver
+
+
+@pytest.mark.parametrize(
+    ("url", "parameters"),
+    [
+        (
+            "postgresql://me:p%40ss%20'word'@db.example:5433/daos?sslmode=require",
+            {"host": "db.example", "port": "5433", "user": "me", "password": "p@ss 'word'", "dbname": "daos"},
+        ),
+        (
+            "postgresql:///daos?host=one:1&host=two:2&sslmode=require",
+            {"host": "one,two", "port": "1,2", "dbname": "daos"},
+        ),
+        ("postgresql:///daos?host=/run/postgresql&sslmode=require", {"host": "/run/postgresql", "dbname": "daos"}),
+    ],
+    ids=["password", "two hosts", "socket"],
+)
+def test_psycopg_connects_as_the_url_says(url: str, parameters: dict[str, str]) -> None:
+    conninfo = Database(url, factories.keyring()).conninfo
+    assert conninfo_to_dict(conninfo.reveal()) == {**parameters, "sslmode": "require"}
+    assert str(conninfo) == "********"
 
 
 async def test_any_path_can_be_a_sqlite_url(tmp_path: Path) -> None:

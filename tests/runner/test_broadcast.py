@@ -3,7 +3,7 @@
 import asyncio
 from uuid import uuid4
 
-from runner.broadcast import Broadcast, Everything
+from runner.broadcast import Broadcast, Everything, Topic
 
 LONG = 60.0  # seconds; a test that waits that long has failed
 
@@ -49,3 +49,27 @@ async def test_who_listens_no_longer_is_forgotten() -> None:
         pass
     broadcast.notify(topic)
     assert broadcast._listeners == {}
+
+
+async def test_news_of_here_is_passed_on_and_news_of_elsewhere_is_not() -> None:
+    broadcast, topic = Broadcast(), uuid4()
+    passed_on: list[tuple[Topic, ...]] = []
+    broadcast.join(passed_on.append)
+    with broadcast.listen(topic) as listener:
+        broadcast.hear(topic)
+        async with asyncio.timeout(1):
+            await listener.wait(LONG)
+        assert passed_on == []
+        broadcast.notify(topic, Everything.DEPLOYMENTS)
+        async with asyncio.timeout(1):
+            await listener.wait(LONG)
+    assert passed_on == [(topic, Everything.DEPLOYMENTS)]
+
+
+async def test_everybody_can_be_woken() -> None:
+    broadcast = Broadcast()
+    with broadcast.listen(uuid4()) as one, broadcast.listen(Everything.DEPLOYMENTS) as other:
+        broadcast.wake_all()
+        async with asyncio.timeout(1):
+            await one.wait(LONG)
+            await other.wait(LONG)
