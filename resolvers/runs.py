@@ -10,8 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.engine import Database
-from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction, RunStatus
-from resolvers import idempotency, ids
+from db.models import Deployment, LogEntry, Run, RunAction, RunStatus
+from resolvers import idempotency, ids, tail
 from resolvers.errors import NotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
@@ -33,15 +33,13 @@ DEPLOYMENT_LOG = Listing(
 )
 
 MAX_AT_ONCE = 100  # runs that one request may start
-BATCH_SIZE = 100  # log entries that a subscriber gets at once
-LOOK_INTERVAL = 10.0  # seconds; news that was missed costs a subscriber no more than this
 
 
 @dataclass(frozen=True)
 class LogBatch:
     """Further entries of a run's log; `complete` with the last of a run that has ended."""
 
-    entries: list[LogEntry]
+    entries: Sequence[LogEntry]
     end_cursor: str | None
     complete: bool
 
@@ -155,24 +153,19 @@ async def watch_log(
     Raises: NotFound, InvalidInput.
     """
     position = 0 if after is None else LOG.position("after", after)[0]
-    key = (await get(db, run_id)).id
-    statement = select(LogEntry).where(LogEntry.run_id == key).order_by(LogEntry.sequence).limit(BATCH_SIZE)
-    with broadcast.listen(key) as listener:
-        while True:
-            async with db.read() as session:
-                # One snapshot: a run that is seen as ended has all its entries in it.
-                run = await session.get(Run, key)
-                entries = list(await session.scalars(statement.where(LogEntry.sequence > position)))
-            if run is None:  # deleted with its deployment
+    key = ids.parse(run_id)
+    if key is None:
+        raise NotFound(kind="Run", id=run_id)
+    with tail.of_run(db, broadcast, key) as shared:
+        piece = await shared.behind(position)
+        if piece is None:
+            raise NotFound(kind="Run", id=run_id)
+        while piece is not None:  # None: the run was deleted with its deployment
+            position = piece.entries[-1].sequence if piece.entries else position
+            yield LogBatch(piece.entries, LOG.cursor([position]) if position else None, piece.is_last)
+            if piece.is_last:
                 return
-            position = entries[-1].sequence if entries else position
-            complete = run.status not in ACTIVE and len(entries) < BATCH_SIZE
-            if entries or complete:
-                yield LogBatch(entries, LOG.cursor([position]) if position else None, complete)
-            if complete:
-                return
-            if len(entries) < BATCH_SIZE:
-                await listener.wait(LOOK_INTERVAL)
+            piece = await shared.behind(position)
 
 
 async def _start(

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import Any, TypeVar
 from uuid import UUID
+
+Shared = TypeVar("Shared")
 
 
 class Everything(Enum):
@@ -43,11 +46,21 @@ class Listener:
         self._news.set()
 
 
+@dataclass
+class _InCommon:
+    """What the followers of a topic share, how many they are, and what is to be done after the last."""
+
+    value: Any
+    followers: int
+    end: ExitStack
+
+
 class Broadcast:
     """Listeners by topic.  A slow listener holds up nobody: it has one flag, and no queue that could grow."""
 
     def __init__(self) -> None:
         self._listeners: dict[Topic, set[Listener]] = {}
+        self._in_common: dict[Topic, _InCommon] = {}
         self._pass_on: Callable[[tuple[Topic, ...]], None] | None = None
 
     @contextmanager
@@ -62,6 +75,22 @@ class Broadcast:
             listeners.discard(listener)
             if not listeners:
                 del self._listeners[topic]
+
+    @contextmanager
+    def share(self, topic: Topic, opened: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:
+        """What all who follow `topic` have in common: `opened` for the first of them, closed after the last."""
+        common = self._in_common.get(topic)
+        if common is None:
+            end = ExitStack()
+            common = self._in_common[topic] = _InCommon(end.enter_context(opened()), 0, end)
+        common.followers += 1
+        try:
+            yield common.value
+        finally:
+            common.followers -= 1
+            if not common.followers:
+                del self._in_common[topic]
+                common.end.close()
 
     def notify(self, *topics: Topic) -> None:
         """Tell all who listen to any of `topics` to look again, here and, where there is a wire, elsewhere."""

@@ -1,6 +1,8 @@
 """News wakes those who wait for it, and is never lost between reading and waiting."""
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 from uuid import uuid4
 
 from runner.broadcast import Broadcast, Everything, Topic
@@ -73,3 +75,23 @@ async def test_everybody_can_be_woken() -> None:
         async with asyncio.timeout(1):
             await one.wait(LONG)
             await other.wait(LONG)
+
+
+def test_what_is_shared_is_opened_for_the_first_and_closed_after_the_last() -> None:
+    broadcast, topic = Broadcast(), uuid4()
+    happened = []
+
+    @contextmanager
+    def opened() -> Iterator[object]:
+        happened.append("opened")
+        yield object()
+        happened.append("closed")
+
+    for _ in range(2):
+        with broadcast.share(topic, opened) as first:
+            with broadcast.share(topic, opened) as second, broadcast.share(uuid4(), opened) as other:
+                assert first is second
+                assert first is not other
+            assert happened == ["opened", "opened", "closed"]
+        assert happened == ["opened", "opened", "closed", "closed"]
+        happened.clear()
