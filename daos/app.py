@@ -6,9 +6,10 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -23,11 +24,13 @@ from daos.metrics import Metrics
 from daos.settings import Settings, docker_environment
 from daos.streams import Streams
 from db import migrations
-from db.encryption import Keyring, Secret
+from db.encryption import Keyring, Secret, write_private
 from db.engine import BrokenReferences, Database, Reserved, UnsupportedDatabase
 from runner.broadcast import Broadcast
-from runner.engine import EmbeddedEngine
+from runner.distributed import DistributedEngine
+from runner.engine import EmbeddedEngine, ServingEngine
 from runner.keeper import Keeper
+from runner.store import Capacity
 from runner.wire import Wire
 from runner.worker import Worker, WorkerSettings
 
@@ -46,6 +49,7 @@ class Home:
     keyring: Keyring
     admin: Secret
     lock: int  # descriptor; whoever has it open holds the directory
+    node: str  # the directory's id, as no other has it
 
 
 def settle_in(settings: Settings) -> Home:
@@ -55,7 +59,15 @@ def settle_in(settings: Settings) -> Home:
     with _usable(settings.data_dir):
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _take(lock, settings.data_dir)
-    return Home(keyring(settings), admin(settings), lock)
+        node = _node(settings.data_dir / "node-id")
+    return Home(keyring(settings), admin(settings), lock, node)
+
+
+def _node(path: Path) -> str:
+    if not path.exists():
+        with suppress(FileExistsError):
+            write_private(path, f"{uuid4()}\n")
+    return path.read_text().strip()
 
 
 def keyring(settings: Settings) -> Keyring:
@@ -129,35 +141,49 @@ async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database
         await db.close()
 
 
-@asynccontextmanager
-async def _reserved(db: Database) -> AsyncIterator[None]:
-    async with AsyncExitStack() as stack:
+@contextmanager
+def _reserved(db: Database) -> Iterator[None]:
+    """Hold a SQLite database alone; a PostgreSQL is for all who come."""
+    with ExitStack() as stack:
         try:
-            await stack.enter_async_context(db.reserved())
+            if db.is_sqlite:
+                stack.enter_context(db.reserved())
         except Reserved as error:
             raise CannotStart("another daos plays the runs of this database") from error
         yield
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What runs beside the application."""
+
+    db: Database
+    broadcast: Broadcast
+    engine: ServingEngine
+    plays: Mapping[str, int]  # how many went the warm and the cold way
+
+
 @asynccontextmanager
-async def running(settings: Settings, home: Home, environment: Mapping[str, str]) -> AsyncIterator[Starlette]:
-    """The application, with the engine beside it; at the end its runs get their grace.  Raises: CannotStart."""
-    async with opened(settings, home.keyring) as db, _reserved(db):
+async def running(
+    settings: Settings, home: Home, environment: Mapping[str, str], *, plays: bool
+) -> AsyncIterator[Parts]:
+    """The parts, at work; at the end the runs that are being played get their grace.  Raises: CannotStart."""
+    async with AsyncExitStack() as stack:
+        db = await stack.enter_async_context(opened(settings, home.keyring))
+        stack.enter_context(_reserved(db))
         broadcast = Broadcast()
         worker_settings = _worker_settings(settings, home, environment)
-        keeper = Keeper(
-            settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=settings.warm
-        )
+        warm = settings.warm and plays
+        keeper = Keeper(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=warm)
         worker = Worker(db, broadcast, worker_settings, keeper)
-        engine = EmbeddedEngine(db, worker, settings.max_runs, settings.max_runs_per_host)
+        engine = _engine(db, broadcast, worker if plays else None, settings, home)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
             beside = [group.create_task(keeper.serve(), name="warm Ansible")]
             if not db.is_sqlite:
                 beside.append(group.create_task(Wire(db, broadcast).serve(), name="wire"))
             try:
-                authenticator = Authenticator(db, home.admin)
-                yield application(db, broadcast, engine, authenticator, settings=settings, plays=keeper.plays)
+                yield Parts(db, broadcast, engine, keeper.plays)
             finally:
                 broadcast.wake_all()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
@@ -165,10 +191,19 @@ async def running(settings: Settings, home: Home, environment: Mapping[str, str]
                     task.cancel()
 
 
+def _engine(db: Database, broadcast: Broadcast, worker: Worker | None, settings: Settings, home: Home) -> ServingEngine:
+    capacity = Capacity(settings.max_runs, settings.max_runs_per_host)
+    if not db.is_sqlite:
+        return DistributedEngine(db, broadcast, worker, node=home.node, capacity=capacity, lease=settings.lease)
+    if worker is None:
+        raise CannotStart("other processes play runs only with PostgreSQL; the database is SQLite")
+    return EmbeddedEngine(db, worker, capacity.runs, capacity.per_host)
+
+
 def application(
     db: Database,
     broadcast: Broadcast,
-    engine: EmbeddedEngine,
+    engine: ServingEngine,
     authenticator: Authenticator,
     *,
     settings: Settings | None = None,
@@ -187,7 +222,27 @@ def application(
         streams=streams,
         transport=settings.transport,
     )
-    metrics = Metrics(db, plays or {})
+    app = Starlette(
+        routes=[
+            Mount("/graphql/ide", IDE()),
+            Route("/graphql", graphql),
+            WebSocketRoute("/graphql", graphql),
+            *_probes(db, engine, plays or {}),
+        ]
+    )
+    app.state.streams = streams
+    return app
+
+
+def worker_application(parts: Parts, admin: Secret) -> Starlette:
+    """The ASGI application of a process that only plays runs: how it is, and nothing else."""
+    app = Starlette(routes=_probes(parts.db, parts.engine, parts.plays))
+    app.state.streams = Streams(Authenticator(parts.db, admin), 0)
+    return app
+
+
+def _probes(db: Database, engine: ServingEngine, plays: Mapping[str, int]) -> list[Route]:
+    metrics = Metrics(db, plays)
 
     async def healthz(_request: Request) -> Response:
         return PlainTextResponse("ok\n")
@@ -200,18 +255,7 @@ def application(
     async def scrape(_request: Request) -> Response:
         return await metrics.response()
 
-    app = Starlette(
-        routes=[
-            Mount("/graphql/ide", IDE()),
-            Route("/graphql", graphql),
-            WebSocketRoute("/graphql", graphql),
-            Route("/healthz", healthz),
-            Route("/readyz", readyz),
-            Route("/metrics", scrape),
-        ]
-    )
-    app.state.streams = streams
-    return app
+    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)]
 
 
 def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, str]) -> WorkerSettings:

@@ -18,7 +18,18 @@ from starlette.applications import Starlette
 
 import schema
 from daos import __version__, logs
-from daos.app import CannotStart, Home, admin, keyring, opened, running, settle_in
+from daos.app import (
+    CannotStart,
+    Home,
+    admin,
+    application,
+    keyring,
+    opened,
+    running,
+    settle_in,
+    worker_application,
+)
+from daos.auth import Authenticator
 from daos.connection import Connection, Socket
 from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
@@ -58,6 +69,13 @@ def _parser() -> argparse.ArgumentParser:
     serve.add_argument("--port", default=8000, type=int, help="port to listen on; 0 picks a free one [8000]")
     serve.set_defaults(run=_serve)
 
+    worker = commands.add_parser(
+        "worker", help="play runs for the servers of a PostgreSQL", epilog=help_text(), formatter_class=raw
+    )
+    worker.add_argument("--host", default="127.0.0.1", help="address of /healthz, /readyz and /metrics [127.0.0.1]")
+    worker.add_argument("--port", default=8001, type=int, help="their port; 0 picks a free one [8001]")
+    worker.set_defaults(run=_work)
+
     migrate = commands.add_parser("migrate", help="bring the database up to date")
     migrate.set_defaults(run=lambda settings, _: asyncio.run(_migrate(settings)))
 
@@ -88,6 +106,14 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
         # Behind '#', where browsers send it nowhere.
         print(f"GraphiQL: http://{host}:{port}/graphql#token={quote(home.admin.reveal())}", flush=True)
         asyncio.run(_serve_on(listening, settings, home))
+
+
+def _work(settings: Settings, parsed: argparse.Namespace) -> None:
+    with bind(parsed.host, parsed.port) as listening:
+        home = settle_in(settings)
+        port = listening.getsockname()[1]
+        print(f"Worker: http://{parsed.host}:{port}/readyz", flush=True)
+        asyncio.run(_work_on(listening, settings, home))
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -140,15 +166,27 @@ def make_server(app: Starlette, settings: Settings) -> Server:
 
 
 async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
-    async with running(settings, home, os.environ) as app:
-        # uvicorn raises a signal again when it has stopped serving, and its default would end the process there, before
-        # the runs have had their grace.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, lambda: None)
-        # All that is there now stays; to look at it in each full collection stops everybody for a tenth of a second.
-        gc.collect()
-        gc.freeze()
-        await make_server(app, settings).serve(sockets=[listening])
+    async with running(settings, home, os.environ, plays=settings.play) as parts:
+        authenticator = Authenticator(parts.db, home.admin)
+        app = application(parts.db, parts.broadcast, parts.engine, authenticator, settings=settings, plays=parts.plays)
+        await _answer(listening, settings, app)
+
+
+async def _work_on(listening: socket.socket, settings: Settings, home: Home) -> None:
+    async with running(settings, home, os.environ, plays=True) as parts:
+        await _answer(listening, settings, worker_application(parts, home.admin))
+
+
+async def _answer(listening: socket.socket, settings: Settings, app: Starlette) -> None:
+    """Serve the application until a signal."""
+    # uvicorn raises a signal again when it has stopped serving, and its default would end the process there, before the
+    # runs have had their grace.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda: None)
+    # All that is there now stays; to look at it in each full collection stops everybody for a tenth of a second.
+    gc.collect()
+    gc.freeze()
+    await make_server(app, settings).serve(sockets=[listening])
 
 
 async def _migrate(settings: Settings) -> None:

@@ -42,6 +42,13 @@ class Settings:
     )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
     max_runs_per_host: int = field(default=4, metadata={"what": "Of these, runs on one host."})
+    play: bool = field(
+        default=True, metadata={"what": "Whether `daos serve` plays runs; with PostgreSQL `daos worker` can do it."}
+    )
+    lease: float = field(
+        default=12.0,
+        metadata={"what": "PostgreSQL: seconds without it after which a worker ends its plays; others wait half more."},
+    )
     warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
     connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
     pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})

@@ -4,20 +4,17 @@ import asyncio
 import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url, text
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from db import sqlite
 from db.encryption import Keyring, Secret
-
-_RESERVATION = 0x64616F75  # PostgreSQL's advisory locks are numbers
 
 
 class BrokenReferences(Exception):
@@ -105,26 +102,14 @@ class Database:
                 if self.is_sqlite:
                     await _set_foreign_keys(connection, "ON")
 
-    @asynccontextmanager
-    async def reserved(self) -> AsyncIterator[None]:
-        """Hold the database as the one server that plays its runs.  Raises: Reserved.
+    @contextmanager
+    def reserved(self) -> Iterator[None]:
+        """Hold a SQLite database as the one server that plays its runs.  Raises: Reserved.
 
         A second one would take the first one's runs for those of a server that was killed.
         """
-        if self.is_sqlite:
-            with _locked_file(Path(f"{self.url.database}-lock")):
-                yield
-            return
-        async with self._writer.connect() as connection:
-            if not await connection.scalar(text("SELECT pg_try_advisory_lock(:key)"), {"key": _RESERVATION}):
-                raise Reserved
-            await connection.commit()  # the lock is the connection's, no transaction has to stay open for it
-            try:
-                yield
-            finally:
-                with suppress(DBAPIError):  # a connection that broke has lost the lock anyway
-                    # Back in the pool the connection would keep it.
-                    await connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _RESERVATION})
+        with _locked_file(Path(f"{self.url.database}-lock")):
+            yield
 
     async def close(self) -> None:
         """Close all connections."""

@@ -238,6 +238,19 @@ class Run(Base):
     finished_at: Mapped[datetime | None]
 
 
+class Worker(Base):
+    """A process that plays runs, where several share a database.  It holds its runs while it is seen often enough."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(primary_key=True)  # of one incarnation; what `Run.worker` names
+    node: Mapped[str] = mapped_column(index=True)  # one data directory, in which only one process can be at a time
+    name: Mapped[str]  # for people
+    max_runs: Mapped[int]  # that it plays at the same time
+    started_at: Mapped[datetime]
+    seen_at: Mapped[datetime]  # both by the database's clock: those of several machines cannot be compared
+
+
 class LogEntry(Base):
     """One thing a run said.  `sequence` counts from 1 within the run, without gaps."""
 

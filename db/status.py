@@ -1,17 +1,18 @@
 """Every change of a status: each is one compare-and-set statement, and says whether it happened.
 
     deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED
-    run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED
+    run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED,   RUNNING -> QUEUED
 
 A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, func, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import (
@@ -23,6 +24,7 @@ from db.models import (
     RunAction,
     RunStatus,
     StatusEvent,
+    Worker,
     now,
 )
 
@@ -35,6 +37,11 @@ class End:
     reason: FailureReason | None
     message: str
     services: list[dict[str, Any]] = field(default_factory=list)
+
+
+def clock() -> ColumnElement[datetime]:
+    """The time on PostgreSQL's clock, also in the middle of a transaction that was held up."""
+    return func.clock_timestamp()
 
 
 _EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is "daos"
@@ -91,9 +98,15 @@ async def start(
     return run
 
 
-async def claim(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
-    """Move the run from QUEUED to RUNNING for `worker` and return it; None when it is not queued."""
-    return await _hold(session, worker, Run.id == run_id, Run.status == RunStatus.QUEUED)
+async def claim(session: AsyncSession, run_id: UUID, worker: str, lease: float | None = None) -> Run | None:
+    """Move the run from QUEUED to RUNNING for `worker` and return it; None when it is not queued.
+
+    With `lease`, None too where the worker was not seen for so many seconds: one that was away may have been given up.
+    """
+    where = [Run.id == run_id, Run.status == RunStatus.QUEUED]
+    if lease is not None:
+        where.append(_is_seen(worker, lease))
+    return await _hold(session, worker, *where)
 
 
 async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
@@ -101,7 +114,27 @@ async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | N
     return await _hold(session, worker, Run.id == run_id, Run.status == RunStatus.RUNNING)
 
 
+async def take_lost(
+    session: AsyncSession, worker: str, lease: float, silence: float, node: str | None = None
+) -> Sequence[Run]:
+    """Give up workers not seen for `silence` seconds, and all others of `node`; hold the runs that nobody holds then.
+
+    Of `node` there must be no other process.  As with `claim`, nothing is held by one not seen for `lease` seconds.
+    """
+    gone = Worker.seen_at < clock() - timedelta(seconds=silence)
+    if node is not None:
+        gone |= Worker.node == node
+    await session.execute(delete(Worker).where(gone, Worker.id != worker))
+    living = exists().where(Worker.id == Run.worker)
+    return await _hold_all(session, worker, Run.status == RunStatus.RUNNING, ~living, _is_seen(worker, lease))
+
+
 async def _hold(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Run | None:
+    held = await _hold_all(session, worker, *where)
+    return held[0] if held else None
+
+
+async def _hold_all(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Sequence[Run]:
     statement = (
         update(Run)
         .where(*where)
@@ -113,7 +146,14 @@ async def _hold(session: AsyncSession, worker: str, *where: ColumnElement[bool])
         )
         .returning(Run)
     )
-    return (await session.execute(statement)).scalar_one_or_none()
+    return (await session.execute(statement)).scalars().all()
+
+
+async def hand_back(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
+    """Queue the run again, for any worker; False when the claim of `epoch` is no longer in force, or it is canceled."""
+    held = (*_held(run_id, epoch), Run.cancel_requested_at.is_(None))
+    statement = update(Run).where(*held).values(status=RunStatus.QUEUED, worker=None, progress=0.0)
+    return _hit(await session.execute(statement))
 
 
 async def advance(session: AsyncSession, run_id: UUID, epoch: int, progress: float) -> bool:
@@ -170,6 +210,10 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool]) -> 
     )
     await announce(session, ended.deployment_id, status, ended.id)
     return True
+
+
+def _is_seen(worker: str, lease: float) -> ColumnElement[bool]:
+    return exists().where(Worker.id == worker, Worker.seen_at > clock() - timedelta(seconds=lease))
 
 
 def _held(run_id: UUID, epoch: int) -> tuple[ColumnElement[bool], ...]:

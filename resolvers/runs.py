@@ -80,7 +80,7 @@ async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, 
 async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> dict[UUID, Place]:
     """Where each of the runs that is queued stands in the queue."""
     async with db.read() as session:
-        return await store.places(session, run_ids, engine.capacity)
+        return await store.places(session, run_ids, await engine.capacity(session))
 
 
 async def count_by_status(db: Database) -> dict[RunStatus, int]:

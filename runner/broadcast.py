@@ -15,16 +15,10 @@ class Everything(Enum):
     """The topics without an id."""
 
     DEPLOYMENTS = auto()
+    CANCELS = auto()  # of runs that are being played
 
 
-@dataclass(frozen=True)
-class Cancel:
-    """The topic of who plays the run: somebody asks for its end."""
-
-    run_id: UUID
-
-
-Topic = UUID | Everything | Cancel  # a UUID is a deployment's id or a run's
+Topic = UUID | Everything  # a UUID is a deployment's id or a run's
 
 
 class Listener:

@@ -24,9 +24,8 @@ RETRY_INTERVAL = 1.0  # seconds, when the database cannot be read
 class Engine(Protocol):
     """Sees that every queued run is played once."""
 
-    @property
-    def capacity(self) -> Capacity:
-        """How many runs it plays at the same time."""
+    async def capacity(self, session: AsyncSession) -> Capacity:
+        """How many runs are played at the same time."""
         ...
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
@@ -42,6 +41,23 @@ class Engine(Protocol):
         ...
 
 
+class ServingEngine(Engine, Protocol):
+    """An engine from the side of who starts it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether runs are being taken from the queue."""
+        ...
+
+    async def serve(self) -> None:
+        """Do its work; returns after `drain`."""
+        ...
+
+    async def drain(self, grace: float) -> None:
+        """Begin no more runs; give those being played `grace` seconds, then interrupt them and wait for their end."""
+        ...
+
+
 class EmbeddedEngine:
     """Plays runs in this process; the queue is the table of runs itself."""
 
@@ -49,12 +65,15 @@ class EmbeddedEngine:
         """Play `concurrency` runs at the same time, `per_host` of them on one host."""
         self._db = db
         self._worker = worker
-        self.capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
+        self._capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
         self._plays: dict[UUID, asyncio.Task[None]] = {}
         self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
         self._look = asyncio.Event()
         self._draining = False
         self.ready = False  # whether runs are being taken from the queue
+
+    async def capacity(self, session: AsyncSession) -> Capacity:
+        return self._capacity
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
         """Nothing to do: the queued row is the queue."""
@@ -99,13 +118,13 @@ class EmbeddedEngine:
 
     async def _fill(self, group: asyncio.TaskGroup) -> float:
         """Begin as many queued runs as there is room for; gives the seconds until it is worth a look again."""
-        room = self.capacity.runs - len(self._plays)
+        room = self._capacity.runs - len(self._plays)
         if room <= 0:
             return POLL_INTERVAL
         try:
             async with self._db.read() as session:
                 delayed = await store.next_time(session)  # first, or one whose time comes in between is in neither
-                queued = await store.queued(session, self._hosts, room, self.capacity.per_host)
+                queued = await store.queued(session, self._hosts, room, self._capacity.per_host)
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
             return POLL_INTERVAL

@@ -25,6 +25,7 @@ class Cause(StrEnum):
     STOPPED = "stopped"  # the server is stopping
     CRASHED = "crashed"  # the server was killed, and this is the next one
     LOST = "lost"  # the connection or the playing process went away
+    ABANDONED = "abandoned"  # the worker may hold it no longer; others may
 
 
 def failed(reason: FailureReason, message: str, services: list[dict[str, Any]] | None = None) -> End:
@@ -193,6 +194,7 @@ def _cut_off(cause: Cause) -> str:
         Cause.STOPPED: "The server was stopped during the run",
         Cause.CRASHED: "The server ended unexpectedly during the run",
         Cause.LOST: "The connection was lost during the run",
+        Cause.ABANDONED: "The worker lost the database during the run",
     }[cause]
 
 

@@ -3,16 +3,17 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, func, select, update
+from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import status
 from db.encryption import Keyring, Secret
-from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, Variable, now
+from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, Variable, Worker, now
 from runner import keys
 from runner.project import Project, Target
 
@@ -113,6 +114,24 @@ def _blocker(waits_for: int, position: int, room: int) -> RunBlocker | None:
     if waits_for == _READY:
         return RunBlocker.SERVER_LIMIT if position > room else None
     return RunBlocker.HOST_LIMIT if waits_for == _FULL else RunBlocker.NOT_BEFORE
+
+
+@dataclass(frozen=True)
+class Look:
+    """What there is to be seen to, where several workers share a database."""
+
+    lost: bool  # workers, or runs that no worker holds
+    astray: bool  # runs and jobs that do not fit
+    next_time: datetime | None  # as of the function
+
+
+async def look(session: AsyncSession, silence: float, astray: ColumnElement[bool]) -> Look:
+    """Whether something is to be done; one statement, for each worker asks again and again."""
+    silent = exists().where(Worker.seen_at < status.clock() - timedelta(seconds=silence))
+    orphan = exists().where(Run.status == RunStatus.RUNNING, ~exists().where(Worker.id == Run.worker))
+    early = select(func.min(Run.not_before)).where(Run.status == RunStatus.QUEUED, _is_early(now())).scalar_subquery()
+    lost, needed, time = (await session.execute(select(or_(silent, orphan), astray, early))).one()
+    return Look(lost, needed, time)
 
 
 async def next_time(session: AsyncSession) -> datetime | None:

@@ -3,9 +3,8 @@
 A notification on the channel `daos` is words with spaces between them.  The first is the name of the server that says
 it, the others are topics, none where it only shows that it can be heard:
 
-    0193b0c6d1a47c5e8f0a1b2c3d4e5f60           a deployment's id or a run's, as 32 hexadecimal digits
-    DEPLOYMENTS                                a member of `Everything`, by its name
-    CANCEL:0193b0c6d1a47c5e8f0a1b2c3d4e5f60    `Cancel` of that run
+    0193b0c6d1a47c5e8f0a1b2c3d4e5f60    a deployment's id or a run's, as 32 hexadecimal digits
+    DEPLOYMENTS                         a member of `Everything`, by its name
 
 Who does not know a word skips it, so that a release can have words that the one before it has not.
 """
@@ -22,7 +21,7 @@ from psycopg import AsyncConnection
 from psycopg.conninfo import make_conninfo
 
 from db.engine import Database
-from runner.broadcast import Broadcast, Cancel, Everything, Topic
+from runner.broadcast import Broadcast, Everything, Topic
 
 logger = logging.getLogger(__name__)
 
@@ -139,18 +138,12 @@ def read(payload: str) -> tuple[str, list[Topic]]:
 
 
 def _word(topic: Topic) -> str:
-    if isinstance(topic, Everything):
-        return topic.name
-    return f"CANCEL:{topic.run_id.hex}" if isinstance(topic, Cancel) else topic.hex
+    return topic.name if isinstance(topic, Everything) else topic.hex
 
 
 def _topic(word: str) -> Topic | None:
     if word in Everything.__members__:
         return Everything[word]
-    kind, _, key = word.rpartition(":")
     with suppress(ValueError):
-        if kind == "CANCEL":
-            return Cancel(UUID(hex=key))
-        if not kind:
-            return UUID(hex=key)
+        return UUID(hex=word)
     return None

@@ -8,10 +8,11 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.engine import Database
@@ -21,6 +22,7 @@ from runner import directory, keys, leftovers, outcome, project, record, store
 from runner.broadcast import Broadcast, Everything
 from runner.events import Event, Kind
 from runner.keeper import Keeper
+from runner.lease import Lease
 from runner.masters import Masters
 from runner.outcome import Answer, Cause
 from runner.process import Process, environment
@@ -30,6 +32,7 @@ from runner.record import ClaimLost, Mask, Recorder
 logger = logging.getLogger(__name__)
 
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a run's end
+MAX_CLAIMS = 5  # of one run; it may be what kills its workers
 
 ANNOUNCEMENTS = {
     "Prepare": "Sending the project's files to the host.",
@@ -64,6 +67,15 @@ class _Held:
     interruption: asyncio.Future[Cause | End]
 
 
+_Way = Callable[[_Held], Awaitable[End | None]]  # to the run's end, or to None: it is to be played again
+
+
+class Again(Protocol):
+    """Queues a run once more, in the transaction that hands it back."""
+
+    async def __call__(self, session: AsyncSession, run: Run, /) -> None: ...
+
+
 class Worker:
     """Plays runs on this machine, any number at the same time."""
 
@@ -71,7 +83,7 @@ class Worker:
         self, db: Database, broadcast: Broadcast, settings: WorkerSettings, keeper: Keeper | None = None
     ) -> None:
         """Without a `keeper` every play goes the cold way."""
-        self.name = f"{socket.gethostname()}/{secrets.token_hex(4)}"
+        self._name = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         self._db = db
         self._broadcast = broadcast
         self._settings = settings
@@ -79,7 +91,10 @@ class Worker:
         self._masters = Masters(sockets, settings.cookie)
         self._keeper = keeper or Keeper(settings.run_root, settings.cookie, settings.passed_on, warm=False)
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
+        self._processes: set[Process] = set()
         self._stopping = False
+        self.lease: Lease | None = None  # where several workers share the database
+        self.again: Again | None = None  # lets a run be played again, where another worker could
 
     async def clean(self) -> None:
         """End the processes and remove the files that a killed server's runs left on this machine."""
@@ -96,21 +111,26 @@ class Worker:
 
     async def play(self, run_id: UUID) -> None:
         """Claim the queued run and play it to its end; nothing happens when it is no longer queued."""
+        name, seconds = (self.lease.worker, self.lease.seconds) if self.lease is not None else (self._name, None)
         async with self._db.write() as session:
-            run = await status.claim(session, run_id, self.name)
+            run = await status.claim(session, run_id, name, seconds)
             if run is None:
                 return
             sequence = await record.begin(session, run, f"Run {run.number} begins.")
         await self._hold(run, sequence, self._play)
 
     async def settle(self, run_id: UUID) -> None:
-        """Find out how a run ended that a dead worker was playing, and write it down."""
+        """Find out how a run ended that a dead server was playing, and write it down."""
         async with self._db.write() as session:
-            run = await status.take_over(session, run_id, self.name)
+            run = await status.take_over(session, run_id, self._name)
             if run is None:
                 return
             words = "The server ended unexpectedly while it played this run."
             sequence = await record.begin(session, run, words, LogLevel.WARNING)
+        await self._hold(run, sequence, self._find_out)
+
+    async def settle_taken(self, run: Run, sequence: int) -> None:
+        """Find out how a run ended that was taken from a lost worker; `sequence` is that of its last log entry."""
         await self._hold(run, sequence, self._find_out)
 
     def cancel(self, run_id: UUID) -> None:
@@ -123,23 +143,33 @@ class Worker:
         for run_id in self._interruptions:
             self._interrupt(run_id, Cause.STOPPED)
 
+    def extend(self, deadline: float) -> None:
+        """Let the plays go on until `deadline`, see `runner.lease`."""
+        for process in self._processes:
+            process.extend(deadline)
+
+    def abandon(self) -> None:
+        """End everything that is being played, and write nothing: others may hold it."""
+        for run_id in self._interruptions:
+            self._interrupt(run_id, Cause.ABANDONED)
+
     def _interrupt(self, run_id: UUID, cause: Cause | End) -> None:
         interruption = self._interruptions.get(run_id)
         if interruption is not None and not interruption.done():
             interruption.set_result(cause)
 
-    async def _hold(self, run: Run, sequence: int, way: Callable[[_Held], Awaitable[End]]) -> None:
-        """Take the run to its end by `way`, whatever happens on it."""
+    async def _hold(self, run: Run, sequence: int, way: _Way) -> None:
+        """Take the run by `way` to its end, or back to the queue, whatever happens on it."""
         interruption = self._interruptions[run.id] = asyncio.get_running_loop().create_future()
         self._notify(run)
         try:
-            async with self._db.read() as session:
-                what, canceled = await store.project(session, run.id, self._db.keyring)
+            what, canceled = await self._read(run)
             # A cancel or a stop that came before there was anything to interrupt.
             if canceled or self._stopping:
                 self._interrupt(run.id, Cause.CANCELED if canceled else Cause.STOPPED)
             recorder = Recorder(self._db, self._broadcast, run, sequence, Mask.of(what.secrets))
-            await self._finish(run, await self._see_through(_Held(run, what, recorder, interruption), way))
+            end = await self._see_through(_Held(run, what, recorder, interruption), way)
+            await (self._hand_back(run) if end is None else self._finish(run, end))
         except* ClaimLost:
             logger.warning("run %s is no longer held by this worker, its outcome is not recorded", run.id)
         except* Exception as errors:  # noqa: BLE001 - a run without an end would be shown as running for ever
@@ -147,8 +177,18 @@ class Worker:
         finally:
             del self._interruptions[run.id]
 
-    async def _see_through(self, held: _Held, way: Callable[[_Held], Awaitable[End]]) -> End:
-        """The end that `way` leads to, with everything recorded that was said on it."""
+    async def _read(self, run: Run) -> tuple[Project, bool]:
+        """What the run is to play, and whether somebody wants it to end; a database that is away is waited for."""
+        while True:
+            try:
+                async with self._db.read() as session:
+                    return await store.project(session, run.id, self._db.keyring)
+            except OperationalError:
+                logger.exception("what run %s is to play cannot be read, trying again", run.id)
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _see_through(self, held: _Held, way: _Way) -> End | None:
+        """What `way` leads to, with everything recorded that was said on it."""
         recorder = held.recorder
         async with asyncio.TaskGroup() as group:
             group.create_task(recorder.write(), name=f"log of run {held.run.id}")
@@ -156,10 +196,34 @@ class Worker:
                 end = await way(held)
             except Exception as error:  # noqa: BLE001 - as above, and what was said so far is kept
                 end = _unexpected(held.run, error)
-            end = recorder.mask.hide(end)
-            recorder.say(end.message, level=LogLevel.INFO if end.status is RunStatus.SUCCESS else LogLevel.ERROR)
+            if end is None:
+                recorder.say("The run is queued again, for any worker.", level=LogLevel.WARNING)
+            else:
+                end = recorder.mask.hide(end)
+                recorder.say(end.message, level=LogLevel.INFO if end.status is RunStatus.SUCCESS else LogLevel.ERROR)
             recorder.close()
         return end
+
+    async def _hand_back(self, run: Run) -> None:
+        """Queue the run again, or end it where somebody wanted that meanwhile.  Raises: ClaimLost."""
+        assert self.again is not None
+        canceled = End(RunStatus.CANCELED, FailureReason.CANCELED, "The run was canceled while it changed its worker.")
+        while True:
+            try:
+                async with self._db.write() as session:
+                    queued = await status.hand_back(session, run.id, run.epoch)
+                    if queued:
+                        await self.again(session, run)
+                    elif not await status.finish(session, run.id, run.epoch, canceled):
+                        raise ClaimLost
+                break
+            except ClaimLost:
+                raise
+            except Exception:  # a run that is in no queue would wait for ever
+                logger.exception("run %s cannot be queued again, trying again", run.id)
+                await asyncio.sleep(RETRY_INTERVAL)
+        self._notify(run)
+        logger.warning("run %s of deployment %s is queued again", run.id, run.deployment_id)
 
     async def _finish(self, run: Run, end: End) -> None:
         """Write the run's end down, however long the database does not take it.  Raises: ClaimLost."""
@@ -187,7 +251,7 @@ class Worker:
     def _notify(self, run: Run) -> None:
         self._broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
 
-    async def _play(self, held: _Held) -> End:
+    async def _play(self, held: _Held) -> End | None:
         """The run's normal way."""
         what, recorder = held.project, held.recorder
         verb = "Deploying" if what.action.value == "UP" else "Taking down"
@@ -203,11 +267,17 @@ class Worker:
         end = outcome.judge(what, events)
         if isinstance(interruption, End):
             return interruption
+        if self.lease is not None and self.lease.is_over:
+            interruption = Cause.ABANDONED  # the play may have noticed before the worker
         # A play that was cut off tells of the cutting; but one that had succeeded by then has succeeded.
         if end is not None and (interruption is None or end.status is RunStatus.SUCCESS):
             return end
+        if interruption is Cause.ABANDONED:  # the host is not asked: another worker may be at work there
+            held.recorder.say("The worker has lost the database, and ended the play.", level=LogLevel.WARNING)
+            return None if self._may_go_on(held) else outcome.settle(what, interruption, None, touched=True)
         touched = any(event.kind is Kind.OK for event in events)
-        return await self._ask(held, interruption or Cause.LOST, touched=touched) or _lost(what, events)
+        end = await self._ask(held, interruption or Cause.LOST, touched=touched) or _lost(what, events)
+        return None if interruption is Cause.STOPPED and self._goes_on(held, end) else end
 
     async def _play_on(self, master: Path | None, held: _Held) -> tuple[list[Event], Cause | End | None]:
         """Play, on an open connection or on one of its own; see `_follow`."""
@@ -216,12 +286,20 @@ class Worker:
             process = await self._start(path, project.playbook(what.action), what)
             return await self._follow(process, path, held)
 
-    async def _find_out(self, held: _Held) -> End:
+    async def _find_out(self, held: _Held) -> End | None:
         """The way of a run whose worker has died."""
         interruption = held.interruption.result() if held.interruption.done() else None
         cause = Cause.CANCELED if interruption is Cause.CANCELED else Cause.CRASHED
         end = await self._ask(held, cause, touched=held.run.progress > 0)
-        return end or outcome.settle(held.project, cause, None, touched=held.run.progress > 0)
+        end = end or outcome.settle(held.project, cause, None, touched=held.run.progress > 0)
+        return None if self._goes_on(held, end) else end
+
+    def _goes_on(self, held: _Held, end: End) -> bool:
+        """Whether the run is to be played again instead of this end: it may, for what it does can be done twice."""
+        return end.reason is FailureReason.INTERRUPTED and self._may_go_on(held)
+
+    def _may_go_on(self, held: _Held) -> bool:
+        return self.again is not None and held.run.epoch < MAX_CLAIMS
 
     async def _ask(self, held: _Held, cause: Cause, *, touched: bool) -> End | None:
         """Ask the host how the run ended; None where a lost connection cannot be had back."""
@@ -254,7 +332,16 @@ class Worker:
     async def _start(self, path: Path, playbook: str, what: Project) -> Process:
         cookie = f"{self._settings.cookie}/{what.run_id}"
         variables = environment(path, cookie, self._settings.passed_on)
-        return await self._keeper.start(path, playbook, cookie, variables, list(self._settings.held))
+        deadline = None if self.lease is None else self.lease.deadline
+        process = await self._keeper.start(
+            path, playbook, cookie, variables, list(self._settings.held), deadline=deadline
+        )
+        self._processes.add(process)
+        return process
+
+    async def _stop(self, process: Process) -> None:
+        await process.stop()
+        self._processes.discard(process)
 
     async def _follow(self, process: Process, path: Path, held: _Held) -> tuple[list[Event], Cause | End | None]:
         """The play's events, recorded as they come, and what cut it off, if something did."""
@@ -280,7 +367,7 @@ class Worker:
             else:
                 interruption = None if reading.done() else Cause.TIMEOUT
         finally:
-            await process.stop()
+            await self._stop(process)
             await asyncio.wait({reading})
         reading.result()
         return events, interruption
@@ -296,7 +383,7 @@ class Worker:
         except TimeoutError:
             held.recorder.say("The host does not answer.", level=LogLevel.WARNING)
         finally:
-            await process.stop()
+            await self._stop(process)
         return events
 
     async def _pin(self, path: Path, held: _Held) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
-from sqlalchemy import delete
+from sqlalchemy import delete, text
 
 from db import migrations
 from db.encryption import Keyring
@@ -163,6 +163,9 @@ async def _empty(db: Database) -> None:
     async with asyncio.timeout(10), db.write() as session:  # a test that left a transaction open is named
         for table in reversed(Base.metadata.sorted_tables):
             await session.execute(delete(table))
+        if not db.is_sqlite:
+            for name in ("procrastinate_jobs", "procrastinate_workers"):
+                await session.execute(text(f"DELETE FROM {name}"))  # noqa: S608
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

@@ -196,14 +196,11 @@ async def test_a_write_is_in_the_file_when_its_block_ends(own_sqlite_db: Databas
     connection.close()
 
 
-async def test_one_server_at_a_time_plays_the_runs_of_a_database(db: Database) -> None:
-    url = db.url.render_as_string(hide_password=False)
-    async with factories.database(url) as other:
-        async with db.reserved():
-            with pytest.raises(Reserved):
-                async with other.reserved():
-                    pass
-        async with other.reserved():
+async def test_one_server_at_a_time_plays_the_runs_of_a_sqlite_database(own_sqlite_db: Database) -> None:
+    async with factories.database(own_sqlite_db.url.render_as_string()) as other:
+        with own_sqlite_db.reserved(), pytest.raises(Reserved), other.reserved():
+            pass
+        with other.reserved():
             pass
 
 

@@ -22,7 +22,10 @@ from tests import factories
 
 
 def _differences(connection: Connection) -> list[object]:
-    context = MigrationContext.configure(connection, opts={"compare_type": True})
+    def is_ours(name: str | None, kind: str, _parents: object) -> bool:
+        return kind != "table" or not (name or "").startswith("procrastinate_")
+
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "include_name": is_ours})
     return list(compare_metadata(context, Base.metadata))
 
 
@@ -30,7 +33,8 @@ def _indexes(connection: Connection) -> dict[str, str]:
     """Definitions of the indexes by name, as the engine itself tells them."""
     source = {
         "sqlite": "SELECT name, sql FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL",
-        "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'",
+        "postgresql": "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public'"
+        " AND tablename NOT LIKE 'procrastinate%'",
     }
     rows = connection.execute(text(source[connection.dialect.name]))
     return {row[0]: " ".join(row[1].split()) for row in rows if row[0] != "alembic_version_pkc"}

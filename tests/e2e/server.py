@@ -1,4 +1,4 @@
-"""The real `daos serve` as a process of its own, with its own data directory."""
+"""The real `daos serve`, or `daos worker`, as a process of its own, with its own data directory."""
 
 import contextlib
 import os
@@ -17,7 +17,7 @@ import httpx
 from daos.settings import Settings
 
 START_TIMEOUT = 60.0  # seconds; a killed server's plays have 15 of them to end
-LINK = re.compile(r"GraphiQL: (http://\S+?)/graphql#token=(\S+)")
+LINK = re.compile(r"(?:GraphiQL: (http://\S+?)/graphql#token=(\S+)|Worker: (http://\S+)/readyz)")
 WARM = re.compile(r"plays go to the warm process (\d+)")
 
 
@@ -71,6 +71,7 @@ class Server:
     settings: Mapping[str, str] = field(default_factory=dict)
     command: Sequence[str | Path] = (sys.executable, "-m", "daos")
     environment: Mapping[str, str] | None = None  # all of it; None: that of the tests without their DAOS_*
+    role: str = "serve"  # or "worker"
     url: str = ""
     token: str = ""
     _process: subprocess.Popen[bytes] | None = None
@@ -122,7 +123,7 @@ class Server:
         self.directory.mkdir(parents=True, exist_ok=True)
         with self._log_path.open("ab") as log, self._output_path.open("wb") as output:
             self._process = subprocess.Popen(
-                [*self.command, "serve", "--port", "0"],
+                [*self.command, self.role, "--port", "0"],
                 cwd=self.directory,
                 env={**self._environment(), "DAOS_DATA_DIR": str(self.data_dir), **self.settings},
                 stdin=subprocess.DEVNULL,
@@ -180,7 +181,7 @@ class Server:
         link = LINK.search(self.output)
         if link is None:
             return False
-        self.url, self.token = link.groups()
+        self.url, self.token = link[1] or link[3], link[2] or ""
         with contextlib.suppress(httpx.TransportError):
             return httpx.get(f"{self.url}/readyz", timeout=5).status_code == httpx.codes.OK
         return False

@@ -5,7 +5,6 @@ import pytest
 from tests.e2e.client import ONCE, UNDECIDED, make_well
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.e2e.server import Server
-from tests.e2e.test_start import refuse
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
 
@@ -28,20 +27,6 @@ async def test_a_deployment_runs_to_success(server: Server, connect: Connect, ss
     log = await client.log(run["id"])
     assert [entry["sequence"] for entry in log] == list(range(1, len(log) + 1))
     assert not (server.data_dir / "daos.db").exists()
-
-
-async def test_a_second_server_on_one_database_is_refused(
-    server: Server, connect: Connect, postgres_url: str, project: str, tmp_path_factory: pytest.TempPathFactory
-) -> None:
-    client = connect(server)
-    package = await client.package({"web": UNDECIDED})
-    run_id = await client.start(await client.deployment(await client.local_host(), package, project))
-    data_dir = str(tmp_path_factory.mktemp("second"))
-    line = refuse("serve", "--port", "0", DAOS_DATA_DIR=data_dir, DAOS_DATABASE_URL=postgres_url)
-    assert "another daos plays the runs of this database" in line
-    assert (await client.run(run_id))["status"] == "RUNNING"  # the second one took nothing away
-    await client.cancel(run_id)
-    assert (await client.end_of(run_id))["status"] == "CANCELED"
 
 
 async def test_after_a_kill_the_next_server_settles_the_run(

@@ -6,9 +6,11 @@ from uuid import uuid4
 
 import pytest
 
-from runner import leftovers
+from runner import leftovers, process
 from runner.keeper import Keeper
+from runner.worker import WorkerSettings
 from tests.runner import plays
+from tests.runner.engines import OK
 
 
 @pytest.fixture
@@ -29,3 +31,20 @@ async def keeper(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Keep
     """A keeper whose warm process must not be killed: it is for the whole session."""
     async with plays.kept(tmp_path_factory.mktemp("kept"), f"test-{uuid4()}") as keeper:
         yield keeper
+
+
+@pytest.fixture
+def playbooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of playbooks in place of daos's own: all do nothing."""
+    folder = tmp_path / "playbooks"
+    folder.mkdir()
+    (folder / "ansible.cfg").touch()
+    for name in ("deploy.yml", "down.yml", "halt.yml", "settle.yml"):
+        (folder / name).write_text(OK)
+    monkeypatch.setattr(process, "project_directory", lambda: folder)
+    return folder
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> WorkerSettings:
+    return WorkerSettings(run_root=tmp_path / "runs", cookie=f"test-{uuid4().hex[:8]}")

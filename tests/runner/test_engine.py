@@ -4,52 +4,25 @@ Ansible really plays here, on a playbook folder that does nothing; tests/e2e has
 """
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import text
 
 from db import status
 from db.engine import Database
-from db.models import Connection, Deployment, DeploymentStatus, FailureReason, Host, Run, RunStatus, now
-from runner import leftovers, process
-from runner.broadcast import Broadcast, Everything
+from db.models import Connection, DeploymentStatus, FailureReason, Run, RunStatus, now
+from runner import leftovers
+from runner.broadcast import Broadcast
 from runner.engine import POLL_INTERVAL, EmbeddedEngine
 from runner.project import Timeouts
 from runner.worker import Worker, WorkerSettings
 from tests import factories
-
-OK = """
-- name: Play
-  hosts: all
-  gather_facts: false
-  tasks:
-    - name: Prepare
-      ansible.builtin.raw: "true"
-"""
-SLEEP = OK.replace('"true"', '"sleep 300"')
-
-
-@pytest.fixture
-def playbooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of playbooks in place of daos's own: all do nothing."""
-    folder = tmp_path / "playbooks"
-    folder.mkdir()
-    (folder / "ansible.cfg").touch()
-    for name in ("deploy.yml", "down.yml", "halt.yml", "settle.yml"):
-        (folder / name).write_text(OK)
-    monkeypatch.setattr(process, "project_directory", lambda: folder)
-    return folder
-
-
-@pytest.fixture
-def settings(tmp_path: Path) -> WorkerSettings:
-    return WorkerSettings(run_root=tmp_path / "runs", cookie=f"test-{uuid4().hex[:8]}")
+from tests.runner.engines import SLEEP, deployment_of, ended, local_host, queued_run, until_playing
 
 
 @asynccontextmanager
@@ -64,43 +37,6 @@ async def serving(
             yield engine, broadcast
         finally:
             await engine.drain(grace=0.0)
-
-
-async def ended(db: Database, broadcast: Broadcast, run_id: UUID) -> Run:
-    """The run, when it has ended."""
-    async with asyncio.timeout(30):
-        with broadcast.listen(Everything.DEPLOYMENTS) as listener:
-            while True:
-                async with db.read() as session:
-                    run = await session.get_one(Run, run_id)
-                if run.finished_at is not None:
-                    return run
-                await listener.wait(1.0)
-
-
-async def until_playing(cookie: str) -> None:
-    """Wait until the Ansible of `cookie` is at work."""
-    await asyncio.to_thread(_wait_for_processes, cookie)
-
-
-def _wait_for_processes(cookie: str) -> None:
-    deadline = time.monotonic() + 30
-    while len(leftovers.find(cookie)) < 3:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
-async def local_host(db: Database) -> Host:
-    return await factories.host(db, connection=Connection.LOCAL, address=None)
-
-
-async def queued_run(db: Database, on: Host | None = None) -> Run:
-    return await factories.run(db, await factories.deployment(db, on=on or await local_host(db)))
-
-
-async def deployment_of(db: Database, run: Run) -> Deployment:
-    async with db.read() as session:
-        return await session.get_one(Deployment, run.deployment_id)
 
 
 async def test_a_queued_run_is_played_and_leaves_nothing_behind(

@@ -276,7 +276,7 @@ async def test_operations_on_one_connection_see_each_the_state_of_their_time(api
 
 
 async def test_a_queued_run_says_where_it_stands_and_what_it_waits_for(api: Api, engine: RecordingEngine) -> None:
-    engine.capacity = Capacity(runs=3, per_host=2)
+    engine.room = Capacity(runs=3, per_host=2)
     full, free = await factories.host(api.db), await factories.host(api.db)
     for on, to in ((full, RunStatus.RUNNING), (full, RunStatus.RUNNING), (full, RunStatus.SUCCESS)):
         await factories.run(api.db, await factories.deployment(api.db, on=on), to)

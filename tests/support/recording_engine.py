@@ -15,7 +15,10 @@ class RecordingEngine:
         self.enqueued: list[UUID] = []
         self.canceled: list[UUID] = []
         self.wakes = 0
-        self.capacity = Capacity(runs=8, per_host=4)
+        self.room = Capacity(runs=8, per_host=4)
+
+    async def capacity(self, session: AsyncSession) -> Capacity:
+        return self.room
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
         self.enqueued.append(run.id)
