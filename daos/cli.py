@@ -34,6 +34,9 @@ from daos.connection import Connection, Socket
 from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
 from daos.streams import Streams
+from db import transfer
+from db.engine import Database, UnsupportedDatabase
+from db.transfer import CannotCopy
 from resolvers import tokens
 from resolvers.errors import DaosError
 
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Settings.read(os.environ)
         logs.configure(settings.log_level, settings.log_format)
         parsed.run(settings, parsed)
-    except (BadSetting, CannotStart, DaosError) as error:
+    except (BadSetting, CannotStart, CannotCopy, DaosError) as error:
         print(f"daos: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -78,6 +81,15 @@ def _parser() -> argparse.ArgumentParser:
 
     migrate = commands.add_parser("migrate", help="bring the database up to date")
     migrate.set_defaults(run=lambda settings, _: asyncio.run(_migrate(settings)))
+
+    copy = commands.add_parser("copy", help="copy the database from SQLite to an empty PostgreSQL")
+    copy.add_argument(
+        "--to",
+        required=True,
+        metavar="URL",
+        help="postgresql://…; others see a command line, so the password is better in PGPASSFILE",
+    )
+    copy.set_defaults(run=lambda settings, parsed: asyncio.run(_copy(settings, parsed.to)))
 
     print_schema = commands.add_parser("schema", help="print the schema")
     print_schema.set_defaults(run=lambda *_: print(schema.make().as_str()))
@@ -192,6 +204,21 @@ async def _answer(listening: socket.socket, settings: Settings, app: Starlette) 
 async def _migrate(settings: Settings) -> None:
     async with opened(settings, keyring(settings)):
         print("The database is up to date.")
+
+
+async def _copy(settings: Settings, url: str) -> None:
+    keys = keyring(settings)
+    try:
+        source, target = Database(settings.url, keys), Database(url, keys)
+    except UnsupportedDatabase as error:
+        raise CannotCopy(str(error)) from error
+    try:
+        await transfer.copy(source, target, lambda table, count: print(f"{table}: {count} rows", flush=True))
+    finally:
+        await source.close()
+        await target.close()
+    print("All is copied, and the SQLite database is as it was.")
+    print("Set DAOS_DATABASE_URL to the URL of the PostgreSQL database, keep the data directory, and start daos.")
 
 
 async def _create_token(settings: Settings, name: str) -> None:

@@ -178,8 +178,12 @@ def _with_driver(url: str) -> URL:
         parsed = make_url(url)
     except Exception as error:
         raise UnsupportedDatabase("the database URL cannot be read") from error
+    if "@" in (parsed.host or ""):  # the rest of a password, which errors would show as the host's name
+        raise UnsupportedDatabase("the database URL cannot be read: an @ in a password is written %40")
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
     backend = parsed.drivername.partition("+")[0]
     if backend not in drivers:
         raise UnsupportedDatabase(f"the database must be sqlite:///… or postgresql://…, not {backend}")
+    if backend == "sqlite" and (parsed.host or parsed.username):
+        raise UnsupportedDatabase("the path of a SQLite database comes after three slashes: sqlite:///…")
     return parsed.set(drivername=drivers[backend])

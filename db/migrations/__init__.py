@@ -1,6 +1,8 @@
 """The database's history, and `upgrade()`, which brings a database up to date; tests make theirs with it too."""
 
 import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from alembic import command
@@ -9,6 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.engine import Database
 
@@ -25,10 +28,28 @@ class Unavailable(Exception):
 
 async def upgrade(db: Database) -> None:
     """Bring the tables to the newest version, in one transaction.  Raises: NewerDatabase, Unavailable."""
-    try:
+    async with upgraded(db):
+        pass
+
+
+@asynccontextmanager
+async def upgraded(db: Database) -> AsyncIterator[AsyncConnection]:
+    """A connection in the transaction that brings the tables to the newest version, committed at the end of the block.
+
+    On PostgreSQL a server that starts meanwhile waits for that.  Raises: NewerDatabase, Unavailable.
+    """
+    with available():
         await db.probe()
         async with db.altering() as connection:
             await connection.run_sync(_upgrade)
+            yield connection
+
+
+@contextmanager
+def available() -> Iterator[None]:
+    """Say in one line what is wrong with a database that the block uses.  Raises: Unavailable."""
+    try:
+        yield
     except sqlite3.Error as error:
         raise Unavailable(str(error)) from error
     except DBAPIError as error:

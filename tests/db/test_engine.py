@@ -38,7 +38,17 @@ for number in range(int(sys.argv[2])):
 
 
 @pytest.mark.parametrize(
-    "url", ["mysql://localhost/daos", "oracle+cx_oracle://localhost", "no url", "", "postgresql://localhost:port/daos"]
+    "url",
+    [
+        "mysql://localhost/daos",
+        "oracle+cx_oracle://localhost",
+        "no url",
+        "",
+        "postgresql://localhost:port/daos",
+        "postgresql://user:p@ssword@localhost/daos",
+        "sqlite://daos.db",
+        "sqlite://user:password@/daos.db",
+    ],
 )
 def test_another_database_is_refused(url: str) -> None:
     with pytest.raises(UnsupportedDatabase):

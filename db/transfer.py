@@ -1,0 +1,94 @@
+"""Copies a SQLite database into an empty PostgreSQL one: all of it, or nothing."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from sqlalchemy import Integer, Table, func, insert, literal, literal_column, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
+
+from db import migrations
+from db.engine import Database, Reserved
+from db.models import Base
+
+BATCH = 100  # rows that are in memory at a time; one that holds a file of a package can have megabytes
+
+
+class CannotCopy(Exception):
+    """Why nothing was copied, as one line for the person who wanted it."""
+
+
+async def copy(source: Database, target: Database, tell: Callable[[str, int], None]) -> None:
+    """Copy every row of `source`, which is only read, and `tell` each table with its number of rows.
+
+    The target's tables are made, filled and counted in one transaction, and what starts on it meanwhile waits for its
+    end: nobody ever sees a part.  The source has to be of the newest version and is not brought there: that would
+    change what is there to go back to.  Raises: CannotCopy.
+    """
+    if not source.is_sqlite:
+        raise CannotCopy("the database of DAOS_DATABASE_URL is PostgreSQL already; what can be copied is SQLite")
+    if target.is_sqlite:
+        raise CannotCopy("--to must be postgresql://…")
+    await asyncio.to_thread(_check_file, source)
+    try:
+        with migrations.available(), _reserved(source):
+            if not await migrations.is_current(source):
+                raise CannotCopy("the SQLite database is not of this daos' version; `daos migrate` brings it there")
+            async with source.read() as reading, migrations.upgraded(target) as writing:
+                await _copy_tables(reading, writing, tell)
+    except (migrations.NewerDatabase, migrations.Unavailable) as error:
+        raise CannotCopy(f"nothing was copied: {error}") from error
+
+
+def _check_file(source: Database) -> None:
+    path = source.url.database
+    if not path or not Path(path).is_file():  # to open it would make it
+        raise CannotCopy(f"there is no database at {path}")
+
+
+@contextmanager
+def _reserved(db: Database) -> Iterator[None]:
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(db.reserved())
+        except Reserved as error:
+            raise CannotCopy("a daos serves the SQLite database; stop it first") from error
+        yield
+
+
+async def _copy_tables(source: AsyncSession, target: AsyncConnection, tell: Callable[[str, int], None]) -> None:
+    tables = Base.metadata.sorted_tables  # those that others refer to come first
+    for table in tables:
+        if await target.scalar(select(literal(1)).select_from(table).limit(1)):
+            raise CannotCopy(f"the PostgreSQL database has rows in '{table.name}'; only an empty one is filled")
+    for table in tables:
+        await _copy_rows(table, source, target)
+        await _copy_counter(table, source, target)
+        counting = select(func.count()).select_from(table)
+        count, arrived = await source.scalar(counting), await target.scalar(counting)
+        if count is None or count != arrived:
+            raise CannotCopy(f"nothing was copied: '{table.name}' has {count} rows, and {arrived} arrived")
+        tell(table.name, count)
+
+
+async def _copy_rows(table: Table, source: AsyncSession, target: AsyncConnection) -> None:
+    rowid = literal_column("rowid", Integer)  # every table of SQLite's has it, and it is the order on the disk
+    names = table.columns.keys()
+    batch = select(rowid, *table.columns).order_by(rowid).limit(BATCH)
+    last = 0
+    while rows := (await source.execute(batch.where(rowid > last))).all():
+        await target.execute(insert(table), [dict(zip(names, row[1:], strict=True)) for row in rows])
+        last = rows[-1][0]
+
+
+async def _copy_counter(table: Table, source: AsyncSession, target: AsyncConnection) -> None:
+    """Let numbers that the database gives go on after the last one given, which may be deleted: cursors are past it."""
+    column = table.autoincrement_column
+    if column is None:
+        return
+    given = text("SELECT seq FROM sqlite_sequence WHERE name = :name").bindparams(name=table.name)
+    last = await source.scalar(given)
+    if last is not None:
+        counter = func.pg_get_serial_sequence(table.name, column.name)
+        await target.execute(select(func.setval(counter, last)))
