@@ -71,13 +71,25 @@ def _node(path: Path) -> str:
 
 
 def keyring(settings: Settings) -> Keyring:
-    """The keyring of the database's secrets, made at the first start.  Raises: CannotStart."""
-    path = settings.data_dir / "secret-key"
+    """The keyring of the database's secrets: the one that is set, or one that the first start makes.
+
+    Raises: CannotStart.
+    """
+    is_set = settings.secret_key_file != Path()
+    path = settings.secret_key_file if is_set else settings.data_dir / "secret-key"
     with _usable(settings.data_dir):
         try:
-            return Keyring.open(path)
+            return _shared_keyring(path) if is_set else Keyring.open(path)
         except ValueError as error:
             raise CannotStart(f"{path} is no keyring: {error}") from error
+
+
+def _shared_keyring(path: Path) -> Keyring:
+    """A keyring that is never made: what a server encrypts with one of its own, no other server can read."""
+    try:
+        return Keyring.read(path)
+    except OSError as error:
+        raise CannotStart(f"DAOS_SECRET_KEY_FILE cannot be read: {error.strerror} ({path})") from error
 
 
 def admin(settings: Settings) -> Secret:

@@ -37,6 +37,9 @@ class Settings:
     admin_token: Secret = field(
         default=Secret(""), metadata={"what": "The admin's token; by default the one in DAOS_DATA_DIR/admin-token."}
     )
+    secret_key_file: Path = field(
+        default=Path(), metadata={"what": "The keys of secret variables; by default those in DAOS_DATA_DIR/secret-key."}
+    )
     run_dir: Path = field(
         default=Path(), metadata={"what": "Where runs keep their files while they are played; by default in memory."}
     )

@@ -57,6 +57,14 @@ class Keyring:
         if not path.exists():
             with suppress(FileExistsError):  # another process was quicker, and its key counts
                 write_private(path, f"{secrets.token_hex(4)} {Fernet.generate_key().decode()}\n")
+        return cls.read(path)
+
+    @classmethod
+    def read(cls, path: Path) -> "Keyring":
+        """The keyring in the file at `path`, which is there.
+
+        Raises: OSError where it cannot be read, ValueError where it is no keyring.
+        """
         lines = path.read_text(encoding="ascii").splitlines()
         return cls({key_id: key for key_id, _, key in (line.partition(" ") for line in lines if line)})
 

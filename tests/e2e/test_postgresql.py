@@ -1,8 +1,11 @@
 """A server whose database is PostgreSQL."""
 
-import pytest
+from pathlib import Path
 
-from tests.e2e.client import ONCE, UNDECIDED, make_well
+import pytest
+from cryptography.fernet import Fernet
+
+from tests.e2e.client import ONCE, UNDECIDED, Json, make_well, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.e2e.server import Server
 from tests.support.docker import Docker
@@ -42,3 +45,21 @@ async def test_after_a_kill_the_next_server_settles_the_run(
     server.start()
     run = await client.end_of(run_id)
     assert (run["status"], run["reason"]) == ("SUCCESS", None), await client.words(run_id)
+
+
+async def test_a_server_elsewhere_with_the_same_keys_reads_the_secrets(
+    make_server: MakeServer, connect: Connect, project: str, docker: Docker, postgres_url: str, tmp_path: Path
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text(f"shared {Fernet.generate_key().decode()}\n")
+    first = make_server(database_url=postgres_url, secret_key_file=keys)
+    client = connect(first)
+    package = await client.package({"web": service("sleep", "1000", environment=["TOKEN"])})
+    secret: Json = {"name": "TOKEN", "value": "hunter2", "secret": True}
+    deployment = await client.deployment(await client.local_host(), package, project, [secret])
+    assert first.stop() == 0
+    client = connect(make_server(database_url=postgres_url, secret_key_file=keys))
+    run = await client.play(deployment)
+    assert run["status"] == "SUCCESS", await client.words(run["id"])
+    [container] = docker.containers(project)
+    assert "TOKEN=hunter2" in docker.run("inspect", "--format", "{{json .Config.Env}}", container)

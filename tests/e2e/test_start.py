@@ -129,6 +129,12 @@ def test_a_key_file_that_is_broken(tmp_path: Path, name: str, content: bytes) ->
     assert name in refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path))
 
 
+def test_a_keyring_that_is_set_and_not_there(tmp_path: Path) -> None:
+    path = str(tmp_path / "missing")
+    line = refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), DAOS_SECRET_KEY_FILE=path)
+    assert line == f"daos: DAOS_SECRET_KEY_FILE cannot be read: No such file or directory ({path})"
+
+
 async def test_the_first_start_has_nothing_and_the_next_one_keeps_what_there_is(
     make_server: MakeServer, connect: Connect
 ) -> None:
