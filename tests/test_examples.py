@@ -26,8 +26,9 @@ TEXTS = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("examples/**
 
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
-OUR_PATH = re.compile(r"`((?:daos|schema|resolvers|runner|db|ansible|tests|scripts|docs|examples)/[\w./-]+)`")
-NOT_HERE = {"daos/explorer", "runner/project"}  # what scripts/explorer builds, and what the wheel makes of `ansible/`
+OUR_PATH = re.compile(r"`((?:daos|schema|resolvers|runner|db|ansible|tests|scripts|docs|examples|deploy)/[\w./-]+)`")
+# What scripts/explorer builds, what the wheel makes of `ansible/`, and what is made where it is used.
+NOT_HERE = {"daos/explorer", "runner/project", "deploy/compose/secrets", "deploy/compose/ssh"}
 
 
 def section(title: str) -> str:
