@@ -15,7 +15,7 @@ from uuid_utils.compat import uuid7
 from db import status
 from db.encryption import Secret
 from db.engine import Database
-from db.models import Deployment, DeploymentStatus, Host, Package, StatusEvent, Variable
+from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from resolvers import idempotency, ids
 from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.idempotency import Key, Request
@@ -61,6 +61,7 @@ class Change:
     cursor: str
     event: StatusEvent
     deployment: Deployment
+    run: Run | None  # that did it
 
 
 async def get(db: Database, deployment_id: str) -> Deployment:
@@ -217,17 +218,18 @@ async def _follow(
     """The changes behind `position` as they come; None each time that these are all there are."""
     while True:
         statement = (
-            select(StatusEvent, Deployment)
+            select(StatusEvent, Deployment, Run)
             .join(Deployment, Deployment.id == StatusEvent.deployment_id)
+            .outerjoin(Run, Run.id == StatusEvent.run_id)
             .where(StatusEvent.sequence > position, *where)
             .order_by(StatusEvent.sequence)
             .limit(BATCH_SIZE)
         )
         async with db.read() as session:
             found = (await session.execute(statement)).all()
-        for event, deployment in found:
+        for event, deployment, run in found:
             position = event.sequence
-            yield Change(CHANGES.cursor([position]), event, deployment)
+            yield Change(CHANGES.cursor([position]), event, deployment, run)
         if len(found) < BATCH_SIZE:
             yield None
             await listener.wait(LOOK_INTERVAL)

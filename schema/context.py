@@ -44,10 +44,6 @@ class Loaders:
         return self._one("Deployment", deployments.get_many)
 
     @cached_property
-    def run(self) -> DataLoader[UUID, models.Run | None]:
-        return self._optional(runs.get_many)
-
-    @cached_property
     def latest_run(self) -> DataLoader[UUID, models.Run | None]:
         return self._optional(runs.latest_of)
 

@@ -48,14 +48,14 @@ class Subscription:
         context = info.context
         async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
-                yield await _event(info, change)
+                yield _event(info, change)
 
     @strawberry.subscription(description="Every change of any deployment from now on, in order, none skipped.")
     async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
         async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
             async for change in changes:
-                yield await _event(info, change)
+                yield _event(info, change)
 
     @strawberry.subscription(
         description="A run's log from the cursor (null: from the start), then live; completes with the run.  "
@@ -78,14 +78,12 @@ class Subscription:
                 )
 
 
-async def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:
+def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:
     info.context.renew()
-    run_id = change.event.run_id
-    run = None if run_id is None else await info.context.loaders.run.load(run_id)
     return DeploymentStatusEvent(
         deployment=Deployment.from_model(change.deployment),
         status=change.event.status,
-        run=None if run is None else Run.from_model(run),
+        run=None if change.run is None else Run.from_model(change.run),
         at=change.event.at,
         cursor=change.cursor,
     )

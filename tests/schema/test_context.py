@@ -29,7 +29,6 @@ async def test_what_was_deleted_since_it_was_named_is_not_found_and_spoils_no_ot
 
 async def test_what_may_be_missing_is_none(sqlite_db: Database, engine: RecordingEngine) -> None:
     loaders = Loaders(sqlite_db, engine)
-    assert await loaders.run.load(uuid4()) is None
     assert await loaders.latest_run.load(uuid4()) is None
     assert await loaders.place.load(uuid4()) is None
     assert await loaders.files.load(uuid4()) == []
