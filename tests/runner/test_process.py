@@ -59,7 +59,7 @@ LOUD = """
   tasks:
     - name: Say
       ansible.builtin.debug:
-        msg: "{{ 'x' * 200000 }}"
+        msg: "{{{{ 'x' * 200000 }}}}"
     - name: Sleep
       ansible.builtin.raw: "echo $$ > {pids}; sleep 300"
 """
