@@ -146,7 +146,7 @@ async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database
     try:
         try:
             await migrations.upgrade(db)
-        except (migrations.NewerDatabase, migrations.Unavailable, BrokenReferences) as error:
+        except (migrations.UnknownVersion, migrations.Unavailable, BrokenReferences) as error:
             raise CannotStart(f"the database cannot be used: {error}") from error
         yield db
     finally:
@@ -260,7 +260,7 @@ def _probes(db: Database, engine: ServingEngine, plays: Mapping[str, int]) -> li
         return PlainTextResponse("ok\n")
 
     async def readyz(_request: Request) -> Response:
-        if engine.ready and await migrations.is_current(db):
+        if engine.ready and await migrations.is_usable(db):
             return PlainTextResponse("ready\n")
         return PlainTextResponse("not ready\n", 503)
 

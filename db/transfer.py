@@ -37,7 +37,7 @@ async def copy(source: Database, target: Database, tell: Callable[[str, int], No
                 raise CannotCopy("the SQLite database is not of this daos' version; `daos migrate` brings it there")
             async with source.read() as reading, migrations.upgraded(target) as writing:
                 await _copy_tables(reading, writing, tell)
-    except (migrations.NewerDatabase, migrations.Unavailable) as error:
+    except (migrations.UnknownVersion, migrations.Unavailable) as error:
         raise CannotCopy(f"nothing was copied: {error}") from error
 
 

@@ -1,8 +1,10 @@
 """The database's history, and `upgrade()`, which brings a database up to date; tests make theirs with it too."""
 
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import cache
 from pathlib import Path
 
 from alembic import command
@@ -10,16 +12,18 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from db.engine import Database
 
+logger = logging.getLogger(__name__)
+
 _UPGRADE_LOCK = 0x64616F74  # PostgreSQL: only one of many starting servers upgrades
 
 
-class NewerDatabase(Exception):
-    """The database was made by a newer daos; this one would misread it."""
+class UnknownVersion(Exception):
+    """The database has a version that is none of daos'; this one would misread it."""
 
 
 class Unavailable(Exception):
@@ -27,7 +31,11 @@ class Unavailable(Exception):
 
 
 async def upgrade(db: Database) -> None:
-    """Bring the tables to the newest version, in one transaction.  Raises: NewerDatabase, Unavailable."""
+    """Bring the tables to the newest version, in one transaction; those of a newer daos stay as they are.
+
+    A migration leaves what the last release needs, so that it can go on while its nodes are upgraded one by one.
+    Raises: UnknownVersion, Unavailable.
+    """
     async with upgraded(db):
         pass
 
@@ -36,7 +44,7 @@ async def upgrade(db: Database) -> None:
 async def upgraded(db: Database) -> AsyncIterator[AsyncConnection]:
     """A connection in the transaction that brings the tables to the newest version, committed at the end of the block.
 
-    On PostgreSQL a server that starts meanwhile waits for that.  Raises: NewerDatabase, Unavailable.
+    On PostgreSQL a server that starts meanwhile waits for that.  Raises: UnknownVersion, Unavailable.
     """
     with available():
         await db.probe()
@@ -57,10 +65,29 @@ def available() -> Iterator[None]:
 
 
 async def is_current(db: Database) -> bool:
-    """Whether the tables are what this version of the server needs."""
+    """Whether the tables are of this version of the server."""
+    return await _version(db) == _head()
+
+
+async def is_usable(db: Database) -> bool:
+    """Whether the tables are there, and of this version of the server or of a newer one."""
+    try:
+        version = await _version(db)
+    except SQLAlchemyError:
+        return False
+    return version == _head() or _is_newer(version)
+
+
+async def _version(db: Database) -> str | None:
     async with db.read() as session:
         connection = await session.connection()
-        return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision()) == _head()
+        return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+
+
+def _is_newer(version: str | None) -> bool:
+    """Whether it is a later number than all that this server knows; they are counted up, with four digits."""
+    head = _head()
+    return version is not None and head is not None and version.isdecimal() and int(version) > int(head)
 
 
 def _config() -> Config:
@@ -69,6 +96,7 @@ def _config() -> Config:
     return config
 
 
+@cache  # /readyz is asked again and again
 def _head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
@@ -77,9 +105,12 @@ def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
     current = MigrationContext.configure(connection).get_current_revision()
+    if _is_newer(current):
+        logger.warning("the database has version %s, of a newer daos: upgrade this one too", current)
+        return
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if current is not None and current not in known:
-        raise NewerDatabase(f"the database has version {current}, which this daos does not know")
+        raise UnknownVersion(f"the database has version {current}, which no daos has made")
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

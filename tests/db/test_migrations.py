@@ -1,4 +1,4 @@
-"""The migrations make what the models say, once, and no older server touches what a newer one made."""
+"""The migrations make what the models say, once, and what a newer server made stays as it is."""
 
 import asyncio
 import threading
@@ -11,6 +11,7 @@ from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
+from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Connection, String, Uuid, column, delete, func, insert, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
 
@@ -89,16 +90,49 @@ async def test_upgrading_again_changes_nothing(db: Database) -> None:
 async def test_an_empty_database_is_not_current(db_url: str) -> None:
     async with factories.database(db_url) as db:
         assert not await migrations.is_current(db)
+        assert not await migrations.is_usable(db)
 
 
-async def test_a_newer_database_is_refused_and_left_as_it_is(db_url: str) -> None:
+async def test_a_newer_database_is_used_and_left_as_it_is(db_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    # One node after the other is upgraded: the last release goes on with the tables of the next one.
     async with factories.database(db_url) as db:
         await migrations.upgrade(db)
-        async with db.write() as session:
-            await session.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-        with pytest.raises(migrations.NewerDatabase, match="version 9999, which this daos does not know"):
-            await migrations.upgrade(db)
+        await _set_version(db, "9999")
+        await migrations.upgrade(db)
+        assert await _version(db) == "9999"
+        assert await migrations.is_usable(db)
         assert not await migrations.is_current(db)
+    assert "version 9999, of a newer daos" in caplog.text
+
+
+async def test_an_older_database_is_not_usable_before_it_is_upgraded(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0001")
+        assert not await migrations.is_usable(db)
+        await migrations.upgrade(db)
+        assert await migrations.is_usable(db)
+
+
+@pytest.mark.parametrize("version", ["0000", "1975ea83b712"])
+async def test_a_database_of_another_program_is_refused(db_url: str, version: str) -> None:
+    async with factories.database(db_url) as db:
+        await migrations.upgrade(db)
+        await _set_version(db, version)
+        with pytest.raises(migrations.UnknownVersion, match=f"version {version}, which no daos has made"):
+            await migrations.upgrade(db)
+        assert not await migrations.is_usable(db)
+
+
+async def test_a_database_server_that_is_away_makes_its_database_unusable() -> None:
+    async with factories.database("postgresql://daos@127.0.0.1:1/daos") as db:
+        assert not await migrations.is_usable(db)
+
+
+async def test_every_version_is_a_number_above_the_one_before_it() -> None:
+    # By that a server knows a newer database from one of another program.
+    scripts = list(ScriptDirectory.from_config(migrations._config()).walk_revisions())[::-1]
+    assert [script.revision for script in scripts] == [f"{number:04}" for number in range(1, len(scripts) + 1)]
 
 
 async def test_servers_that_start_together_upgrade_once(db_url: str) -> None:
@@ -191,6 +225,17 @@ async def test_foreign_keys_are_in_force_again_after_a_migration(db: Database) -
     with pytest.raises(IntegrityError):
         async with db.write() as session:
             session.add(PackageFile(package_id=uuid4(), path="a", content=""))
+
+
+async def _set_version(db: Database, version: str) -> None:
+    async with db.write() as session:
+        await session.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+
+
+async def _version(db: Database) -> str | None:
+    async with db.read() as session:
+        version: str | None = await session.scalar(text("SELECT version_num FROM alembic_version"))
+        return version
 
 
 def _upgrade_to(connection: Connection, revision: str) -> None:

@@ -113,13 +113,21 @@ def test_a_database_that_is_broken(tmp_path: Path, content: bytes) -> None:
     refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path))
 
 
-def test_a_database_of_a_newer_daos(make_server: MakeServer) -> None:
+def test_a_database_of_a_newer_daos_is_used_and_one_of_another_program_is_not(make_server: MakeServer) -> None:
     server = make_server()
     server.stop()
-    with sqlite3.connect(server.data_dir / "daos.db") as database:
-        database.execute("update alembic_version set version_num = '9999'")
-    database.close()
+    _set_version(server.data_dir, "9999")
+    server.start()  # returns when it is ready
+    assert "of a newer daos" in server.log
+    server.stop()
+    _set_version(server.data_dir, "1975ea83b712")
     refuse("serve", "--port", "0", DAOS_DATA_DIR=str(server.data_dir))
+
+
+def _set_version(data_dir: Path, version: str) -> None:
+    with sqlite3.connect(data_dir / "daos.db") as database:
+        database.execute("update alembic_version set version_num = ?", [version])
+    database.close()
 
 
 @pytest.mark.parametrize("content", [b"", b"\xff\xfe"])
