@@ -12,15 +12,14 @@ from pathlib import Path
 from uuid import uuid4
 
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Mount, Route, WebSocketRoute
 
 import schema
+from daos import probes
 from daos.auth import Authenticator, admin_token
 from daos.http import GraphQLApp
 from daos.ide import IDE
-from daos.metrics import Metrics
+from daos.parts import Parts, make_start_latency
 from daos.settings import Settings, docker_environment
 from daos.streams import Streams
 from db import migrations
@@ -165,16 +164,6 @@ def _reserved(db: Database) -> Iterator[None]:
         yield
 
 
-@dataclass(frozen=True)
-class Parts:
-    """What runs beside the application."""
-
-    db: Database
-    broadcast: Broadcast
-    engine: ServingEngine
-    plays: Mapping[str, int]  # how many went the warm and the cold way
-
-
 @asynccontextmanager
 async def running(
     settings: Settings, home: Home, environment: Mapping[str, str], *, plays: bool
@@ -187,15 +176,17 @@ async def running(
         worker_settings = _worker_settings(settings, home, environment)
         warm = settings.warm and plays
         keeper = Keeper(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=warm)
-        worker = Worker(db, broadcast, worker_settings, keeper)
+        start_latency = make_start_latency()
+        worker = Worker(db, broadcast, worker_settings, keeper, start_latency.observe)
+        wire = None if db.is_sqlite else Wire(db, broadcast)
         engine = _engine(db, broadcast, worker if plays else None, settings, home)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
             beside = [group.create_task(keeper.serve(), name="warm Ansible")]
-            if not db.is_sqlite:
-                beside.append(group.create_task(Wire(db, broadcast).serve(), name="wire"))
+            if wire is not None:
+                beside.append(group.create_task(wire.serve(), name="wire"))
             try:
-                yield Parts(db, broadcast, engine, keeper.plays)
+                yield Parts(db, broadcast, engine, wire, keeper.plays, start_latency)
             finally:
                 broadcast.wake_all()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
@@ -213,23 +204,16 @@ def _engine(db: Database, broadcast: Broadcast, worker: Worker | None, settings:
 
 
 def application(
-    db: Database,
-    broadcast: Broadcast,
-    engine: ServingEngine,
-    authenticator: Authenticator,
-    *,
-    settings: Settings | None = None,
-    streams: Streams | None = None,
-    plays: Mapping[str, int] | None = None,
+    parts: Parts, authenticator: Authenticator, *, settings: Settings | None = None, streams: Streams | None = None
 ) -> Starlette:
     """The ASGI application over parts that run already; `state.streams` are its open streams."""
     settings = settings or Settings()
     streams = streams or Streams(authenticator, settings.max_streams)
     graphql = GraphQLApp(
         schema.make(limits=settings.limits),
-        db=db,
-        broadcast=broadcast,
-        engine=engine,
+        db=parts.db,
+        broadcast=parts.broadcast,
+        engine=parts.engine,
         authenticator=authenticator,
         streams=streams,
         transport=settings.transport,
@@ -239,7 +223,7 @@ def application(
             Mount("/graphql/ide", IDE()),
             Route("/graphql", graphql),
             WebSocketRoute("/graphql", graphql),
-            *_probes(db, engine, plays or {}),
+            *probes.routes(parts),
         ]
     )
     app.state.streams = streams
@@ -248,26 +232,9 @@ def application(
 
 def worker_application(parts: Parts, admin: Secret) -> Starlette:
     """The ASGI application of a process that only plays runs: how it is, and nothing else."""
-    app = Starlette(routes=_probes(parts.db, parts.engine, parts.plays))
+    app = Starlette(routes=probes.routes(parts))
     app.state.streams = Streams(Authenticator(parts.db, admin), 0)
     return app
-
-
-def _probes(db: Database, engine: ServingEngine, plays: Mapping[str, int]) -> list[Route]:
-    metrics = Metrics(db, plays)
-
-    async def healthz(_request: Request) -> Response:
-        return PlainTextResponse("ok\n")
-
-    async def readyz(_request: Request) -> Response:
-        if engine.ready and await migrations.is_usable(db):
-            return PlainTextResponse("ready\n")
-        return PlainTextResponse("not ready\n", 503)
-
-    async def scrape(_request: Request) -> Response:
-        return await metrics.response()
-
-    return [Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)]
 
 
 def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, str]) -> WorkerSettings:

@@ -180,7 +180,7 @@ def make_server(app: Starlette, settings: Settings) -> Server:
 async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
     async with running(settings, home, os.environ, plays=settings.play) as parts:
         authenticator = Authenticator(parts.db, home.admin)
-        app = application(parts.db, parts.broadcast, parts.engine, authenticator, settings=settings, plays=parts.plays)
+        app = application(parts, authenticator, settings=settings)
         await _answer(listening, settings, app)
 
 

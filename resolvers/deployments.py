@@ -185,7 +185,7 @@ async def watch(
     position = None if after is None else CHANGES.position("after", after)[0]
     key = (await get(db, deployment_id)).id
     of_it = StatusEvent.deployment_id == key
-    with broadcast.listen(key) as listener:
+    with broadcast.subscribed("deployment"), broadcast.listen(key) as listener:
         if position is None:
             async with db.read() as session:
                 last = await session.scalar(select(func.max(StatusEvent.sequence)).where(of_it))
@@ -200,7 +200,7 @@ async def watch(
 
 async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncGenerator[Change]:
     """Every change of any deployment from now on, or from the cursor `after`, in order.  Raises: InvalidInput."""
-    with broadcast.listen(Everything.DEPLOYMENTS) as listener:
+    with broadcast.subscribed("deployments"), broadcast.listen(Everything.DEPLOYMENTS) as listener:
         if after is None:
             async with db.read() as session:
                 position = await session.scalar(select(func.max(StatusEvent.sequence))) or 0

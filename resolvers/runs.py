@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.engine import Database
-from db.models import Deployment, LogEntry, Run, RunAction, RunStatus
+from db.models import Deployment, LogEntry, Run, RunAction
 from resolvers import idempotency, ids, tail
 from resolvers.errors import NotFound, RunInProgress
 from resolvers.idempotency import Key, Request
@@ -83,13 +83,6 @@ async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> di
         return await store.places(session, run_ids, await engine.capacity(session))
 
 
-async def count_by_status(db: Database) -> dict[RunStatus, int]:
-    """How many runs there are of each status that some have."""
-    async with db.read() as session:
-        rows = await session.execute(select(Run.status, func.count()).group_by(Run.status))
-        return dict(rows.all())
-
-
 async def start(
     db: Database,
     engine: Engine,
@@ -156,7 +149,7 @@ async def watch_log(
     key = ids.parse(run_id)
     if key is None:
         raise NotFound(kind="Run", id=run_id)
-    with tail.of_run(db, broadcast, key) as shared:
+    with broadcast.subscribed("log"), tail.of_run(db, broadcast, key) as shared:
         piece = await shared.behind(position)
         if piece is None:
             raise NotFound(kind="Run", id=run_id)

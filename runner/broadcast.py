@@ -1,6 +1,7 @@
 """Who waits for news of what.  News has no content: it says "look again", and the database is read."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
@@ -56,6 +57,7 @@ class Broadcast:
         self._listeners: dict[Topic, set[Listener]] = {}
         self._in_common: dict[Topic, _InCommon] = {}
         self._pass_on: Callable[[tuple[Topic, ...]], None] | None = None
+        self.subscribers: Counter[str] = Counter(deployment=0, deployments=0, log=0)  # by what they follow
 
     @contextmanager
     def listen(self, topic: Topic) -> Iterator[Listener]:
@@ -69,6 +71,15 @@ class Broadcast:
             listeners.discard(listener)
             if not listeners:
                 del self._listeners[topic]
+
+    @contextmanager
+    def subscribed(self, to: str) -> Iterator[None]:
+        """Count a subscriber while it follows."""
+        self.subscribers[to] += 1
+        try:
+            yield
+        finally:
+            self.subscribers[to] -= 1
 
     @contextmanager
     def share(self, topic: Topic, opened: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:

@@ -16,7 +16,7 @@ from db.engine import Database
 from db.models import LogLevel, Run, RunStatus
 from runner import record, store
 from runner.broadcast import Broadcast, Everything
-from runner.lease import SILENCE, Lease, LeaseLost
+from runner.lease import SILENCE, Lease, LeaseLost, boottime
 from runner.queue import Queue
 from runner.store import Capacity
 from runner.worker import Worker
@@ -46,7 +46,21 @@ class DistributedEngine:
         self._draining = asyncio.Event()
         self._grace = 0.0
         self._ended = asyncio.Event()
-        self.ready = worker is None
+        self._lease: Lease | None = None  # the last one that has begun
+        self._begun = boottime()
+        self._is_taking = False
+
+    @property
+    def ready(self) -> bool:
+        if self._worker is None:
+            return True
+        return self._is_taking and self._queue.is_open and self._lease is not None and not self._lease.is_over
+
+    @property
+    def lag(self) -> float | None:
+        if self._worker is None:
+            return None
+        return boottime() - self._begun if self._lease is None else self._lease.age
 
     async def capacity(self, session: AsyncSession) -> Capacity:
         living = models.Worker.seen_at > status.clock() - timedelta(seconds=SILENCE * self._lease_seconds)
@@ -85,7 +99,7 @@ class DistributedEngine:
     async def drain(self, grace: float) -> None:
         """Take no more runs; those being played get `grace` seconds, and are then queued for other workers."""
         self._grace = grace
-        self.ready = self._worker is None
+        self._is_taking = False
         self._draining.set()
         await self._ended.wait()
 
@@ -93,7 +107,8 @@ class DistributedEngine:
         """Hold a lease, and play runs while it lasts.  Raises: LeaseLost, SQLAlchemyError."""
         lease = Lease(self._db, self._node, self._capacity.runs, self._lease_seconds)
         await lease.begin()
-        worker.lease, worker.again = lease, self.enqueue
+        self._lease = worker.lease = lease
+        worker.again = self.enqueue
         keeping = asyncio.create_task(lease.keep(worker.extend), name="lease")
         try:
             async with asyncio.TaskGroup() as settling:
@@ -116,7 +131,7 @@ class DistributedEngine:
             asyncio.create_task(self._watch_cancels(lease, worker), name="cancels"),
             asyncio.create_task(self._draining.wait(), name="drain"),
         }
-        self.ready = True
+        self._is_taking = not self._draining.is_set()
         try:
             await asyncio.wait({keeping, playing, *others}, return_when=asyncio.FIRST_COMPLETED)
             playing.cancel()  # takes no more
@@ -127,7 +142,7 @@ class DistributedEngine:
                 worker.abandon()
             await asyncio.wait({playing})
         finally:
-            self.ready = False
+            self._is_taking = False
             for task in (playing, *others):
                 task.cancel()
         for task in await _ended(playing, *others):

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Coroutine
 from typing import Protocol
 from uuid import UUID
@@ -49,6 +50,11 @@ class ServingEngine(Engine, Protocol):
         """Whether runs are being taken from the queue."""
         ...
 
+    @property
+    def lag(self) -> float | None:
+        """Seconds since it last saw to the queue, or kept its right to; None where it plays nothing."""
+        ...
+
     async def serve(self) -> None:
         """Do its work; returns after `drain`."""
         ...
@@ -70,6 +76,7 @@ class EmbeddedEngine:
         self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
         self._look = asyncio.Event()
         self._draining = False
+        self._looked = time.monotonic()
         self.ready = False  # whether runs are being taken from the queue
 
     async def capacity(self, session: AsyncSession) -> Capacity:
@@ -83,6 +90,10 @@ class EmbeddedEngine:
 
     def cancel(self, run_id: UUID) -> None:
         self._worker.cancel(run_id)
+
+    @property
+    def lag(self) -> float:
+        return time.monotonic() - self._looked
 
     @property
     def active(self) -> int:
@@ -120,6 +131,7 @@ class EmbeddedEngine:
         """Begin as many queued runs as there is room for; gives the seconds until it is worth a look again."""
         room = self._capacity.runs - len(self._plays)
         if room <= 0:
+            self._looked = time.monotonic()
             return POLL_INTERVAL
         try:
             async with self._db.read() as session:
@@ -128,6 +140,7 @@ class EmbeddedEngine:
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
             return POLL_INTERVAL
+        self._looked = time.monotonic()
         # What is drained while the queue was read stays in it.
         for run_id, host_id in queued.items() if not self._draining else ():
             self._begin(group, run_id, host_id, self._play(run_id))

@@ -48,10 +48,16 @@ class Lease:
         self.silence = SILENCE * seconds
         self.worker = str(uuid4())
         self.deadline = 0.0  # on `boottime`
+        self._beaten = boottime()
 
     @property
     def is_over(self) -> bool:
         return boottime() >= self.deadline
+
+    @property
+    def age(self) -> float:
+        """Seconds since the last beat that has reached the database."""
+        return boottime() - self._beaten
 
     async def begin(self) -> None:
         """Register the worker.  Raises: SQLAlchemyError."""
@@ -61,7 +67,7 @@ class Lease:
         row = insert(Worker).values(id=self.worker, node=self._node, name=name, max_runs=self._max_runs, **times)
         async with self._db.write() as session:
             await session.execute(row)
-        self.deadline = before + self.seconds
+        self._extend(before)
 
     async def keep(self, extend: Callable[[float], None]) -> None:
         """Beat, and tell `extend` the new deadline each time.  Raises: LeaseLost."""
@@ -100,5 +106,9 @@ class Lease:
                 continue
             if seen is None:
                 raise LeaseLost("the other workers have given this one up")
-            self.deadline = before + self.seconds
+            self._extend(before)
             extend(self.deadline)
+
+    def _extend(self, beaten: float) -> None:
+        self._beaten = beaten
+        self.deadline = beaten + self.seconds

@@ -67,6 +67,7 @@ class Queue:
         self._per_host = per_host
         self._conninfo = db.conninfo.reveal()
         self._app = self._make_app()
+        self.is_open = False  # whether jobs are being taken from it
 
     async def put(self, session: AsyncSession, run: Run) -> None:
         """Queue the run, in the transaction that makes it one of those to be played."""
@@ -112,7 +113,7 @@ class Queue:
         app.task(name=TASK, queue=QUEUE)(do)
         while True:
             try:
-                async with _opened(app):
+                async with _opened(app), self._open():
                     await app.run_worker_async(
                         queues=[QUEUE],
                         concurrency=concurrency,
@@ -126,6 +127,14 @@ class Queue:
             except (ProcrastinateException, OSError) as error:
                 logger.warning("the queue cannot be reached, trying again: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
+
+    @asynccontextmanager
+    async def _open(self) -> AsyncIterator[None]:
+        self.is_open = True
+        try:
+            yield
+        finally:
+            self.is_open = False
 
     def _make_app(self) -> procrastinate.App:
         connector = procrastinate.PsycopgConnector(conninfo=self._conninfo, min_size=1, max_size=4, timeout=5.0)

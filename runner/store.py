@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, and_, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
@@ -77,13 +77,7 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
     one goes where priority and age put it.
     """
     moment = now()
-    of_host = (
-        select(Deployment.host_id, func.count().label("playing"))
-        .join(Run, Run.deployment_id == Deployment.id)
-        .where(Run.status == RunStatus.RUNNING)
-        .group_by(Deployment.host_id)
-        .subquery()
-    )
+    of_host = _playing_by_host()
     early = _is_early(moment)
     place = func.row_number().over(partition_by=(Deployment.host_id, case((early, 1), else_=0)), order_by=ORDER)
     full = func.coalesce(of_host.c.playing, 0) + place > capacity.per_host
@@ -105,6 +99,31 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
         run_id: Place(position, _blocker(waits_for, position, capacity.runs - playing))
         for run_id, waits_for, position, playing in await session.execute(statement)
     }
+
+
+async def waiting_since(session: AsyncSession, per_host: int) -> datetime | None:
+    """When the oldest of the runs was accepted, or due, that could be played if there were workers enough."""
+    since = case((Run.not_before > Run.queued_at, Run.not_before), else_=Run.queued_at)
+    of_host = _playing_by_host()
+    has_room = func.coalesce(of_host.c.playing, 0) < per_host
+    statement = (
+        select(func.min(since))
+        .join(Deployment, Deployment.id == Run.deployment_id)
+        .outerjoin(of_host, of_host.c.host_id == Deployment.host_id)
+        .where(Run.status == RunStatus.QUEUED, ~_is_early(now()), has_room)
+    )
+    moment: datetime | None = await session.scalar(statement)
+    return moment
+
+
+def _playing_by_host() -> Subquery:
+    return (
+        select(Deployment.host_id, func.count().label("playing"))
+        .join(Run, Run.deployment_id == Deployment.id)
+        .where(Run.status == RunStatus.RUNNING)
+        .group_by(Deployment.host_id)
+        .subquery()
+    )
 
 
 _READY, _FULL, _EARLY = range(3)  # what a run waits for: its turn, its host, its time

@@ -12,6 +12,7 @@ Who does not know a word skips it, so that a release can have words that the one
 import asyncio
 import logging
 import secrets
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from uuid import UUID
@@ -51,7 +52,14 @@ class Wire:
         self._more = asyncio.Event()
         self._max_silence = max_silence
         self._is_lost = False
+        self._heard = time.monotonic()
+        self.hears = False  # whether news from other servers come: what was said here came back
         broadcast.join(self._note)
+
+    @property
+    def lag(self) -> float:
+        """Seconds since it last heard its own words; it speaks every `max_silence / 3` seconds at least."""
+        return time.monotonic() - self._heard
 
     async def serve(self) -> None:
         """Pass news on until cancelled, and connect again whenever, and however long, the database is away."""
@@ -81,15 +89,19 @@ class Wire:
         async with asyncio.timeout(self._max_silence) as silence:
             await connection.execute(f"LISTEN {CHANNEL}")
             self._broadcast.wake_all()  # nobody has heard what was said before
-            async for notification in connection.notifies():
-                speaker, topics = read(notification.payload)
-                if speaker != self._name:
-                    self._broadcast.hear(*topics)
-                    continue
-                silence.reschedule(loop.time() + self._max_silence)
-                if self._is_lost:
-                    logger.info("news from other servers can come again")
-                self._is_lost = False
+            try:
+                async for notification in connection.notifies():
+                    speaker, topics = read(notification.payload)
+                    if speaker != self._name:
+                        self._broadcast.hear(*topics)
+                        continue
+                    silence.reschedule(loop.time() + self._max_silence)
+                    if self._is_lost:
+                        logger.info("news from other servers can come again")
+                    self._is_lost = False
+                    self._heard, self.hears = time.monotonic(), True
+            finally:
+                self.hears = False
 
     async def _say(self, connection: AsyncConnection) -> None:
         try:

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.engine import Database
-from db.models import Connection, FailureReason, LogLevel, Run, RunStatus
+from db.models import Connection, FailureReason, LogLevel, Run, RunStatus, now
 from db.status import End
 from runner import directory, keys, leftovers, outcome, project, record, store
 from runner.broadcast import Broadcast, Everything
@@ -80,9 +80,14 @@ class Worker:
     """Plays runs on this machine, any number at the same time."""
 
     def __init__(
-        self, db: Database, broadcast: Broadcast, settings: WorkerSettings, keeper: Keeper | None = None
+        self,
+        db: Database,
+        broadcast: Broadcast,
+        settings: WorkerSettings,
+        keeper: Keeper | None = None,
+        waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """Without a `keeper` every play goes the cold way."""
+        """Without a `keeper` every play goes the cold way; `waited` is told how long each run had to wait for it."""
         self._name = f"{socket.gethostname()}/{secrets.token_hex(4)}"
         self._db = db
         self._broadcast = broadcast
@@ -90,6 +95,7 @@ class Worker:
         sockets = settings.run_root.with_name(f"{settings.run_root.name}-ssh")
         self._masters = Masters(sockets, settings.cookie)
         self._keeper = keeper or Keeper(settings.run_root, settings.cookie, settings.passed_on, warm=False)
+        self._waited = waited
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
         self._processes: set[Process] = set()
         self._stopping = False
@@ -117,6 +123,8 @@ class Worker:
             if run is None:
                 return
             sequence = await record.begin(session, run, f"Run {run.number} begins.")
+        if run.epoch == 1:  # another one's first wait is long over
+            self._waited((now() - max(run.queued_at, run.not_before or run.queued_at)).total_seconds())
         await self._hold(run, sequence, self._play)
 
     async def settle(self, run_id: UUID) -> None:

@@ -19,6 +19,7 @@ from daos.auth import Authenticator
 from daos.body import BodyLimits
 from daos.cli import bind, make_server
 from daos.http import Transport
+from daos.parts import Parts
 from daos.settings import Settings
 from daos.streams import Streams
 from db.encryption import Secret
@@ -133,7 +134,7 @@ async def serving(
     streams = Streams(authenticator, settings.max_streams, recheck_interval)
     # Its engine is not started: runs stay queued.
     engine = EmbeddedEngine(db, Worker(db, broadcast, WorkerSettings(directory, "test")), 1)
-    app = application(db, broadcast, engine, authenticator, settings=settings, streams=streams)
+    app = application(Parts(db, broadcast, engine), authenticator, settings=settings, streams=streams)
     server = make_server(app, settings)
     with bind("127.0.0.1", 0) as listening:
         listening.listen()

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.e2e.client import ONCE, UNDECIDED, Client, make_well
@@ -78,6 +79,24 @@ async def test_a_worker_plays_and_the_other_node_shows_it(
         assert time.monotonic() - beginning < 9.0  # it was told, and did not look after ten seconds
     assert run["status"] == "SUCCESS"
     assert seen == ["PENDING", "RUNNING", "SUCCESS"]
+
+
+async def test_a_worker_tells_how_it_is(cluster: Cluster, connect: Connect, project: str) -> None:
+    worker = cluster.start(0)
+    client = connect(cluster.api)
+    package = await client.package({"once": ONCE})
+    await client.play(await client.deployment(await client.local_host(), package, project))
+    async with httpx.AsyncClient() as http:
+        assert (await http.get(f"{worker.url}/readyz")).text == "ready\n"
+        of_worker, of_api = [(await http.get(f"{node.url}/metrics")).text for node in (worker, cluster.api)]
+    assert "daos_start_latency_seconds_count 1.0" in of_worker
+    assert "daos_start_latency_seconds_count 0.0" in of_api
+    assert 'daos_engine_lag_seconds{part="queue"}' in of_worker
+    assert 'daos_engine_lag_seconds{part="queue"}' not in of_api
+    for text in (of_worker, of_api):
+        assert 'daos_runs{status="success"} 1.0' in text
+        assert "daos_capacity_runs 8.0" in text
+        assert 'daos_engine_lag_seconds{part="news"}' in text
 
 
 async def test_a_killed_workers_run_goes_on_at_another(

@@ -217,10 +217,3 @@ async def test_the_latest_run_of_each_deployment(db: Database) -> None:
     other = await factories.run(db, two)
     latest = await runs.latest_of(db, [one.id, two.id, none.id])
     assert {key: (run.id, run.number) for key, run in latest.items()} == {one.id: (last.id, 3), two.id: (other.id, 1)}
-
-
-async def test_runs_are_counted_by_status(db: Database) -> None:
-    assert await runs.count_by_status(db) == {}
-    for to in (RunStatus.QUEUED, RunStatus.FAILED, RunStatus.FAILED):
-        await factories.run(db, to=to)
-    assert await runs.count_by_status(db) == {RunStatus.QUEUED: 1, RunStatus.FAILED: 2}

@@ -248,6 +248,22 @@ async def test_the_capacity_is_that_of_all_living_workers(cluster: Cluster) -> N
             assert await cluster.api.engine.capacity(session) == Capacity(7, 2)
 
 
+async def test_a_worker_is_ready_while_it_holds_its_lease(cluster: Cluster) -> None:
+    assert cluster.api.engine.ready
+    assert cluster.api.engine.lag is None
+    async with cluster.worker().serving() as node:
+        assert not node.engine.ready
+        await node.ready()
+        assert (node.engine.lag or 0) < LEASE
+        async with cluster.db.write() as session:
+            await session.execute(delete(models.Worker))
+        async with asyncio.timeout(10):
+            while node.engine.ready:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        await node.ready()  # with another one
+    assert not node.engine.ready
+
+
 async def test_who_has_no_lease_claims_nothing(postgresql_db: Database) -> None:
     run = await factories.run(postgresql_db)
     async with postgresql_db.write() as session:

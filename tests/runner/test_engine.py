@@ -4,6 +4,7 @@ Ansible really plays here, on a playbook folder that does nothing; tests/e2e has
 """
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -11,10 +12,10 @@ from pathlib import Path
 from uuid import uuid4
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import text, update
 
 from db import status
-from db.engine import Database
+from db.engine import Database, sqlite_url
 from db.models import Connection, DeploymentStatus, FailureReason, Run, RunStatus, now
 from runner import leftovers
 from runner.broadcast import Broadcast
@@ -52,6 +53,58 @@ async def test_a_queued_run_is_played_and_leaves_nothing_behind(
     assert end.started_at is not None
     assert (await deployment_of(db, run)).status is DeploymentStatus.FAILED
     assert not settings.run_root.exists()
+
+
+async def test_the_engine_tells_how_long_a_run_had_to_wait(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    run = await queued_run(db)
+    async with db.write() as session:
+        await session.execute(update(Run).where(Run.id == run.id).values(queued_at=now() - timedelta(minutes=1)))
+    waits = list[float]()
+    broadcast = Broadcast()
+    worker = Worker(db, broadcast, settings, waited=waits.append)
+    await worker.play(run.id)
+    await worker.play(run.id)  # it is over, and nobody waits
+    assert len(waits) == 1
+    assert 60 <= waits[0] < 80
+
+
+async def test_a_run_that_is_played_again_does_not_count_as_one_that_has_waited(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    run = await queued_run(db)
+    async with db.write() as session:
+        claimed = await status.claim(session, run.id, "another")
+        assert claimed is not None
+        assert await status.hand_back(session, run.id, claimed.epoch)
+    waits = list[float]()
+    await Worker(db, Broadcast(), settings, waited=waits.append).play(run.id)
+    assert waits == []
+
+
+async def test_the_engine_lags_where_it_cannot_read_the_queue(
+    tmp_path: Path, settings: WorkerSettings, sqlite_template: Path
+) -> None:
+    path = shutil.copy(sqlite_template, tmp_path / "daos.db")
+    async with factories.database(sqlite_url(Path(path))) as db, serving(db, settings) as (engine, _):
+        async with asyncio.timeout(10):
+            while not engine.ready:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        async with db.write() as session:
+            await session.execute(text("ALTER TABLE runs RENAME TO away"))
+        before = engine.lag
+        engine.wake()
+        await asyncio.sleep(0.3)
+        assert engine.lag > before
+        async with db.write() as session:
+            await session.execute(text("ALTER TABLE away RENAME TO runs"))
+        await asyncio.sleep(0.1)
+        lag = engine.lag
+        engine.wake()
+        async with asyncio.timeout(10):
+            while engine.lag >= lag:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.01)
 
 
 async def test_ansibles_own_failure_is_told_with_its_words(

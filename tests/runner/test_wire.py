@@ -139,6 +139,24 @@ async def test_killed_connections_come_again_and_nothing_is_missed(
         assert not await is_woken(further)
 
 
+async def test_a_wire_hears_from_when_it_has_heard_itself_until_its_connection_is_lost(
+    postgresql_db: Database,
+) -> None:
+    wire = Wire(postgresql_db, Broadcast(), max_silence=0.9)
+    assert not wire.hears
+    serving = asyncio.create_task(wire.serve())
+    async with asyncio.timeout(AGAIN):
+        for hears in (True, False, True):
+            while wire.hears != hears:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+            if hears:
+                assert wire.lag < SOON
+                await kill(postgresql_db, "LISTEN%")
+    serving.cancel()
+    await asyncio.wait({serving})
+    assert not wire.hears
+
+
 async def test_a_loss_is_logged_once_and_its_end_too(postgresql_db: Database, levels: asyncio.Queue[str]) -> None:
     async with joined(postgresql_db, Broadcast(), max_silence=0.9), asyncio.timeout(AGAIN):
         await kill(postgresql_db, "%")  # who says is perhaps still on its way, who hears is there

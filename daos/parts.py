@@ -1,0 +1,47 @@
+"""What a process of daos is made of."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from prometheus_client import Histogram
+
+from db import migrations
+from db.engine import Database
+from runner.broadcast import Broadcast
+from runner.engine import ServingEngine
+from runner.wire import Wire
+
+BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # seconds
+
+
+def make_start_latency() -> Histogram:
+    """How long runs waited for this process to play them."""
+    return Histogram(
+        "daos_start_latency_seconds",
+        "From when a run was accepted, or due, until this process claimed it.",
+        buckets=BUCKETS,
+        registry=None,
+    )
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What runs beside the application."""
+
+    db: Database
+    broadcast: Broadcast
+    engine: ServingEngine
+    wire: Wire | None = None  # None: there are no other servers
+    plays: Mapping[str, int] = field(default_factory=dict)  # how many went the warm and the cold way
+    start_latency: Histogram = field(default_factory=make_start_latency)
+
+    async def problems(self) -> list[str]:
+        """What keeps the process from doing its work."""
+        found = []
+        if not self.engine.ready:
+            found.append("no runs are taken from the queue")
+        if self.wire is not None and not self.wire.hears:
+            found.append("no news come from other servers")
+        if not await migrations.is_usable(self.db):
+            found.append("the database cannot be read, or is of an older version")
+        return found
