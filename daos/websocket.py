@@ -5,13 +5,14 @@ As the protocol has it, a message that is no message closes the socket with 4400
 """
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from graphql import GraphQLError
-from starlette.websockets import WebSocketState
+from starlette.websockets import WebSocketDisconnect, WebSocketState
 from strawberry.asgi import ASGIWebSocketAdapter
 from strawberry.http.exceptions import NonJsonMessageReceived, NonTextMessageReceived, WebSocketDisconnected
 from strawberry.schema.schema import StreamResult
@@ -31,6 +32,7 @@ from daos.refusals import BadRequest, TooManyStreams
 from daos.streams import Streams
 from schema.context import Context
 from schema.errors import MASKED, mask
+from schema.sharing import SharedData
 
 MAX_REASON = 120  # bytes; a close frame has room for 123
 TOO_MANY_REQUESTS: dict[str, Any] = {"code": "TOO_MANY_REQUESTS", "status": 429}
@@ -74,7 +76,20 @@ class Adapter(ASGIWebSocketAdapter):
     async def send_json(self, message: Mapping[str, object]) -> None:
         if self._closed:
             raise WebSocketDisconnected
-        await super().send_json(message)
+        payload = message.get("payload")
+        if message["type"] == "next" and isinstance(payload, dict) and isinstance(payload["data"], SharedData):
+            assert len(payload) == 1
+            await self._send_shared(str(message["id"]), payload["data"])
+        else:
+            await super().send_json(message)
+
+    async def _send_shared(self, operation_id: str, data: SharedData) -> None:
+        try:
+            await self.ws.send_text(
+                f'{{"id":{json.dumps(operation_id)},"type":"next","payload":{{"data":{data.text}}}}}'
+            )
+        except WebSocketDisconnect as error:
+            raise WebSocketDisconnected from error
 
     async def close(self, code: int, reason: str) -> None:
         if self._closed:

@@ -1,8 +1,9 @@
 """Runs: starting, cancelling and following them."""
 
 from collections.abc import AsyncGenerator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select
@@ -42,6 +43,7 @@ class LogBatch:
     entries: Sequence[LogEntry]
     end_cursor: str | None
     complete: bool
+    made: dict[object, Any] = field(default_factory=dict, compare=False)  # see `tail.Piece`
 
 
 @dataclass(frozen=True)
@@ -155,7 +157,7 @@ async def watch_log(
             raise NotFound(kind="Run", id=run_id)
         while piece is not None:  # None: the run was deleted with its deployment
             position = piece.entries[-1].sequence if piece.entries else position
-            yield LogBatch(piece.entries, LOG.cursor([position]) if position else None, piece.is_last)
+            yield LogBatch(piece.entries, LOG.cursor([position]) if position else None, piece.is_last, piece.made)
             if piece.is_last:
                 return
             piece = await shared.behind(position)

@@ -3,7 +3,8 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import select
@@ -23,6 +24,7 @@ class Piece:
 
     entries: Sequence[LogEntry]
     is_last: bool
+    made: dict[object, Any] = field(default_factory=dict, compare=False)  # for one of those who get it, for the others
 
 
 class Tail:
@@ -38,6 +40,7 @@ class Tail:
         self._listener = listener
         self._entries: list[LogEntry] | None = None  # None before the first look
         self._start = 0  # the sequence before the first of them
+        self._pieces: dict[int, Piece] = {}  # of these, by the positions before them: mostly one for all
         self._has_ended = False
         self._is_gone = False
         self._look: asyncio.Task[None] | None = None
@@ -51,11 +54,14 @@ class Tail:
             if self._entries is not None:
                 if position < self._start:
                     return await self._read(position)
+                if (piece := self._pieces.get(position)) is not None:
+                    return piece
                 first = position - self._start
                 entries = self._entries[first : first + BATCH_SIZE]
                 is_last = self._has_ended and first + len(entries) >= len(self._entries)
                 if entries or is_last:
-                    return Piece(entries, is_last)
+                    piece = self._pieces[position] = Piece(entries, is_last)
+                    return piece
             await self._look_once()
         return None
 
@@ -88,6 +94,7 @@ class Tail:
             self._is_gone = True
             return
         self._has_ended = piece.is_last
+        self._pieces = {}
         everything = [*self._entries, *piece.entries]
         self._entries = everything[-KEPT:]
         self._start += len(everything) - len(self._entries)

@@ -18,6 +18,7 @@ from schema.log import OperationLog
 from schema.mutation import Mutation
 from schema.query import Query
 from schema.scalars import DATE_TIME
+from schema.sharing import Executor
 from schema.subscription import Subscription
 
 
@@ -41,6 +42,7 @@ def make(extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None
         mutation=Mutation,
         subscription=Subscription,
         types=[ErrorCode],
+        execution_context_class=Executor,
         extensions=[
             PerOperation,
             OperationLog,

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated
+from typing import Annotated, Any
 
 import strawberry
 from strawberry import UNSET
@@ -12,6 +12,7 @@ from resolvers import deployments, runs
 from schema.context import Info
 from schema.enums import DeploymentStatus
 from schema.query import Id
+from schema.sharing import Shareable
 from schema.types import Deployment, LogEntry, Run
 
 Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
@@ -27,10 +28,21 @@ class DeploymentStatusEvent:
 
 
 @strawberry.type(description="Further entries of a run's log.")
-class RunLogEvent:
+class RunLogEvent(Shareable):
     entries: list[LogEntry] = strawberry.field(description="At most 100, oldest first.")
     end_cursor: str | None = strawberry.field(description="Stands for the last entry so far, to go on behind it.")
     complete: bool = strawberry.field(description="Whether the run has ended and this is the end of its log.")
+    made: strawberry.Private[dict[object, Any]]
+
+    @classmethod
+    def of(cls, batch: runs.LogBatch) -> "RunLogEvent":
+        """The event of the batch, the same one for all who get it."""
+        event: RunLogEvent | None = batch.made.get(cls)
+        if event is None:
+            entries = [LogEntry.from_model(entry) for entry in batch.entries]
+            event = cls(entries=entries, end_cursor=batch.end_cursor, complete=batch.complete, made=batch.made)
+            batch.made[cls] = event
+        return event
 
 
 @strawberry.type(description="What can be followed.")
@@ -71,11 +83,7 @@ class Subscription:
         async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
             async for batch in batches:
                 context.renew()
-                yield RunLogEvent(
-                    entries=[LogEntry.from_model(entry) for entry in batch.entries],
-                    end_cursor=batch.end_cursor,
-                    complete=batch.complete,
-                )
+                yield RunLogEvent.of(batch)
 
 
 def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:

@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 from websockets.exceptions import InvalidStatus
 
 from db.engine import Database
-from db.models import Host
+from db.models import Host, LogEntry, LogLevel, RunStatus
 from resolvers import tokens
 from runner.broadcast import Everything
 from tests import factories
@@ -365,6 +365,29 @@ async def test_a_client_that_leaves_ends_its_subscriptions(served: Served, caplo
             assert [await operations.types.get() for _ in range(2)] == ["query", "subscription"]
     finally:
         logging.getLogger("schema.log").removeHandler(operations)
+
+
+async def test_events_that_are_shared_have_each_operations_own_id(served: Served) -> None:
+    run = await factories.run(served.db, to=RunStatus.RUNNING)
+    await factories.log(served.db, run, 1)
+    document = f'subscription {{ runLog(runId: "{run.id}") {{ entries {{ message }} complete }} }}'
+    ids = ["a", 'b"\\"\u2028', "ä"]
+    async with served.websocket() as one, served.websocket() as other:
+        for operation_id in ids:
+            await one.subscribe(operation_id, document)
+        await other.subscribe(ids[0], document)
+        first = [await one.receive() for _ in ids] + [await other.receive()]
+        entry = 'line \u2029 "quoted" ä'
+        async with served.db.write() as session:
+            session.add(LogEntry(run_id=run.id, sequence=2, level=LogLevel.INFO, message=entry))
+        served.broadcast.notify(run.id)
+        second = [await one.receive() for _ in ids] + [await other.receive()]
+    for messages, said in ((first, "line 1"), (second, entry)):
+        data = {"runLog": {"entries": [{"message": said}], "complete": False}}
+        assert {message["id"] for message in messages[:3]} == set(ids)
+        assert messages[3]["id"] == ids[0]
+        assert [message["type"] for message in messages] == ["next"] * 4
+        assert [message["payload"] for message in messages] == [{"data": data}] * 4
 
 
 async def test_no_token_is_logged(served: Served, caplog: pytest.LogCaptureFixture) -> None:
