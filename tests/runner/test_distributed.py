@@ -22,6 +22,7 @@ from resolvers import runs
 from resolvers.runs import Turn
 from runner.broadcast import Broadcast
 from runner.distributed import DistributedEngine
+from runner.queue import Queue
 from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -231,6 +232,16 @@ async def test_a_queued_run_without_a_job_gets_one(cluster: Cluster) -> None:
         await session.execute(text("DELETE FROM procrastinate_jobs"))
     async with cluster.worker().serving():
         await cluster.ended(run_id)
+
+
+async def test_runs_without_a_job_are_looked_for_by_going_through_the_jobs_once(postgresql_db: Database) -> None:
+    looking = select(Queue(postgresql_db, 1).astray)
+    async with postgresql_db.read() as session:
+        connection = await session.connection()
+        statement = looking.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        explained = await connection.exec_driver_sql(f"EXPLAIN {statement}")
+        plan = "\n".join(explained.scalars())
+    assert "NOT (hashed SubPlan" in plan, plan
 
 
 async def test_the_capacity_is_that_of_all_living_workers(cluster: Cluster) -> None:
