@@ -56,8 +56,11 @@ def why_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def serve_postgres() -> Iterator[Postgres]:
-    """A new cluster, without the waits for a disk that make data last; it is gone afterwards."""
+def serve_postgres(*options: str) -> Iterator[Postgres]:
+    """A new cluster, without the waits for a disk that make data last; it is gone afterwards.
+
+    `options` are further ones of the program.
+    """
     programs = _programs()
     assert programs is not None
     # Not pytest's directory: only its owner enters that one.
@@ -75,6 +78,7 @@ def serve_postgres() -> Iterator[Postgres]:
         f"-c unix_socket_directories={directory}",
         "-c fsync=off -c synchronous_commit=off -c full_page_writes=off",
         "-c max_connections=200",
+        *options,
     ]
     try:
         _run(
