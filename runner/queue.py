@@ -125,6 +125,9 @@ class Queue:
                         stalled_worker_timeout=SILENCE,
                     )
             except (ProcrastinateException, OSError) as error:
+                working = asyncio.current_task()
+                if working is not None and working.cancelling():  # procrastinate's farewell has failed, and hides that
+                    raise asyncio.CancelledError from error
                 logger.warning("the queue cannot be reached, trying again: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
 
