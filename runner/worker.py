@@ -400,8 +400,14 @@ class Worker:
         if line is None:
             return
         target = held.project.target
-        async with self._db.write() as session:
-            pinned = await store.pin(session, target, line)
+        while True:
+            try:
+                async with self._db.write() as session:
+                    pinned = await store.pin(session, target, line)
+                break
+            except OperationalError:  # the play goes on meanwhile
+                logger.exception("the key of host %s cannot be pinned, trying again", target.id)
+                await asyncio.sleep(RETRY_INTERVAL)
         if not pinned:
             words = f"Host '{target.name}' shows another host key than a run beside this one has just pinned."
             self._interrupt(held.run.id, outcome.failed(FailureReason.HOST_KEY_MISMATCH, words))

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import psycopg
 import pytest
 
 from tests.e2e.client import ONCE, UNDECIDED, Client, make_well
 from tests.e2e.conftest import QUICK, Connect, NewProject
 from tests.e2e.server import Server, at_work, wait_until
 from tests.support.docker import Docker
+from tests.support.sshd import SshServer
 
 LEASE = 3.0
 TAKEN = 30.0  # seconds until a lost worker's run is taken over or closed
@@ -174,6 +176,22 @@ async def test_a_run_is_canceled_within_a_second_or_two_from_another_node(
     await client.cancel(run_id)
     assert (await client.end_of(run_id))["status"] == "CANCELED"
     assert time.monotonic() - beginning < 9.0  # it was told, and did not look after ten seconds
+
+
+async def test_a_database_that_drops_its_connections_ends_no_run_that_meets_its_host(
+    cluster: Cluster, connect: Connect, project: str, postgres_url: str, sshd: SshServer
+) -> None:
+    cluster.start(0)
+    client = connect(cluster.api)
+    deployment = await client.deployment(await client.ssh_host(sshd), await client.package({"once": ONCE}), project)
+    with psycopg.connect(postgres_url) as other:
+        other.execute("SELECT id FROM hosts FOR NO KEY UPDATE")  # whoever pins the host's key waits
+        run_id = await client.start(deployment)
+        waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+        await asyncio.to_thread(wait_until, lambda: other.execute(waiting).fetchall(), "the host is met", TAKEN)
+        other.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+    run = await client.end_of(run_id)
+    assert (run["status"], run["reason"]) == ("SUCCESS", None), await client.words(run_id)
 
 
 async def test_two_servers_share_the_runs_of_a_database(
