@@ -315,7 +315,7 @@ def main() -> None:
     )
     parsed = parser.parse_args()
     loads = [os.getloadavg()[0]]
-    with serve_postgres("-c shared_preload_libraries=pg_stat_statements") as postgres, contextlib.ExitStack() as stack:
+    with serve_postgres("shared_preload_libraries=pg_stat_statements") as postgres, contextlib.ExitStack() as stack:
 
         def database() -> str:
             return stack.enter_context(postgres.new_database())

@@ -33,7 +33,7 @@ class Place:
         server, warm = self.server, self.server.warm_pid
         return Counter(
             [
-                *(f"process of the server: {_command(pid)}" for pid in self.processes()),
+                *(f"process of the server: {command(pid)}" for pid in self.processes()),
                 *(f"process on the host: {process.command}" for process in self.sshd.processes()),
                 *(f"sshd of the host: {process.name}" for process in self.sshd.connections()),
                 *(f"descriptor of the server: {name}" for name in _descriptors(server.pid)),
@@ -51,7 +51,7 @@ class Place:
     def processes(self) -> set[int]:
         """The pids of the server and of all that it has started, dead ones that nobody took leave of too."""
         sockets = f"ssh: {self.server.run_root}"  # ssh's masters write their title over their environment
-        masters = {pid for pid in _pids() if sockets in _command(pid)}
+        masters = {pid for pid in _pids() if sockets in command(pid)}
         return {*_descendants(self.server.pid), *self._with_cookie(), *masters}
 
     def scratch(self, project: str) -> list[Path]:
@@ -79,7 +79,8 @@ def _pids() -> Iterator[int]:
     return (int(entry.name) for entry in Path("/proc").glob("[0-9]*"))
 
 
-def _command(pid: int) -> str:
+def command(pid: int) -> str:
+    """The command line of a process, as far as there is one."""
     with contextlib.suppress(OSError):
         line = Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
         return line or "a dead one"
@@ -87,6 +88,8 @@ def _command(pid: int) -> str:
 
 
 def _descendants(pid: int) -> list[int]:
+    if not Path(f"/proc/{pid}").exists():
+        return []
     with contextlib.suppress(OSError):
         children = [
             int(child) for file in Path(f"/proc/{pid}/task").glob("*/children") for child in file.read_text().split()

@@ -100,6 +100,12 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def exit_status(self) -> int | None:
+        """What it has ended with, None while it runs."""
+        assert self._process is not None
+        return self._process.poll()
+
     def start(self) -> None:
         """Start and wait until it is ready."""
         self.launch()

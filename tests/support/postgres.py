@@ -7,7 +7,7 @@ import secrets
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,9 +24,11 @@ OWNER = "postgres"  # Debian's system user for it, needed where the tests run as
 class Postgres:
     """A cluster on the loopback interface, whose superuser has a password of this session."""
 
+    directory: Path
     port: int
     user: str
     password: str
+    settings: Sequence[str] = ()  # name=value
 
     def url(self, database: str) -> str:
         return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
@@ -40,6 +42,40 @@ class Postgres:
             yield self.url(name)
         finally:
             self._execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    def start(self) -> None:
+        """Accept connections, at the same port as before."""
+        settings = [
+            f"port={self.port}",
+            "listen_addresses=127.0.0.1",
+            f"unix_socket_directories={self.directory}",
+            *self.settings,
+        ]
+        options = " ".join(f"-c {setting}" for setting in settings)
+        self._control("--log", self.directory / "log", "--options", options, "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Close all connections and end; `fast` rolls transactions back, `immediate` is a crash."""
+        self._control("--mode", mode, "stop")
+
+    def create(self) -> None:
+        """Make the cluster's files."""
+        password_file = self.directory / "password"
+        password_file.write_text(self.password)
+        if os.geteuid() == 0:
+            for path in (self.directory, password_file):
+                shutil.chown(path, OWNER, OWNER)
+        _run(
+            "initdb", "--pgdata", self._cluster, "--username", self.user, "--pwfile", password_file,
+            "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
+        )  # fmt: skip
+
+    @property
+    def _cluster(self) -> Path:
+        return self.directory / "cluster"
+
+    def _control(self, *arguments: str | Path) -> None:
+        _run("pg_ctl", "--pgdata", self._cluster, "--wait", "--silent", *arguments)
 
     def _execute(self, statement: sql.Composed) -> None:
         with psycopg.connect(self.url("postgres"), autocommit=True) as connection:
@@ -56,41 +92,28 @@ def why_missing() -> str | None:
 
 
 @contextlib.contextmanager
-def serve_postgres(*options: str) -> Iterator[Postgres]:
+def serve_postgres(*further: str, remembers: bool = False) -> Iterator[Postgres]:
     """A new cluster, without the waits for a disk that make data last; it is gone afterwards.
 
-    `options` are further ones of the program.
+    `further` are settings of its own, name=value.  One that `remembers` has what was committed also after a crash.
     """
-    programs = _programs()
-    assert programs is not None
+    settings = [
+        "fsync=off",
+        "full_page_writes=off",
+        f"synchronous_commit={'on' if remembers else 'off'}",
+        "max_connections=200",
+        *further,
+    ]
     # Not pytest's directory: only its owner enters that one.
     directory = Path(tempfile.mkdtemp(prefix="daos-postgres-"))
-    postgres = Postgres(free_port(), "daos", secrets.token_urlsafe(12))
-    password_file = directory / "password"
-    password_file.write_text(postgres.password)
-    if os.geteuid() == 0:
-        for path in (directory, password_file):
-            shutil.chown(path, OWNER, OWNER)
-    cluster = directory / "cluster"
-    settings = [
-        f"-c port={postgres.port}",
-        "-c listen_addresses=127.0.0.1",
-        f"-c unix_socket_directories={directory}",
-        "-c fsync=off -c synchronous_commit=off -c full_page_writes=off",
-        "-c max_connections=200",
-        *options,
-    ]
+    postgres = Postgres(directory, free_port(), "daos", secrets.token_urlsafe(12), settings)
     try:
-        _run(
-            programs / "initdb", "--pgdata", cluster, "--username", postgres.user, "--pwfile", password_file,
-            "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync",
-        )  # fmt: skip
-        pg_ctl = (programs / "pg_ctl", "--pgdata", cluster, "--wait", "--silent")
-        _run(*pg_ctl, "--log", directory / "log", "--options", " ".join(settings), "start")
+        postgres.create()
+        postgres.start()
         try:
             yield postgres
         finally:
-            _run(*pg_ctl, "--mode", "immediate", "stop")
+            postgres.stop()
     finally:
         shutil.rmtree(directory)
 
@@ -109,12 +132,14 @@ def _has_owner() -> bool:
     return False
 
 
-def _run(program: Path, *arguments: str | Path) -> None:
+def _run(program: str, *arguments: str | Path) -> None:
+    programs = _programs()
+    assert programs is not None
     as_root = os.geteuid() == 0
     # No pipes: the server that pg_ctl leaves behind would hold them open.
     with tempfile.TemporaryFile() as output:
         ended = subprocess.run(
-            [program, *arguments],
+            [programs / program, *arguments],
             cwd="/",
             stdin=subprocess.DEVNULL,
             stdout=output,
@@ -126,4 +151,4 @@ def _run(program: Path, *arguments: str | Path) -> None:
         )
         output.seek(0)
         if ended.returncode:
-            raise RuntimeError(f"{program.name}: {output.read().decode(errors='replace')}")
+            raise RuntimeError(f"{program}: {output.read().decode(errors='replace')}")
