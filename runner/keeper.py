@@ -216,7 +216,7 @@ class Keeper:
         process = self._process
         asked = spec(directory, playbook, [], deadline)
         try:
-            return Process(await Forked.start(self._control, environment, asked, held), cookie)
+            return Process(await Forked.start(self._control, environment, asked, held), cookie, directory)
         except NoAnswer:
             if process.returncode is None:
                 process.kill()

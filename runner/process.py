@@ -132,9 +132,10 @@ def decoded(line: bytes) -> dict[str, Any] | None:
 class Process:
     """One playing process."""
 
-    def __init__(self, channel: Channel, cookie: str) -> None:
+    def __init__(self, channel: Channel, cookie: str, directory: Path) -> None:
         self._channel = channel
         self._cookie = cookie
+        self._directory = directory
         self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -156,7 +157,7 @@ class Process:
         """
         channel = await Program.start(environment, held)
         channel.say(spec(directory, playbook, held, deadline))
-        return cls(channel, cookie)
+        return cls(channel, cookie, directory)
 
     @property
     def pid(self) -> int:
@@ -197,6 +198,7 @@ class Process:
         # A process that was killed could not clean up after itself.
         if not await ending:
             await asyncio.to_thread(leftovers.end, self._cookie, 0)
+            await asyncio.to_thread(leftovers.end_masters, self._directory, 0)
 
     async def _log_stderr(self) -> None:
         while (line := await self._channel.read_stderr()) is not None:

@@ -105,6 +105,7 @@ class Worker:
     async def clean(self) -> None:
         """End the processes and remove the files that a killed server's runs left on this machine."""
         ended = await asyncio.to_thread(leftovers.end, self._settings.cookie, 1.0)
+        ended += await asyncio.to_thread(leftovers.end_masters, self._settings.run_root, 1.0)
         removed = await asyncio.to_thread(directory.sweep, self._settings.run_root)
         await self._masters.close()
         if ended or removed:

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,9 +12,9 @@ from random import Random
 import pytest
 
 from tests.conftest import MakeSshd
-from tests.e2e.client import ONCE, SLEEPER, Client, service
+from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, service
 from tests.e2e.conftest import QUICK, Connect, NewProject
-from tests.e2e.remains import Place
+from tests.e2e.remains import Place, command
 from tests.e2e.server import Server, at_work, wait_until
 from tests.e2e.turmoil import Turmoil
 from tests.support.docker import Docker
@@ -105,3 +107,17 @@ def _files(root: Path, pattern: str = "**/*") -> set[Path]:
 
 def _children(pid: int) -> list[str]:
     return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+
+
+async def test_a_killed_play_leaves_no_connection_to_its_host(
+    client: Client, server: Server, sshd: SshServer, project: str
+) -> None:
+    package = await client.package({"web": UNDECIDED})
+    run_id = await client.start(await client.deployment(await client.ssh_host(sshd), package, project))
+    await client.task(run_id, "Verify")
+    for pid in server.processes(run_id):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert (await client.end_of(run_id))["reason"] == "INTERRUPTED"
+    own = f"ssh: {server.run_root}/"  # those that are kept for other runs are elsewhere
+    assert [line for line in map(command, Place(server, sshd, [], []).processes()) if line.startswith(own)] == []
