@@ -180,13 +180,13 @@ def unexpected_words(nodes: Iterable[Node], outages: Sequence[tuple[datetime, da
     found: Counter[str] = Counter()
     for node in nodes:
         for line in node.server.log.splitlines():
-            words = _complaint(line, outages)
+            words = complaint(line, outages)
             if words is not None:
                 found[IDS.sub("…", f"{node.name.split()[0]} said: {words}")] += 1
     return (f"{count} times {words}" for words, count in found.most_common())
 
 
-def _complaint(line: str, outages: Sequence[tuple[datetime, datetime]]) -> str | None:
+def complaint(line: str, outages: Sequence[tuple[datetime, datetime]]) -> str | None:
     """What is wrong in a line of a log."""
     try:
         said = json.loads(line)
