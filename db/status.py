@@ -6,13 +6,13 @@
 A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, CursorResult, delete, exists, func, select, text, update
+from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.models import (
@@ -115,18 +115,26 @@ async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | N
 
 
 async def take_lost(
-    session: AsyncSession, worker: str, lease: float, silence: float, node: str | None = None
+    session: AsyncSession,
+    worker: str,
+    lease: float,
+    silence: float,
+    *,
+    node: str | None = None,
+    unknown: Collection[UUID] = (),
 ) -> Sequence[Run]:
     """Give up workers not seen for `silence` seconds, and all others of `node`; hold the runs that nobody holds then.
 
-    Of `node` there must be no other process.  As with `claim`, nothing is held by one not seen for `lease` seconds.
+    Of `node` there must be no other process.  `unknown` are runs of which `worker` itself does not know that it holds
+    them.  As with `claim`, nothing is held by one not seen for `lease` seconds.
     """
     gone = Worker.seen_at < clock() - timedelta(seconds=silence)
     if node is not None:
         gone |= Worker.node == node
     await session.execute(delete(Worker).where(gone, Worker.id != worker))
     living = exists().where(Worker.id == Run.worker)
-    return await _hold_all(session, worker, Run.status == RunStatus.RUNNING, ~living, _is_seen(worker, lease))
+    unheld = or_(~living, and_(Run.worker == worker, Run.id.in_(unknown)))
+    return await _hold_all(session, worker, Run.status == RunStatus.RUNNING, unheld, _is_seen(worker, lease))
 
 
 async def _hold(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Run | None:

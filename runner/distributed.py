@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+from collections.abc import Collection
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
@@ -25,7 +26,10 @@ logger = logging.getLogger(__name__)
 
 SWEEP_INTERVAL = 5.0  # seconds between looks for lost workers and runs without a job
 LOOK_INTERVAL = 10.0  # seconds; news of a cancel that is lost costs no more than this
+NEWS_TIMEOUT = 3.0  # seconds until a worker knows that the database has taken its claim
 RETRY_INTERVAL = 1.0  # seconds, when the database cannot be reached
+LOST = "The worker of this run was lost."
+UNKNOWN = "The worker of this run had lost the database as it took it."
 _SWEEP_LOCK = 0x64616F77  # PostgreSQL's advisory locks are numbers
 
 
@@ -151,13 +155,18 @@ class DistributedEngine:
     async def _sweep(self, lease: Lease, worker: Worker, settling: asyncio.TaskGroup) -> None:
         """See to what others have left, now and again."""
         await self._take(lease, worker, settling, self._node)  # whoever had this node before is dead
+        since: dict[UUID, float] = {}
         while True:
             delayed = None
             try:
                 async with self._db.read() as session:
                     look = await store.look(session, lease.silence, self._queue.astray)
-                if look.lost:
-                    await self._take(lease, worker, settling)
+                    held = await store.held(session, lease.worker)
+                # Claims whose commit was the last thing that a connection did.
+                since = {run_id: since.get(run_id, boottime()) for run_id in held - worker.held}
+                unknown = {run_id for run_id, beginning in since.items() if boottime() > beginning + NEWS_TIMEOUT}
+                if look.lost or unknown:
+                    await self._take(lease, worker, settling, unknown=unknown)
                 if look.astray:
                     await self._repair()
                 delayed = look.next_time
@@ -167,12 +176,23 @@ class DistributedEngine:
             # Not all nodes at the same moment.
             await asyncio.sleep(min(SWEEP_INTERVAL * random.uniform(0.8, 1.2), max(until, 0.0)))  # noqa: S311
 
-    async def _take(self, lease: Lease, worker: Worker, settling: asyncio.TaskGroup, node: str | None = None) -> None:
-        """Take the runs of lost workers, and find out how they ended."""
-        words = "The worker of this run was lost."
+    async def _take(
+        self,
+        lease: Lease,
+        worker: Worker,
+        settling: asyncio.TaskGroup,
+        node: str | None = None,
+        unknown: Collection[UUID] = (),
+    ) -> None:
+        """Take the runs of lost workers, and those that this one does not know of, and find out how they ended."""
         async with self._db.write() as session:
-            runs = await status.take_lost(session, lease.worker, lease.seconds, lease.silence, node)
-            taken = [(run, await record.begin(session, run, words, LogLevel.WARNING)) for run in runs]
+            runs = await status.take_lost(
+                session, lease.worker, lease.seconds, lease.silence, node=node, unknown=unknown
+            )
+            taken = [
+                (run, await record.begin(session, run, UNKNOWN if run.id in unknown else LOST, LogLevel.WARNING))
+                for run in runs
+            ]
             await self._queue.forget(session, [run.id for run in runs])
         for run, sequence in taken:
             logger.warning("run %s was left by a worker that was lost", run.id)

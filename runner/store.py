@@ -153,6 +153,12 @@ async def look(session: AsyncSession, silence: float, astray: ColumnElement[bool
     return Look(lost, needed, time)
 
 
+async def held(session: AsyncSession, worker: str) -> set[UUID]:
+    """The runs that the worker holds, as the database knows it."""
+    statement = select(Run.id).where(Run.status == RunStatus.RUNNING, Run.worker == worker)
+    return set(await session.scalars(statement))
+
+
 async def next_time(session: AsyncSession) -> datetime | None:
     """When the next of the queued runs whose time has not come may begin; None where there is none."""
     early = select(func.min(Run.not_before)).where(Run.status == RunStatus.QUEUED, _is_early(now()))

@@ -102,6 +102,11 @@ class Worker:
         self.lease: Lease | None = None  # where several workers share the database
         self.again: Again | None = None  # lets a run be played again, where another worker could
 
+    @property
+    def held(self) -> set[UUID]:
+        """The runs that this worker holds, as it knows itself."""
+        return set(self._interruptions)
+
     async def clean(self) -> None:
         """End the processes and remove the files that a killed server's runs left on this machine."""
         ended = await asyncio.to_thread(leftovers.end, self._settings.cookie, 1.0)

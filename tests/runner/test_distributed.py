@@ -185,6 +185,20 @@ async def test_a_lost_workers_run_is_taken_over(cluster: Cluster) -> None:
     assert "The run is queued again, for any worker." in log
 
 
+async def test_a_claim_that_its_worker_does_not_know_of_is_taken_up(cluster: Cluster) -> None:
+    deployment = await factories.deployment(cluster.db, on=await _host(cluster))
+    async with cluster.worker().serving() as node:
+        await node.ready()
+        async with cluster.db.write() as session:  # as of a commit whose answer was lost
+            worker = await session.scalar(select(models.Worker.id))
+            run = await status.start(session, deployment.id, RunAction.UP)
+            assert run is not None
+            assert worker is not None
+            assert await status.claim(session, run.id, worker, LEASE) is not None
+        played = await cluster.ended(run.id)
+    assert played.epoch == 3  # taken, asked after at the host, which knows nothing, and played
+
+
 async def test_a_worker_that_is_given_up_ends_its_plays_before_another_begins(
     cluster: Cluster, playbooks: Path
 ) -> None:
