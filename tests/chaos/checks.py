@@ -15,6 +15,7 @@ from psycopg.rows import dict_row
 from db.models import RunAction
 from runner.outcome import PHASES
 from runner.worker import MAX_CLAIMS
+from tests.chaos.docker import Left
 from tests.chaos.host import Host
 from tests.chaos.nodes import Node
 from tests.chaos.traffic import Accepted, Deployed
@@ -78,9 +79,7 @@ def _fault(run: Accepted, row: Row) -> str | None:
     if (status, reason) != (row["status"], row["reason"]):
         return f"the API says {status} {reason}"
     if status == "SUCCESS":
-        left = run.word.left
-        is_done = left is not None and (left.run, left.action) == (run.id, run.action)
-        return None if is_done else "docker did not get so far"
+        return None if _is_done(run, run.word.left) else "docker did not get so far"
     is_worn_out = row["epoch"] >= MAX_CLAIMS
     if _is_noted(run, run.word.marker) and not is_worn_out:
         return "its host has noted that it is done"
@@ -93,6 +92,13 @@ def _fault(run: Accepted, row: Row) -> str | None:
         "HOST_UNREACHABLE": was_killed,
     }
     return None if may_be.get(reason) else "nothing has happened to it that ends so"
+
+
+def _is_done(run: Accepted, left: Left | None) -> bool:
+    """Whether docker was left with what the run is for: a container that it has made, or none, whoever took it down."""
+    if run.action == "DOWN":
+        return left is None or not left.container
+    return left is not None and left.run == run.id
 
 
 def _is_noted(run: Accepted, marker: Mapping[str, str]) -> bool:

@@ -35,16 +35,16 @@ class Scale:
     warm: bool
     extent: Extent
     patience: float  # for all runs to end when the troubles have
-    tolerance: float = 2.0  # see Doubles
+    tolerance: float = 0.5  # see Doubles
 
 
 SHORT = Scale(
     seconds=18,
-    lease=4,
+    lease=6,  # half of it is what a play needs to end
     work=2,
     deployments=3,
     warm=False,
-    extent=Extent(gap=(1.5, 3.5), absence=(0.5, 4), freeze=(6.5, 8), outage=6),
+    extent=Extent(gap=(1.5, 3.5), absence=(0.5, 4), freeze=(14, 16), outage=8),
     patience=90,
 )
 LONG = Scale(
@@ -53,7 +53,7 @@ LONG = Scale(
     work=8,
     deployments=6,
     warm=True,
-    extent=Extent(gap=(4, 14), absence=(1, 30), freeze=(13, 30), outage=35),
+    extent=Extent(gap=(4, 14), absence=(1, 30), freeze=(15, 45), outage=35),
     patience=240,
 )
 

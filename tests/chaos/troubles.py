@@ -14,6 +14,7 @@ from tests.chaos.nodes import Node, plays
 from tests.chaos.traffic import Accepted, Traffic
 from tests.support.postgres import Postgres
 
+MOST_PATIENCE = 5.0  # seconds that a trouble waits for a worker that plays something
 PLAY_KILLED, RUN_CANCELED = "play killed", "run canceled"
 
 
@@ -83,31 +84,34 @@ class Troubles:
         for run in hit:
             run.troubles.append(kind)
 
-    async def _victim(self, nodes: Sequence[Node], random: Random) -> Node:
-        """A node that is there, waited for where there is none."""
-        while not (there := [node for node in nodes if node.is_well]):  # noqa: ASYNC110 - many things bring one back
+    async def _worker(self, random: Random) -> tuple[Node, list[Accepted]]:
+        """A worker, and the runs that it is playing; one that plays some, as soon as there is one."""
+        patience = asyncio.get_running_loop().time() + MOST_PATIENCE
+        while True:
+            there = [node for node in self.workers if node.is_well]
+            playing = [node for node in there if self._played_by(node)]
+            if playing or (there and asyncio.get_running_loop().time() > patience):
+                victim = random.choice(playing or there)
+                return victim, self._played_by(victim)
             await asyncio.sleep(0.1)
-        return random.choice(there)
 
     def _played_by(self, node: Node) -> list[Accepted]:
         at_work = {run for run, nodes in plays().items() if node.cookie in nodes}
         return [run for run in self.traffic.active if run.id in at_work]
 
     async def _kill_worker(self, kind: str, random: Random) -> None:
-        victim = await self._victim(self.workers, random)
-        hit = self._played_by(victim)
+        victim, hit = await self._worker(random)
         victim.signal(signal.SIGKILL, random.uniform(*self.extent.absence))
         self._note(kind, victim.name, hit)
 
     async def _stop_worker(self, kind: str, random: Random) -> None:
-        victim = await self._victim(self.workers, random)
-        hit = self._played_by(victim)
+        victim, hit = await self._worker(random)
         victim.signal(signal.SIGTERM, random.uniform(*self.extent.absence))
         self._note(kind, victim.name, hit)
 
     async def _freeze_worker(self, kind: str, random: Random) -> None:
-        victim = await self._victim(self.workers, random)
-        self._note(kind, victim.name, self._played_by(victim))
+        victim, hit = await self._worker(random)
+        self._note(kind, victim.name, hit)
         await victim.freeze(random.uniform(*self.extent.freeze))
 
     async def _kill_play(self, kind: str, random: Random) -> None:
@@ -126,17 +130,19 @@ class Troubles:
 
     async def _kill_warm(self, kind: str, random: Random) -> None:
         while True:
-            victim = await self._victim(self.workers, random)
+            victim, hit = await self._worker(random)
             pid = victim.server.warm_pid
             with suppress(ProcessLookupError):
                 if pid is not None:
                     os.kill(pid, signal.SIGKILL)
-                    self._note(kind, victim.name, self._played_by(victim))
+                    self._note(kind, victim.name, hit)
                     return
             await asyncio.sleep(0.1)
 
     async def _kill_api(self, kind: str, random: Random) -> None:
-        victim = await self._victim(self.api, random)
+        while not (there := [node for node in self.api if node.is_well]):  # noqa: ASYNC110 - many things bring one back
+            await asyncio.sleep(0.1)
+        victim = random.choice(there)
         victim.signal(signal.SIGKILL, random.uniform(*self.extent.absence))
         self._note(kind, victim.name, list(self.traffic.active))
 
