@@ -42,6 +42,8 @@ class Masters:
             return None
         if await asyncio.to_thread(_is_open, path):
             return path
+        if path in self._opening:  # another run has looked at the same time
+            return None
         self._opening[path] = asyncio.create_task(self._open(path, target), name=f"ssh master of {target.name}")
         return None
 

@@ -90,6 +90,12 @@ async def test_a_master_is_found_once_it_is_open_and_logs_in_once(
     assert own_sshd.log.count("Accepted publickey") == 1
 
 
+async def test_two_runs_at_once_open_one_master(masters: Masters, target: Target, own_sshd: SshServer) -> None:
+    assert set(await asyncio.gather(masters.find(target), masters.find(target))) == {None}
+    await opened(masters, target)
+    assert own_sshd.log.count("Accepted publickey") == 1
+
+
 OTHER_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 CHANGES: dict[str, Callable[[Target, Path], Target]] = {
     "key": lambda target, directory: replace(target, ssh_key_path=other_key(directory)),
