@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
 
             def run(argv: list[bytes], in_data: bytes | None, **_: Any) -> tuple[int, bytes, bytes]:
                 rc, stderr = stream(argv, in_data or b"", listener.hear)
-                if rc == LOST and not listener.complete:
+                if (rc == LOST or rc < 0) and not listener.complete:  # below 0: a signal has ended ssh
                     raise lost(stderr.decode(errors="replace"), str(connection.host))
                 return 0 if listener.complete else rc, b"", stderr
 

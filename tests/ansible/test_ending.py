@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ansible.machine import Machine, compose_by_docker, kill_with_children, service, wait_for
+from tests.ansible.machine import UNREACHABLE, Machine, compose_by_docker, kill_with_children, service, wait_for
 
 # Up waits for a dependency that will not get healthy.
 HANGING = {
@@ -57,10 +57,12 @@ def assert_nothing_is_left(machine: Machine) -> None:
 
 def test_a_killed_ssh_connection_ends_up(remote: Machine) -> None:
     remote.begin(HANGING)
-    with remote.playing("deploy.yml"):
+    with remote.playing("deploy.yml") as ansible:
         wait_for(lambda: is_waiting_in_up(remote))
         kill_ssh_clients(remote)
         assert_nothing_is_left(remote)
+        output, _ = ansible.communicate(timeout=60)
+    assert UNREACHABLE.search(output)
     assert (remote.marker["phase"], remote.marker["state"]) == ("up", "running")
 
 
