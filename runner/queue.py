@@ -146,8 +146,8 @@ class Queue:
 
 @asynccontextmanager
 async def _opened(app: procrastinate.App) -> AsyncIterator[None]:
-    await app.open_async()
     try:
+        await app.open_async()  # leaves a pool behind where it fails
         yield
     finally:
         await app.close_async()
