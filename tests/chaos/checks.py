@@ -202,7 +202,9 @@ def complaint(line: str, outages: Sequence[tuple[datetime, datetime]]) -> str | 
     if said["level"] not in {"ERROR", "CRITICAL"} and not trace:
         return None
     at = datetime.fromisoformat(said["time"])
-    is_away = any(beginning <= at <= end + AFTERMATH for beginning, end in outages)
+    # procrastinate tells what has befallen its parts when it ends, whenever that is.
+    aftermath = timedelta.max / 2 if said["logger"] == "procrastinate.utils" else AFTERMATH
+    is_away = any(beginning <= at and at - end <= aftermath for beginning, end in outages)
     if is_away and any(name in trace for name in DATABASE_ERRORS):
         return None
     return f"{said['logger']}: {said['message']} {trace}"

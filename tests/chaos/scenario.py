@@ -125,6 +125,7 @@ class Scene:
             beginning = await traffic.beginning()
             beside += [group.create_task(traffic.follow_status(each)) for each in traffic.deployed]
             beside += [group.create_task(traffic.follow_changes(seen, beginning)) for seen in traffic.changes]
+            await self._until(lambda: all(each.statuses for each in traffic.deployed), 15)
             driving = [group.create_task(traffic.drive(each), name=each.project) for each in traffic.deployed]
             await troubles.make(self.scale.seconds)
             traffic.is_over = True
