@@ -118,8 +118,8 @@ class DistributedEngine:
             async with asyncio.TaskGroup() as settling:
                 await self._work_under(lease, keeping, worker, settling)
         finally:  # all that was held has ended, or is queued
-            if not keeping.done():
-                keeping.cancel()
+            if not keeping.cancel() and not keeping.cancelled():
+                keeping.exception()  # or asyncio complains, where another error goes on from here
         await lease.end()
         await asyncio.wait({keeping})
         if not keeping.cancelled():
