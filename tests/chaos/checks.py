@@ -24,7 +24,8 @@ from tests.e2e.remains import Place, command
 
 Row = Mapping[str, Any]
 
-CANNOT_START = "daos: the database cannot be used: connection failed"
+CANNOT_START = "daos: the database cannot be used: "
+FORGOTTEN = "Job was not found"  # of a run that was taken from this worker
 AFTERMATH = timedelta(seconds=20)  # after an outage, until everybody has noticed that it is over
 DATABASE_ERRORS = ("OperationalError", "InterfaceError", "psycopg.errors.", "PoolTimeout", "ConnectorException")
 IDS = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}|\b[0-9a-f]{16}\b|0x[0-9a-f]+")
@@ -205,6 +206,6 @@ def complaint(line: str, outages: Sequence[tuple[datetime, datetime]]) -> str | 
     # procrastinate tells what has befallen its parts when it ends, whenever that is.
     aftermath = timedelta.max / 2 if said["logger"] == "procrastinate.utils" else AFTERMATH
     is_away = any(beginning <= at and at - end <= aftermath for beginning, end in outages)
-    if is_away and any(name in trace for name in DATABASE_ERRORS):
+    if FORGOTTEN in trace or (is_away and any(name in trace for name in DATABASE_ERRORS)):
         return None
     return f"{said['logger']}: {said['message']} {trace}"

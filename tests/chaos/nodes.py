@@ -150,14 +150,16 @@ class Doubles:
     """Runs that two nodes have played at the same time, for longer than a look at all processes is wrong."""
 
     tolerance: float  # seconds
+    nodes: Sequence[Node]
     found: set[str] = field(default_factory=set)
     looks: int = 0
 
     async def watch(self) -> None:
         clock = asyncio.get_running_loop().time
         since: dict[str, float] = {}
+        ours = {node.cookie for node in self.nodes}
         while True:
-            double = {run for run, nodes in (await asyncio.to_thread(plays)).items() if len(nodes) > 1}
+            double = {run for run, nodes in (await asyncio.to_thread(plays)).items() if len(ours & nodes.keys()) > 1}
             since = {run: since.get(run, clock()) for run in double}
             self.found |= {run for run, beginning in since.items() if clock() - beginning > self.tolerance}
             self.looks += 1

@@ -114,7 +114,7 @@ class Scene:
         troubles = Troubles(
             self.workers, self.api_nodes, self.postgres, traffic, self.scale.extent, self.scale.warm, self.seed
         )
-        doubles = Doubles(self.scale.tolerance)
+        doubles = Doubles(self.scale.tolerance, self.nodes)
         async with asyncio.TaskGroup() as group:
             beside = [
                 *(group.create_task(node.keep(troubles.was_away), name=node.name) for node in self.nodes),
