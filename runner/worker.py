@@ -219,23 +219,23 @@ class Worker:
         return end
 
     async def _hand_back(self, run: Run) -> None:
-        """Queue the run again, or end it where somebody wanted that meanwhile.  Raises: ClaimLost."""
+        """Queue the run again.
+
+        Raises: ClaimLost, also where somebody wanted it to end meanwhile: who finds it held by nobody asks the host.
+        """
         assert self.again is not None
-        canceled = End(RunStatus.CANCELED, FailureReason.CANCELED, "The run was canceled while it changed its worker.")
         while True:
             try:
                 async with self._db.write() as session:
                     queued = await status.hand_back(session, run.id, run.epoch)
                     if queued:
                         await self.again(session, run)
-                    elif not await status.finish(session, run.id, run.epoch, canceled):
-                        raise ClaimLost
                 break
-            except ClaimLost:
-                raise
             except Exception:  # a run that is in no queue would wait for ever
                 logger.exception("run %s cannot be queued again, trying again", run.id)
                 await asyncio.sleep(RETRY_INTERVAL)
+        if not queued:
+            raise ClaimLost
         self._notify(run)
         logger.warning("run %s of deployment %s is queued again", run.id, run.deployment_id)
 
@@ -306,7 +306,7 @@ class Worker:
         cause = Cause.CANCELED if interruption is Cause.CANCELED else Cause.CRASHED
         end = await self._ask(held, cause, touched=held.run.progress > 0)
         end = end or outcome.settle(held.project, cause, None, touched=held.run.progress > 0)
-        return None if self._goes_on(held, end) else end
+        return None if cause is Cause.CRASHED and self._goes_on(held, end) else end
 
     def _goes_on(self, held: _Held, end: End) -> bool:
         """Whether the run is to be played again instead of this end: it may, for what it does can be done twice."""

@@ -231,6 +231,24 @@ async def test_a_run_that_is_canceled_before_it_is_handed_over_is_not_played_aga
         assert not await status.hand_back(session, run.id, run.epoch)
 
 
+async def test_of_a_run_that_is_canceled_while_it_is_handed_over_the_host_is_asked(
+    cluster: Cluster, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(SLEEP)
+    async with cluster.worker().serving() as first:
+        [run_id] = await cluster.start()
+        await until_playing(first.settings.cookie)
+        async with cluster.db.write() as session:
+            await status.request_cancel(session, run_id)  # and the worker has not heard of it
+    assert (await cluster.run(run_id)).status is RunStatus.RUNNING
+    async with cluster.worker().serving():
+        run = await cluster.ended(run_id)
+    # Held once more, to ask; this playbook has no answer, and so nobody knows how far the run had come.
+    assert (run.reason, run.epoch) == (FailureReason.INTERRUPTED, 2)
+    assert run.message is not None
+    assert run.message.startswith("The run was canceled, and host")
+
+
 async def test_a_run_is_played_when_its_time_comes(cluster: Cluster) -> None:
     moment = now() + timedelta(seconds=2)
     async with cluster.worker().serving():
