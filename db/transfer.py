@@ -36,6 +36,8 @@ async def copy(source: Database, target: Database, tell: Callable[[str, int], No
             if not await migrations.is_current(source):
                 raise CannotCopy("the SQLite database is not of this daos' version; `daos migrate` brings it there")
             async with source.read() as reading, migrations.upgraded(target) as writing:
+                if not await migrations.has_current(writing):
+                    raise CannotCopy("the PostgreSQL database is of a newer daos, which is the one to copy with")
                 await _copy_tables(reading, writing, tell)
     except (migrations.UnknownVersion, migrations.Unavailable) as error:
         raise CannotCopy(f"nothing was copied: {error}") from error

@@ -66,7 +66,13 @@ def available() -> Iterator[None]:
 
 async def is_current(db: Database) -> bool:
     """Whether the tables are of this version of the server."""
-    return await _version(db) == _head()
+    async with db.read() as session:
+        return await has_current(await session.connection())
+
+
+async def has_current(connection: AsyncConnection) -> bool:
+    """The same, as the transaction of a connection sees it."""
+    return await connection.run_sync(_revision) == _head()
 
 
 async def is_usable(db: Database) -> bool:
@@ -80,8 +86,11 @@ async def is_usable(db: Database) -> bool:
 
 async def _version(db: Database) -> str | None:
     async with db.read() as session:
-        connection = await session.connection()
-        return await connection.run_sync(lambda c: MigrationContext.configure(c).get_current_revision())
+        return await (await session.connection()).run_sync(_revision)
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
 
 
 def _is_newer(version: str | None) -> bool:
@@ -104,7 +113,7 @@ def _head() -> str | None:
 def _upgrade(connection: Connection) -> None:
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _UPGRADE_LOCK})
-    current = MigrationContext.configure(connection).get_current_revision()
+    current = _revision(connection)
     if _is_newer(current):
         logger.warning("the database has version %s, of a newer daos: upgrade this one too", current)
         return
