@@ -208,7 +208,9 @@ def test_a_disk_without_a_byte_leaves_everything(small_home: Machine) -> None:
     result = prepare(small_home, {"page": "new"})
     assert result.reason == "TASK_FAILED"
     assert "No space left on device" in result.detail
-    assert (contents(small_home.files), small_home.marker) == (before, marker)
+    assert contents(small_home.files) == before
+    # What could not be unpacked is removed, and may leave room for the marker.
+    assert small_home.marker == marker or small_home.marker["state"] == "failed"
 
 
 def test_an_archive_that_was_cut_leaves_the_old_files(local: Machine) -> None:
