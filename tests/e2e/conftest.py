@@ -1,6 +1,7 @@
 """Servers, clients, and projects that are removed afterwards."""
 
 import contextlib
+import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,6 +14,7 @@ import pytest
 from tests.e2e.client import Client
 from tests.e2e.server import Server
 from tests.support.docker import Docker
+from tests.support.postgres import Postgres
 from tests.support.sshd import SshServer
 
 QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}
@@ -27,16 +29,32 @@ Connect = Callable[[Server], Client]
 
 
 @pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def of_a_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, str]]]:
+    """Settings of a new database: SQLite in the data directory, or with DAOS_TEST_DATABASE=postgresql one of that."""
+    with contextlib.ExitStack() as databases:
+
+        def settings() -> dict[str, str]:
+            if os.environ.get("DAOS_TEST_DATABASE", "sqlite") == "sqlite":
+                return {}
+            postgres: Postgres = request.getfixturevalue("postgres")
+            return {"DAOS_DATABASE_URL": databases.enter_context(postgres.new_database())}
+
+        yield settings
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory, of_a_database: Callable[[], dict[str, str]]) -> Iterator[Server]:
     """A server for all tests that leave it as it is."""
-    server = Server(tmp_path_factory.mktemp("server"), QUICK)
+    server = Server(tmp_path_factory.mktemp("server"), {**QUICK, **of_a_database()})
     server.start()
     yield server
     server.close()
 
 
 @pytest.fixture
-def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer]:
+def make_server(
+    tmp_path_factory: pytest.TempPathFactory, of_a_database: Callable[[], dict[str, str]]
+) -> Iterator[MakeServer]:
     """Starts a server of this test's own at each call: `make_server(up_timeout=2)` sets DAOS_UP_TIMEOUT.
 
     It does not keep Ansible loaded unless it is told to: most of these servers play one run.
@@ -45,7 +63,8 @@ def make_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeServer
 
         def make(**settings: object) -> Server:
             own = {f"DAOS_{name.upper()}": str(value) for name, value in settings.items()}
-            server = Server(tmp_path_factory.mktemp("server"), {**QUICK, "DAOS_WARM": "false", **own})
+            usual = {**QUICK, "DAOS_WARM": "false", **of_a_database()}
+            server = Server(tmp_path_factory.mktemp("server"), {**usual, **own})
             servers.callback(server.close)
             server.start()
             return server

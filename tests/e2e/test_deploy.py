@@ -1,17 +1,17 @@
 """Deployments that go well, on this machine and over SSH."""
 
 import json
-import sqlite3
 import subprocess
 from collections.abc import Sequence
-from contextlib import closing
 from uuid import UUID
 
 import pytest
+from sqlalchemy import inspect, text
 
 from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, make_well, service
 from tests.e2e.conftest import NewProject
+from tests.e2e.database import connected
 from tests.e2e.server import Server
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
@@ -197,10 +197,10 @@ async def test_the_environment_of_a_login_does_not_matter(client: Client, make_s
 def _tables_with(server: Server, identity: str) -> set[str]:
     """The tables of the server's database that have this id in any row."""
     needle = UUID(identity).hex
-    with closing(sqlite3.connect(server.data_dir / "daos.db")) as database:
-        tables = [name for (name,) in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        rows = {name: str(database.execute(f"SELECT * FROM {name}").fetchall()) for name in tables}  # noqa: S608
-    return {name for name, text in rows.items() if needle in text.replace("-", "")}
+    with connected(server) as database:
+        tables = inspect(database).get_table_names()
+        rows = {name: str(database.execute(text(f"SELECT * FROM {name}")).all()) for name in tables}  # noqa: S608
+    return {name for name, words in rows.items() if needle in words.replace("-", "")}
 
 
 def _read(container: str, path: str) -> bytes:

@@ -1,0 +1,21 @@
+"""The database of a server, as its own programs see it."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, create_engine
+
+from db.engine import sqlite_url
+from tests.e2e.server import Server
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[Connection]:
+    """A connection in one transaction, which is committed."""
+    url = server.settings.get("DAOS_DATABASE_URL") or sqlite_url(server.data_dir / "daos.db")
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    try:
+        with engine.begin() as connection:
+            yield connection
+    finally:
+        engine.dispose()
