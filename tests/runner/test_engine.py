@@ -19,7 +19,7 @@ from db.engine import Database, sqlite_url
 from db.models import Connection, DeploymentStatus, FailureReason, Run, RunStatus, now
 from runner import leftovers
 from runner.broadcast import Broadcast
-from runner.engine import POLL_INTERVAL, EmbeddedEngine
+from runner.engine import EmbeddedEngine
 from runner.project import Timeouts
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -146,8 +146,9 @@ async def test_a_host_that_hangs_holds_up_no_other(db: Database, settings: Worke
 
 
 async def test_a_run_is_played_when_its_time_comes_and_others_before_it(
-    db: Database, settings: WorkerSettings, playbooks: Path
+    db: Database, settings: WorkerSettings, playbooks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("runner.engine.POLL_INTERVAL", 600.0)  # only the time itself has the engine look
     host = await local_host(db)
     moment = now() + timedelta(seconds=2)
     delayed = await factories.run(db, await factories.deployment(db, on=host), priority=100, not_before=moment)
@@ -158,7 +159,6 @@ async def test_a_run_is_played_when_its_time_comes_and_others_before_it(
     assert first.started_at is not None
     assert last.started_at is not None
     assert first.started_at < moment <= last.started_at
-    assert (last.started_at - moment).total_seconds() < POLL_INTERVAL / 2
 
 
 async def test_a_run_of_higher_priority_is_played_first(
