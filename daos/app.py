@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -217,6 +218,7 @@ def application(
         authenticator=authenticator,
         streams=streams,
         transport=settings.transport,
+        retention=timedelta(days=settings.audit_days),
     )
     app = Starlette(
         routes=[

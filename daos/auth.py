@@ -1,6 +1,7 @@
 """Who is asking: Bearer tokens, and the admin's token that the first start makes."""
 
 import hmac
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -8,8 +9,11 @@ from db.encryption import Secret, write_private
 from db.engine import Database
 from resolvers import tokens
 from resolvers.errors import Unauthenticated
+from resolvers.tokens import Principal
 
 ADMIN = "admin"
+FRESH = 1.0  # seconds
+MOST_SEEN = 10_000
 
 
 def admin_token(path: Path) -> Secret:
@@ -29,16 +33,34 @@ class Authenticator:
     def __init__(self, db: Database, admin: Secret) -> None:
         self._db = db
         self._admin = tokens.digest(admin.reveal())
+        self._seen: dict[str, float] = {}  # when tokens were last found valid, by their hash
 
-    async def principal(self, authorization: str | None) -> str:
-        """The name of the token in an Authorization header's value.  Raises: Unauthenticated."""
+    async def principal(self, authorization: str | None) -> Principal:
+        """Whose token is in an Authorization header's value.  Raises: Unauthenticated."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or not token.isascii():
             raise Unauthenticated
         if hmac.compare_digest(tokens.digest(token), self._admin):
-            return ADMIN
+            return Principal(ADMIN)
         found = await tokens.find(self._db, token)
         if found is None:
             raise Unauthenticated
-        return found.name
+        return found
+
+    async def recheck(self, authorization: str | None) -> None:
+        """See that a token which was valid is so still; one that was seen in the last second is.
+
+        Raises: Unauthenticated.
+        """
+        key, moment = tokens.digest(authorization or ""), time.monotonic()
+        if moment - self._seen.get(key, -FRESH) < FRESH:
+            return
+        if len(self._seen) > MOST_SEEN:
+            self._seen.clear()
+        self._seen[key] = moment  # before it is known: many subscribers get an event at once, and one looks for all
+        try:
+            await self.principal(authorization)
+        except Unauthenticated:
+            del self._seen[key]
+            raise

@@ -3,12 +3,15 @@
 import argparse
 import asyncio
 import gc
+import json
 import os
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 from urllib.parse import quote
@@ -36,8 +39,9 @@ from daos.settings import BadSetting, Settings, help_text
 from daos.streams import Streams
 from db import transfer
 from db.engine import Database, UnsupportedDatabase
+from db.models import Role, now
 from db.transfer import CannotCopy
-from resolvers import tokens
+from resolvers import audit, tokens
 from resolvers.errors import DaosError
 
 LAST_PORT = 65535
@@ -99,13 +103,28 @@ def _parser() -> argparse.ArgumentParser:
     actions = token.add_subparsers(metavar="ACTION")
     create = actions.add_parser("create", help="make a token and print it; it cannot be shown again")
     create.add_argument("name")
-    create.set_defaults(run=lambda settings, parsed: asyncio.run(_create_token(settings, parsed.name)))
+    create.add_argument(
+        "--role", type=str.upper, choices=[role.value for role in Role], default="ADMIN", help="[ADMIN]"
+    )
+    create.add_argument(
+        "--label", action="append", metavar="LABEL", help="see only what is on hosts with this label; can be repeated"
+    )
+    create.add_argument("--days", type=float, help="useless after so many days [never]")
+    create.set_defaults(run=lambda settings, parsed: asyncio.run(_create_token(settings, parsed)))
     listing = actions.add_parser("list", help="list the tokens' names")
     listing.set_defaults(run=lambda settings, _: asyncio.run(_list_tokens(settings)))
     revoke = actions.add_parser("revoke", help="make a token useless")
     revoke.add_argument("name")
     revoke.set_defaults(run=lambda settings, parsed: asyncio.run(_revoke_token(settings, parsed.name)))
+    log = commands.add_parser("audit", help="print who asked for which change, a JSON object a line, oldest first")
+    log.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31, or 2026-01-31T12:00:00Z")
+    log.set_defaults(run=lambda settings, parsed: asyncio.run(_print_audit(settings, parsed.since)))
     return parser
+
+
+def _time(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
 
 
 def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
@@ -221,19 +240,37 @@ async def _copy(settings: Settings, url: str) -> None:
     print("Set DAOS_DATABASE_URL to the URL of the PostgreSQL database, keep the data directory, and start daos.")
 
 
-async def _create_token(settings: Settings, name: str) -> None:
-    async with opened(settings, keyring(settings)) as db:
-        print((await tokens.create(db, name)).reveal())
+async def _create_token(settings: Settings, parsed: argparse.Namespace) -> None:
+    expires_at = None if parsed.days is None else now() + timedelta(days=parsed.days)
+    async with _recorded(settings, "createToken") as db:
+        _, secret = await tokens.create(db, parsed.name, Role(parsed.role), parsed.label, expires_at)
+        print(secret.reveal())
 
 
 async def _list_tokens(settings: Settings) -> None:
     async with opened(settings, keyring(settings)) as db:
         for token in await tokens.list_all(db):
-            revoked = f"  revoked {token.revoked_at:%Y-%m-%d %H:%M}Z" if token.revoked_at else ""
-            print(f"{token.name}  created {token.created_at:%Y-%m-%d %H:%M}Z{revoked}")
+            hosts = f" on {','.join(token.host_labels)}" if token.host_labels is not None else ""
+            times = {"created": token.created_at, "expires": token.expires_at, "revoked": token.revoked_at}
+            told = "".join(f"  {what} {moment:%Y-%m-%d %H:%M}Z" for what, moment in times.items() if moment)
+            print(f"{token.name}  {token.role}{hosts}{told}")
+
+
+async def _print_audit(settings: Settings, since: datetime | None) -> None:
+    async with opened(settings, keyring(settings)) as db:
+        async for entry in audit.export(db, since):
+            print(json.dumps(entry))
+
+
+@asynccontextmanager
+async def _recorded(settings: Settings, mutation: str) -> AsyncIterator[Database]:
+    """The database, for a change that the audit tells of."""
+    deed = audit.Deed(audit.COMMAND_LINE, None, mutation, [], timedelta(days=settings.audit_days))
+    async with opened(settings, keyring(settings)) as db:
+        yield db.witnessed(deed.witness)
 
 
 async def _revoke_token(settings: Settings, name: str) -> None:
-    async with opened(settings, keyring(settings)) as db:
+    async with _recorded(settings, "revokeToken") as db:
         await tokens.revoke(db, name)
         print(f"Token '{name}' is revoked.")

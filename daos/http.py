@@ -8,6 +8,7 @@ import logging
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any, cast
 
 from graphql import GraphQLError
@@ -35,6 +36,7 @@ from daos.refusals import Refusal
 from daos.streams import Streams
 from daos.websocket import Adapter, Handler, SocketContext, authorization
 from db.engine import Database
+from resolvers.audit import RETENTION
 from resolvers.errors import Unauthenticated
 from runner.broadcast import Broadcast
 from runner.engine import Engine
@@ -84,6 +86,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         authenticator: Authenticator,
         streams: Streams,
         transport: Transport,
+        retention: timedelta = RETENTION,
     ) -> None:
         super().__init__(
             schema,
@@ -101,6 +104,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         self._streams = streams
         self._gate = Gate(transport.allowed_hosts, transport.allowed_origins)
         self._body_limits = transport.body
+        self._retention = retention  # of the audit
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -139,9 +143,9 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             raise refusals.MethodNotAllowed
         try:
             shown = request.headers.get("authorization")
-            context = Context(
-                self._db, self._broadcast, self._engine, principal=await self._authenticator.principal(shown)
-            )
+            principal = await self._authenticator.principal(shown)
+            recheck = partial(self._authenticator.recheck, shown)
+            context = Context(**self._parts(request), principal=principal, recheck=recheck)
         except Unauthenticated as error:
             raise refusals.NotAuthenticated from error
         answer = negotiate(_accepted(request))
@@ -200,9 +204,8 @@ class GraphQLApp(GraphQL[SocketContext, None]):
 
     async def _events(self, request: Request, asked: Asked, context: Context) -> Response:
         """Server-sent events, one connection an operation, as the graphql-sse protocol has it."""
-        assert context.principal is not None
         held = ExitStack()
-        held.enter_context(self._streams.open(context.principal))
+        held.enter_context(self._streams.open(context.asker.name))
         result = await self.schema.stream(
             asked.query,
             variable_values=asked.variables,
@@ -220,15 +223,27 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         return _formatted(result)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
-        return SocketContext(self._db, self._broadcast, self._engine, streams=self._streams)
+        return SocketContext(**self._parts(request), streams=self._streams)
 
     async def on_ws_connect(self, context: SocketContext) -> Any:
         try:
-            context.principal = await self._authenticator.principal(authorization(context.connection_params))
+            shown = authorization(context.connection_params)
+            context.identify(await self._authenticator.principal(shown))
+            context.recheck = partial(self._authenticator.recheck, shown)
         except Unauthenticated as error:
             raise ConnectionRejectionError from error
-        context.held.enter_context(self._streams.open(context.principal))
+        context.held.enter_context(self._streams.open(context.asker.name))
         return await super().on_ws_connect(context)
+
+    def _parts(self, connection: HTTPConnection) -> dict[str, Any]:
+        """What a context has before it is known who asks."""
+        return {
+            "db": self._db,
+            "broadcast": self._broadcast,
+            "engine": self._engine,
+            "address": connection.client.host if connection.client else None,
+            "retention": self._retention,
+        }
 
     def _refuse(self, request: Request, refusal: Refusal) -> Response:
         _log(request, refusal)

@@ -86,6 +86,7 @@ class Settings:
     max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
     max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})
     max_values: int = field(default=20_000, metadata={"what": "Values in the variables of one operation."})
+    audit_days: int = field(default=365, metadata={"what": "Days for which the audit keeps what was asked for."})
     log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
     log_format: str = field(default="text", metadata={"what": "text or json."})
 

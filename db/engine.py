@@ -3,8 +3,9 @@
 import asyncio
 import fcntl
 import sqlite3
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 
 from db import sqlite
 from db.encryption import Keyring, Secret
+from db.session import LABELS, OurSession
+
+Witness = Callable[[AsyncSession], Awaitable[None]]
 
 
 class BrokenReferences(Exception):
@@ -46,12 +50,33 @@ class Database:
             self._writer = create_async_engine(self.url, pool_size=10, max_overflow=10, pool_pre_ping=True)
             # One snapshot for all statements of a reader, as SQLite gives it anyway.
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-        self._write_session = async_sessionmaker(self._writer, expire_on_commit=False)
-        self._read_session = async_sessionmaker(self._reader, expire_on_commit=False)
+        options: dict[str, Any] = {"expire_on_commit": False, "sync_session_class": OurSession}
+        self._write_session = async_sessionmaker(self._writer, **options)
+        self._read_session = async_sessionmaker(self._reader, **options)
+        self._labels: frozenset[str] | None = None
+        self._witness: Witness | None = None
 
     @property
     def is_sqlite(self) -> bool:
         return self.url.get_backend_name() == "sqlite"
+
+    def limited_to(self, labels: frozenset[str] | None) -> "Database":
+        """The same database, where only what is on hosts with one of these labels is there; None: everything is."""
+        if labels == self._labels:
+            return self
+        limited = copy(self)
+        limited._labels = labels
+        return limited
+
+    @property
+    def is_limited(self) -> bool:
+        return self._labels is not None
+
+    def witnessed(self, witness: "Witness") -> "Database":
+        """The same database, each of whose writing transactions lets `witness` write too, at its end."""
+        witnessed = copy(self)
+        witnessed._witness = witness
+        return witnessed
 
     @property
     def conninfo(self) -> Secret:
@@ -63,14 +88,20 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session in one read-only transaction: all its statements see the same state."""
-        async with self._read_session() as session, _transaction(session):
+        async with self._read_session(info=self._info) as session, _transaction(session):
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, rolled back when the block raises."""
-        async with self._write_session() as session, _transaction(session):
+        async with self._write_session(info=self._info) as session, _transaction(session):
             yield session
+            if self._witness is not None:
+                await self._witness(session)
+
+    @property
+    def _info(self) -> dict[str, Any]:
+        return {LABELS: self._labels}
 
     async def probe(self) -> None:
         """See whether the file of a SQLite database can be opened.  Raises: sqlite3.Error.

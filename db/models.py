@@ -59,6 +59,19 @@ class LogLevel(StrEnum):
     ERROR = "ERROR"
 
 
+class Role(StrEnum):
+    """What a token may do; each role may do what those before it may."""
+
+    VIEWER = "VIEWER"
+    OPERATOR = "OPERATOR"
+    DEPLOYER = "DEPLOYER"
+    ADMIN = "ADMIN"
+
+    @property
+    def rank(self) -> int:
+        return list(Role).index(self)
+
+
 class FailureReason(StrEnum):
     """Why a run did not succeed."""
 
@@ -143,6 +156,16 @@ class Host(Base):
     known_hosts: Mapped[str | None]  # the pinned key itself, as a line of OpenSSH's known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
+
+
+class HostLabel(Base):
+    """A word on a host, by which tokens can be limited to some hosts."""
+
+    __tablename__ = "host_labels"
+    __table_args__ = (Index("ix_host_labels_label_host_id", "label", "host_id"),)
+
+    host_id: Mapped[UUID] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    label: Mapped[str] = mapped_column(primary_key=True)
 
 
 class Package(Base):
@@ -289,8 +312,26 @@ class Token(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str] = mapped_column(unique=True)
     sha256: Mapped[str] = mapped_column(unique=True)
+    # The default is the database's: tokens of releases without roles could do everything.
+    role: Mapped[Role] = mapped_column(_enum(Role), default=Role.ADMIN, server_default="ADMIN")
+    host_labels: Mapped[list[str] | None]  # it sees what is on hosts with one of these; None: everything
     created_at: Mapped[datetime] = mapped_column(default=now)
+    expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
+
+
+class AuditEntry(Base):
+    """A mutation that somebody asked for, whatever came of it.  Rows are never changed."""
+
+    __tablename__ = "audit_entries"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    at: Mapped[datetime] = mapped_column(default=now, index=True)
+    principal: Mapped[str]  # the token's name
+    address: Mapped[str | None]  # where the request came from; None: the command line
+    mutation: Mapped[str]
+    object_ids: Mapped[list[str]]  # those that it names, and those that it made
+    outcome: Mapped[str]  # "OK", or the code of the error
 
 
 class IdempotencyKey(Base):

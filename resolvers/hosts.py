@@ -1,5 +1,6 @@
 """Hosts: machines that are deployed to."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -10,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from db.engine import Database
-from db.models import Connection, Deployment, DeploymentStatus, Host, now
+from db.models import Connection, Deployment, DeploymentStatus, Host, HostLabel, now
 from resolvers import idempotency, ids
 from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
@@ -30,6 +31,7 @@ class Changes:
     user: str | None = None
     ssh_key_path: str | None = None
     clear_ssh_key_path: bool = False
+    labels: Sequence[str] | None = None
 
     def moves(self, host: Host) -> bool:
         """Whether `host` is somewhere else afterwards, so that its pinned key says nothing any more."""
@@ -58,6 +60,7 @@ async def create(
     port: int = 22,
     user: str = "root",
     ssh_key_path: str | None = None,
+    labels: Sequence[str] = (),
     key: Key | None = None,
 ) -> Host:
     """A new host, or the one that a request with this key has made.  It is not contacted before its first run.
@@ -73,8 +76,9 @@ async def create(
         "user": user,
         "ssh_key_path": ssh_key_path,
     }
-    request = Request.of(key, check, given)
+    request = Request.of(key, check, {**given, "labels": sorted(set(labels))} if labels else given)
     check.name("name", name)
+    check.labels("labels", labels)
     _check_connection(check, connection, address, ssh_key_path)
     check.port("port", port)
     check.user("user", user)
@@ -86,6 +90,8 @@ async def create(
             if claim.earlier:
                 return await _get(session, claim.earlier[0])
             session.add(host)
+            await session.flush()
+            await _set_labels(session, host.id, labels)
             claim.made(host.id)
     except IntegrityError as error:
         raise NameTaken(kind="Host", name=name) from error
@@ -104,6 +110,8 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
         check.port("port", changes.port)
     if changes.user is not None:
         check.user("user", changes.user)
+    if changes.labels is not None:
+        check.labels("labels", changes.labels)
     try:
         async with db.write() as session:
             host = await _get(session, host_id, lock=True)
@@ -116,6 +124,8 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
             if await _is_deployed_to(session, host.id):
                 raise HostHasRunInProgress(id=host_id)
             _apply(host, changes)
+            if changes.labels is not None:
+                await _set_labels(session, host.id, changes.labels)
     except IntegrityError as error:
         raise NameTaken(kind="Host", name=changes.name) from error
     return host
@@ -131,6 +141,21 @@ async def remove(db: Database, host_id: str) -> UUID:
             raise InUse(kind="Host", id=host_id, count=count)
         await session.execute(delete(Host).where(Host.id == host.id))
     return host.id
+
+
+async def labels_of(db: Database, host_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """The labels of each host, in their order."""
+    labels: dict[UUID, list[str]] = defaultdict(list)
+    statement = select(HostLabel).where(HostLabel.host_id.in_(host_ids)).order_by(HostLabel.label)
+    async with db.read() as session:
+        for row in await session.scalars(statement):
+            labels[row.host_id].append(row.label)
+    return labels
+
+
+async def _set_labels(session: AsyncSession, host_id: UUID, labels: Sequence[str]) -> None:
+    await session.execute(delete(HostLabel).where(HostLabel.host_id == host_id))
+    session.add_all(HostLabel(host_id=host_id, label=label) for label in sorted(set(labels)))
 
 
 async def _get(session: AsyncSession, host_id: str, *, lock: bool = False) -> Host:

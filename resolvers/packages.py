@@ -12,6 +12,7 @@ from uuid_utils.compat import uuid7
 
 from db.engine import Database
 from db.models import Deployment, Package, PackageFile
+from db.session import UNLIMITED
 from resolvers import idempotency, ids
 from resolvers.errors import InUse, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
@@ -79,9 +80,9 @@ async def remove(db: Database, package_id: str) -> UUID:
     async with db.write() as session:
         # Locked, so that no deployment that names it can be created beside this.
         package = await _get(session, package_id, lock=True)
-        count = await session.scalar(
-            select(func.count()).select_from(Deployment).where(Deployment.package_id == package.id)
-        )
+        # On hosts that the principal does not see, too.
+        deployments = select(func.count()).select_from(Deployment).where(Deployment.package_id == package.id)
+        count = await session.scalar(deployments.execution_options(**UNLIMITED))
         if count:
             raise InUse(kind="Package", id=package_id, count=count)
         await session.execute(delete(Package).where(Package.id == package.id))

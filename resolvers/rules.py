@@ -17,6 +17,7 @@ YEARS = range(2000, 3000)  # databases and drivers differ about the ends of the 
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_FILES = 1000
 MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
+MAX_LABELS = 20  # of a host, or of a token
 MAX_PATH = 1024  # characters
 MAX_VARIABLES = 500
 MAX_VARIABLE = 64 * 1024  # bytes of one value
@@ -25,6 +26,7 @@ MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
@@ -96,6 +98,15 @@ class Check:
         if not value.startswith("/") or ".." in parts or len(value) > MAX_PATH or not _is_printable(value):
             rule = f"must be an absolute path without '..', of at most {MAX_PATH} printable characters"
             self.add(argument, "PATH", f"{argument} {rule}.")
+
+    def labels(self, argument: str, values: Sequence[str]) -> None:
+        """Words that hosts bear."""
+        if len(values) > MAX_LABELS:
+            self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_LABELS} labels.")
+        for number, value in enumerate(values[:MAX_LABELS]):
+            if not LABEL.fullmatch(value):
+                rule = "must have only a-z, 0-9, ., _ and -, begin with a letter or digit, and at most 63 characters"
+                self.add((argument, number), "LABEL", f"{argument} {rule}.")
 
     def project_name(self, argument: str, value: str) -> None:
         if not PROJECT_NAME.fullmatch(value):

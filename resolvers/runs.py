@@ -81,7 +81,7 @@ async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, 
 
 async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> dict[UUID, Place]:
     """Where each of the runs that is queued stands in the queue."""
-    async with db.read() as session:
+    async with db.limited_to(None).read() as session:  # its place is among all
         return await store.places(session, run_ids, await engine.capacity(session))
 
 
@@ -151,7 +151,9 @@ async def watch_log(
     key = ids.parse(run_id)
     if key is None:
         raise NotFound(kind="Run", id=run_id)
-    with broadcast.subscribed("log"), tail.of_run(db, broadcast, key) as shared:
+    if db.is_limited:
+        await get(db, run_id)  # for what follows is shared with those who see more
+    with broadcast.subscribed("log"), tail.of_run(db.limited_to(None), broadcast, key) as shared:
         piece = await shared.behind(position)
         if piece is None:
             raise NotFound(kind="Run", id=run_id)

@@ -1,17 +1,39 @@
-"""Access tokens besides the admin's."""
+"""Access tokens besides the admin's, and who somebody is that shows one."""
 
 import hashlib
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from uuid import UUID
 
-from sqlalchemy import select, update
+from sqlalchemy import or_, select, update
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from uuid_utils.compat import uuid7
 
 from db.encryption import Secret
 from db.engine import Database
-from db.models import Token, now
+from db.models import Role, Token, now
+from resolvers import ids
 from resolvers.errors import NameTaken, NotFound
+from resolvers.paging import Listing
 from resolvers.rules import Check
+
+TOKENS = Listing("tokens", Token, key=(Token.id,))
+
+
+@dataclass(frozen=True)
+class Principal:
+    """Who asks: the name of a token, what it may do, and on which hosts; `labels` None means on all."""
+
+    name: str
+    role: Role = Role.ADMIN
+    labels: frozenset[str] | None = None
+
+    def may(self, role: Role) -> bool:
+        """Whether the principal may do what needs `role`."""
+        return self.role.rank >= role.rank
 
 
 def digest(token: str) -> str:
@@ -24,26 +46,58 @@ def make() -> Secret:
     return Secret(f"daos_{secrets.token_urlsafe(32)}")
 
 
-async def create(db: Database, name: str) -> Secret:
-    """A new token; it can be shown this once.  Raises: InvalidInput, NameTaken."""
+async def create(
+    db: Database,
+    name: str,
+    role: Role = Role.ADMIN,
+    host_labels: Sequence[str] | None = None,
+    expires_at: datetime | None = None,
+) -> tuple[Token, Secret]:
+    """A new token; the secret can be shown this once.  Raises: InvalidInput, NameTaken."""
     check = Check()
     check.name("name", name)
+    if host_labels is not None:
+        check.labels("host_labels", host_labels)
+        if role is Role.ADMIN:
+            check.add("host_labels", "ADMIN", "host_labels must not be given for an admin, who may give itself more.")
+        if not host_labels:
+            check.add("host_labels", "EMPTY", "host_labels must have a label; null means all hosts.")
+    if expires_at is not None:
+        check.moment("expires_at", expires_at)
+        if expires_at <= now():
+            check.add("expires_at", "PAST", "expires_at must be in the future.")
     check.done()
-    token = make()
+    secret = make()
+    token = Token(
+        id=uuid7(),
+        name=name,
+        sha256=digest(secret.reveal()),
+        role=role,
+        host_labels=sorted(set(host_labels)) if host_labels is not None else None,
+        expires_at=expires_at,
+    )
     try:
         async with db.write() as session:
-            session.add(Token(name=name, sha256=digest(token.reveal())))
+            session.add(token)
     except IntegrityError as error:
         raise NameTaken(kind="Token", name=name) from error
-    return token
+    return token, secret
 
 
-async def find(db: Database, token: str) -> Token | None:
-    """The token's row; None where there is none, or it was revoked."""
+async def find(db: Database, token: str) -> Principal | None:
+    """Who shows the token; None where there is no such token, or it was revoked, or has expired."""
     async with db.read() as session:
         # By the hash: how long the search takes tells nothing about any token.
-        statement = select(Token).where(Token.sha256 == digest(token), Token.revoked_at.is_(None))
-        return await session.scalar(statement)
+        statement = select(Token).where(
+            Token.sha256 == digest(token),
+            Token.revoked_at.is_(None),
+            or_(Token.expires_at.is_(None), Token.expires_at > now()),
+        )
+        found = await session.scalar(statement)
+    if found is None:
+        return None
+    labels = None if found.host_labels is None else frozenset(found.host_labels)
+    return Principal(found.name, found.role, labels)
 
 
 async def list_all(db: Database) -> Sequence[Token]:
@@ -55,6 +109,21 @@ async def list_all(db: Database) -> Sequence[Token]:
 async def revoke(db: Database, name: str) -> None:
     """Make a token useless.  Raises: NotFound."""
     async with db.write() as session:
-        statement = update(Token).where(Token.name == name, Token.revoked_at.is_(None)).values(revoked_at=now())
-        if (await session.execute(statement.returning(Token.id))).scalar_one_or_none() is None:
+        token = await session.scalar(select(Token).where(Token.name == name, Token.revoked_at.is_(None)))
+        if token is None:
             raise NotFound(kind="Token", id=name)
+        await _revoke(session, token.id)
+
+
+async def revoke_by_id(db: Database, token_id: str) -> Token:
+    """Make a token useless; one that is so already stays as it is.  Raises: NotFound."""
+    key = ids.parse(token_id)
+    async with db.write() as session:
+        if key is None or await session.get(Token, key) is None:
+            raise NotFound(kind="Token", id=token_id)
+        await _revoke(session, key)
+        return await session.get_one(Token, key, populate_existing=True)
+
+
+async def _revoke(session: AsyncSession, key: UUID) -> None:
+    await session.execute(update(Token).where(Token.id == key, Token.revoked_at.is_(None)).values(revoked_at=now()))

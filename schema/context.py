@@ -1,8 +1,10 @@
 """What roots and types get from `info.context`, and loaders that live for one operation or one event."""
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from functools import cached_property
 from typing import Any, Generic, TypeVar
 from uuid import UUID
@@ -14,8 +16,10 @@ from strawberry.extensions import SchemaExtension
 from db import models
 from db.engine import Database
 from resolvers import deployments, hosts, packages, runs
+from resolvers.audit import RETENTION, Deed
 from resolvers.errors import NotFound
 from resolvers.paging import Listing, Page, Range
+from resolvers.tokens import Principal
 from runner.broadcast import Broadcast
 from runner.engine import Engine
 from runner.store import Place
@@ -50,6 +54,10 @@ class Loaders:
     @cached_property
     def place(self) -> DataLoader[UUID, Place | None]:
         return self._optional(lambda db, keys: runs.places_of(db, self._engine, keys))
+
+    @cached_property
+    def labels(self) -> DataLoader[UUID, list[str]]:
+        return self._many(hosts.labels_of)
 
     @cached_property
     def files(self) -> DataLoader[UUID, list[models.PackageFile]]:
@@ -128,16 +136,49 @@ class Context:
     db: Database
     broadcast: Broadcast
     engine: Engine
-    principal: str | None = None  # the name of the token; None before it is known
+    principal: Principal | None = None  # None before it is known
+    address: str | None = None  # where the request comes from
     connection_params: dict[str, object] | None = None  # what a websocket's connection_init carried
+    retention: timedelta = RETENTION  # of the audit
+    recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated when the token is useless by now
     loaders: Loaders = field(init=False)
 
     def __post_init__(self) -> None:
+        self.everything = self.db.limited_to(None)
+        if self.principal is not None:
+            self.identify(self.principal)
         self.renew()
+
+    @property
+    def asker(self) -> Principal:
+        """Who asks, known by now."""
+        assert self.principal is not None
+        return self.principal
+
+    def identify(self, principal: Principal) -> None:
+        """Act for `principal` from now on, who sees what is on its hosts."""
+        self.principal = principal
+        self.db = self.everything.limited_to(principal.labels)
+
+    @contextmanager
+    def doing(self, mutation: str, named: Sequence[str]) -> Iterator[Deed]:
+        """Have what is written in the block written down as one of the principal's deeds."""
+        deed = Deed(self.asker.name, self.address, mutation, named, self.retention)
+        plain, self.db = self.db, self.db.witnessed(deed.witness)
+        try:
+            yield deed
+        finally:
+            self.db = plain
 
     def renew(self) -> None:
         """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
         self.loaders = Loaders(self.db, self.engine)
+
+    async def begin_event(self) -> None:
+        """See that the principal may still see what comes, as it is now.  Raises: Unauthenticated."""
+        if self.recheck is not None:
+            await self.recheck()
+        self.renew()
 
 
 Info = strawberry.Info[Context, None]

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import strawberry
 
-from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
+from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, Role, RunAction, RunStatus
 from resolvers.errors import ErrorCode
 from runner.store import RunBlocker
 
@@ -18,6 +18,7 @@ __all__ = [
     "ErrorCode",
     "FailureReason",
     "LogLevel",
+    "Role",
     "RunAction",
     "RunBlocker",
     "RunStatus",
@@ -38,6 +39,16 @@ _describe(
     Connection,
     "How a host is reached.",
     {Connection.SSH: "Over SSH.", Connection.LOCAL: "It is the machine that the server runs on."},
+)
+_describe(
+    Role,
+    "What a token may do; each role may do what those before it may.",
+    {
+        Role.VIEWER: "See everything but tokens and the audit.",
+        Role.OPERATOR: "Run deployments and cancel runs.",
+        Role.DEPLOYER: "Create and delete packages and deployments.",
+        Role.ADMIN: "Create, change and delete hosts and tokens, and see the audit.",
+    },
 )
 _describe(
     DeploymentStatus,

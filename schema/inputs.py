@@ -5,10 +5,11 @@ from datetime import datetime
 import strawberry
 from strawberry import UNSET
 
-from schema.enums import Connection, DeploymentStatus, RunAction
+from schema.enums import Connection, DeploymentStatus, Role, RunAction
 
 PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
 NOT_BEFORE = "The run stays QUEUED until then, and holds up no other; a time that has passed means at once."
+LABELS = "Up to 20 words of a-z, 0-9, ., _ and -: a token can be limited to hosts that bear one of some."
 IDEMPOTENCY_KEY = (
     "1 to 255 printable characters.  For 24 hours, another request of the token with this key and the same input gets "
     "what the first one made, as it is by then; with other input it is refused."
@@ -36,6 +37,7 @@ class CreateHostInput:
     ssh_key_path: str | None = strawberry.field(
         default=UNSET, description="Absolute path of a private key without passphrase on the server."
     )
+    labels: list[str] | None = strawberry.field(default=UNSET, description=LABELS)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
@@ -49,6 +51,7 @@ class UpdateHostInput:
     port: int | None = strawberry.field(default=UNSET, description="As in CreateHostInput; a new port is a move too.")
     user: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     ssh_key_path: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
+    labels: list[str] | None = strawberry.field(default=UNSET, description="All of them, in place of those so far.")
 
 
 @strawberry.input(description="The host to delete.")
@@ -123,3 +126,19 @@ class RunDeploymentsInput:
 @strawberry.input(description="The run to cancel.")
 class CancelRunInput:
     run_id: strawberry.ID = strawberry.field(description="A run; one that has ended stays as it is.")
+
+
+@strawberry.input(description="A new access token.")
+class CreateTokenInput:
+    name: str = strawberry.field(description="1 to 100 printable characters, unique among tokens, revoked ones too.")
+    role: Role = strawberry.field(description="What it may do.")
+    host_labels: list[str] | None = strawberry.field(
+        default=UNSET,
+        description="It sees hosts with one of these labels, and what is on them; null: all.  Not for an admin.",
+    )
+    expires_at: datetime | None = strawberry.field(default=UNSET, description="From when on it is useless.")
+
+
+@strawberry.input(description="The token to make useless.")
+class RevokeTokenInput:
+    token_id: strawberry.ID = strawberry.field(description="Which token.")

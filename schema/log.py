@@ -37,7 +37,7 @@ class OperationLog(SchemaExtension):
         fields = {
             "operation": _plain(context.operation_name),
             "type": self._type(),
-            "principal": getattr(context.context, "principal", None),
+            "principal": getattr(getattr(context.context, "principal", None), "name", None),
             "codes": sorted(str(code) for code in {*codes, raised} if code),
             "duration_ms": round(seconds * 1000, 1),
         }

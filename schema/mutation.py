@@ -7,14 +7,18 @@ from strawberry import UNSET
 
 from db import models
 from db.encryption import Secret
-from resolvers import deployments, hosts, packages, runs
+from db.models import Role
+from resolvers import deployments, hosts, packages, runs, tokens
 from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
 from schema.enums import Connection, RunAction
-from schema.types import Deployment, Host, Package, Run
+from schema.permission import mutation
+from schema.types import Deployment, Host, Package, Run, Token
 
 Value = TypeVar("Value")
+
+OPERATOR, DEPLOYER, ADMIN = Role.OPERATOR, Role.DEPLOYER, Role.ADMIN
 
 
 @strawberry.type(description="The new host.")
@@ -68,9 +72,20 @@ class CancelRunPayload:
     run: Run = strawberry.field(description="The run; it says CANCELED when its work has ended.")
 
 
+@strawberry.type(description="The new token.")
+class CreateTokenPayload:
+    token: Token = strawberry.field(description="What is known of it.")
+    secret: str = strawberry.field(description="The token itself.  It is not kept, and cannot be shown again.")
+
+
+@strawberry.type(description="The useless token.")
+class RevokeTokenPayload:
+    token: Token = strawberry.field(description="What is known of it.")
+
+
 @strawberry.type(description="What can be changed.  A mutation that fails answers null and an entry in `errors`.")
 class Mutation:
-    @strawberry.mutation(description="Create a host; it is first contacted by a run.  Errors: NAME_TAKEN.")
+    @mutation(ADMIN, "Create a host; it is first contacted by a run.  Errors: NAME_TAKEN.")
     async def create_host(self, info: Info, input: inputs.CreateHostInput) -> CreateHostPayload | None:  # noqa: A002
         context = _context(info)
         host = await hosts.create(
@@ -81,13 +96,12 @@ class Mutation:
             port=22 if input.port is None else input.port,
             user="root" if input.user is None else input.user,
             ssh_key_path=_given(input.ssh_key_path),
+            labels=_given(input.labels) or (),
             key=_key(info, input.idempotency_key),
         )
         return CreateHostPayload(host=Host.from_model(host))
 
-    @strawberry.mutation(
-        description="Change a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while it is deployed to."
-    )
+    @mutation(ADMIN, "Change a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while it is deployed to.")
     async def update_host(self, info: Info, input: inputs.UpdateHostInput) -> UpdateHostPayload | None:  # noqa: A002
         context = _context(info)
         changes = hosts.Changes(
@@ -97,16 +111,17 @@ class Mutation:
             user=_given(input.user),
             ssh_key_path=_given(input.ssh_key_path),
             clear_ssh_key_path=input.ssh_key_path is None,
+            labels=_given(input.labels),
         )
         return UpdateHostPayload(host=Host.from_model(await hosts.update(context.db, input.host_id, changes)))
 
-    @strawberry.mutation(description="Delete a host.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    @mutation(ADMIN, "Delete a host.  Errors: NOT_FOUND, IN_USE while deployments name it.")
     async def delete_host(self, info: Info, input: inputs.DeleteHostInput) -> DeleteHostPayload | None:  # noqa: A002
         context = _context(info)
         deleted = await hosts.remove(context.db, input.host_id)
         return DeleteHostPayload(deleted_host_id=strawberry.ID(str(deleted)))
 
-    @strawberry.mutation(description="Create a package.  Errors: NAME_TAKEN.")
+    @mutation(DEPLOYER, "Create a package.  Errors: NAME_TAKEN.")
     async def create_package(self, info: Info, input: inputs.CreatePackageInput) -> CreatePackagePayload | None:  # noqa: A002
         context = _context(info)
         package = await packages.create(
@@ -119,15 +134,16 @@ class Mutation:
         )
         return CreatePackagePayload(package=Package.from_model(package))
 
-    @strawberry.mutation(description="Delete a package.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    @mutation(DEPLOYER, "Delete a package.  Errors: NOT_FOUND, IN_USE while deployments name it.")
     async def delete_package(self, info: Info, input: inputs.DeletePackageInput) -> DeletePackagePayload | None:  # noqa: A002
         context = _context(info)
         deleted = await packages.remove(context.db, input.package_id)
         return DeletePackagePayload(deleted_package_id=strawberry.ID(str(deleted)))
 
-    @strawberry.mutation(
-        description="Create a deployment; nothing is done on the host before it is run.  "
-        "Errors: HOST_NOT_FOUND, PACKAGE_NOT_FOUND, NAME_TAKEN."
+    @mutation(
+        DEPLOYER,
+        "Create a deployment; nothing is done on the host before it is run.  "
+        "Errors: HOST_NOT_FOUND, PACKAGE_NOT_FOUND, NAME_TAKEN.",
     )
     async def create_deployment(
         self,
@@ -149,9 +165,10 @@ class Mutation:
         )
         return CreateDeploymentPayload(deployment=Deployment.from_model(deployment))
 
-    @strawberry.mutation(
-        description="Delete a deployment with its runs and logs; nothing is changed on the host.  "
-        "Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS."
+    @mutation(
+        DEPLOYER,
+        "Delete a deployment with its runs and logs; nothing is changed on the host.  "
+        "Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.",
     )
     async def delete_deployment(
         self,
@@ -162,14 +179,12 @@ class Mutation:
         deleted = await deployments.remove(context.db, context.broadcast, input.deployment_id)
         return DeleteDeploymentPayload(deleted_deployment_id=strawberry.ID(str(deleted)))
 
-    @strawberry.mutation(description="Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
+    @mutation(OPERATOR, "Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
     async def run_deployment(self, info: Info, input: inputs.RunDeploymentInput) -> RunDeploymentPayload | None:  # noqa: A002
         [(deployment, run)] = await _start(info, [input.deployment_id], input)
         return RunDeploymentPayload(deployment=Deployment.from_model(deployment), run=Run.from_model(run))
 
-    @strawberry.mutation(
-        description="Run many deployments; all are accepted or none.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS."
-    )
+    @mutation(OPERATOR, "Run many deployments; all are accepted or none.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
     async def run_deployments(
         self,
         info: Info,
@@ -178,14 +193,28 @@ class Mutation:
         started = await _start(info, input.deployment_ids, input)
         return RunDeploymentsPayload(runs=[Run.from_model(run) for _, run in started])
 
-    @strawberry.mutation(
-        description="Cancel a run: the answer comes at once, CANCELED when its work here and on the host has ended.  "
-        "Errors: NOT_FOUND."
+    @mutation(
+        OPERATOR,
+        "Cancel a run: the answer comes at once, CANCELED when its work here and on the host has ended.  "
+        "Errors: NOT_FOUND.",
     )
     async def cancel_run(self, info: Info, input: inputs.CancelRunInput) -> CancelRunPayload | None:  # noqa: A002
         context = _context(info)
         run = await runs.cancel(context.db, context.engine, context.broadcast, input.run_id)
         return CancelRunPayload(run=Run.from_model(run))
+
+    @mutation(ADMIN, "Create an access token; it is shown this once.  Errors: NAME_TAKEN.")
+    async def create_token(self, info: Info, input: inputs.CreateTokenInput) -> CreateTokenPayload | None:  # noqa: A002
+        context = _context(info)
+        token, secret = await tokens.create(
+            context.db, input.name, input.role, _given(input.host_labels), _given(input.expires_at)
+        )
+        return CreateTokenPayload(token=Token.from_model(token), secret=secret.reveal())
+
+    @mutation(ADMIN, "Make a token useless; its websockets and event streams end within a minute.  Errors: NOT_FOUND.")
+    async def revoke_token(self, info: Info, input: inputs.RevokeTokenInput) -> RevokeTokenPayload | None:  # noqa: A002
+        context = _context(info)
+        return RevokeTokenPayload(token=Token.from_model(await tokens.revoke_by_id(context.db, input.token_id)))
 
 
 async def _start(
@@ -210,8 +239,7 @@ def _key(info: Info, given: str | None) -> Key | None:
     text = _given(given)
     if text is None:
         return None
-    assert info.context.principal is not None
-    return Key(info.context.principal, info.field_name, text)
+    return Key(info.context.asker.name, info.field_name, text)
 
 
 def _context(info: Info) -> Context:

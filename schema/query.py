@@ -7,10 +7,29 @@ import strawberry
 from strawberry import UNSET
 
 from db.engine import Database
-from resolvers import deployments, hosts, ids, packages, runs
+from db.models import Role
+from resolvers import audit, deployments, hosts, ids, packages, runs, tokens
 from schema.context import Info
 from schema.inputs import DeploymentFilter
-from schema.types import After, Before, Connection, Deployment, First, Host, Last, Node, Package, Run, paging
+from schema.permission import field
+from schema.types import (
+    After,
+    AuditEntry,
+    Before,
+    Connection,
+    Deployment,
+    First,
+    Host,
+    Last,
+    Node,
+    Package,
+    Run,
+    Token,
+    Viewer,
+    paging,
+)
+
+VIEWER, ADMIN = Role.VIEWER, Role.ADMIN
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as another answer gave it.")]
 Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
@@ -18,7 +37,30 @@ Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="W
 
 @strawberry.type(description="What can be asked.")
 class Query:
-    @strawberry.field(description="Whatever has this id; null where nothing has.")
+    @field(VIEWER, "Who asks: the token, and what it may do.")
+    async def viewer(self, info: Info) -> Viewer:
+        asker = info.context.asker
+        return Viewer(
+            name=asker.name, role=asker.role, host_labels=None if asker.labels is None else sorted(asker.labels)
+        )
+
+    @field(ADMIN, "The access tokens, newest first, revoked ones too.")
+    async def tokens(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[Token]:
+        db, listing = info.context.db, tokens.TOKENS
+        page = await listing.page(db, listing.range(paging(first, after, last, before)))
+        return Connection.of(page, Token.from_model, lambda: listing.count(db))
+
+    @field(ADMIN, "Every mutation that was asked for, newest first.")
+    async def audit_log(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[AuditEntry]:
+        db, listing = info.context.db, audit.AUDIT
+        page = await listing.page(db, listing.range(paging(first, after, last, before)))
+        return Connection.of(page, AuditEntry.from_model, lambda: listing.count(db))
+
+    @field(VIEWER, "Whatever has this id; null where nothing has.")
     async def node(self, info: Info, id: Id) -> Node | None:  # noqa: A002 - the API's name
         key = ids.parse(id)
         if key is None:
@@ -29,7 +71,7 @@ class Query:
                 return found
         return None
 
-    @strawberry.field(description="The deployments, newest first.")
+    @field(VIEWER, "The deployments, newest first.")
     async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
         self,
         info: Info,
@@ -44,11 +86,11 @@ class Query:
         page = await deployments.list_page(db, wanted, narrowed)
         return Connection.of(page, Deployment.from_model, lambda: deployments.count(db, narrowed))
 
-    @strawberry.field(description="One deployment.  Errors: NOT_FOUND.")
+    @field(VIEWER, "One deployment.  Errors: NOT_FOUND.")
     async def deployment(self, info: Info, id: Id) -> Deployment | None:  # noqa: A002
         return Deployment.from_model(await deployments.get(info.context.db, id))
 
-    @strawberry.field(description="The hosts, newest first.")
+    @field(VIEWER, "The hosts, newest first.")
     async def hosts(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[Host]:
@@ -56,11 +98,11 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, Host.from_model, lambda: listing.count(db))
 
-    @strawberry.field(description="One host.  Errors: NOT_FOUND.")
+    @field(VIEWER, "One host.  Errors: NOT_FOUND.")
     async def host(self, info: Info, id: Id) -> Host | None:  # noqa: A002
         return Host.from_model(await hosts.get(info.context.db, id))
 
-    @strawberry.field(description="The packages, newest first.")
+    @field(VIEWER, "The packages, newest first.")
     async def packages(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[Package]:
@@ -68,11 +110,11 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, Package.from_model, lambda: listing.count(db))
 
-    @strawberry.field(description="One package.  Errors: NOT_FOUND.")
+    @field(VIEWER, "One package.  Errors: NOT_FOUND.")
     async def package(self, info: Info, id: Id) -> Package | None:  # noqa: A002
         return Package.from_model(await packages.get(info.context.db, id))
 
-    @strawberry.field(description="One run.  Errors: NOT_FOUND.")
+    @field(VIEWER, "One run.  Errors: NOT_FOUND.")
     async def run(self, info: Info, id: Id) -> Run | None:  # noqa: A002
         return Run.from_model(await runs.get(info.context.db, id))
 

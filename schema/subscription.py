@@ -8,13 +8,16 @@ from typing import Annotated, Any
 import strawberry
 from strawberry import UNSET
 
+from db.models import Role
 from resolvers import deployments, runs
 from schema.context import Info
 from schema.enums import DeploymentStatus
+from schema.permission import subscription
 from schema.query import Id
 from schema.sharing import Shareable
 from schema.types import Deployment, LogEntry, Run
 
+VIEWER = Role.VIEWER
 Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
 
 
@@ -47,9 +50,10 @@ class RunLogEvent(Shareable):
 
 @strawberry.type(description="What can be followed.")
 class Subscription:
-    @strawberry.subscription(
-        description="The status now, then every change in order, none skipped; ends when the deployment is deleted.  "
-        "Errors: NOT_FOUND."
+    @subscription(
+        VIEWER,
+        "The status now, then every change in order, none skipped; ends when the deployment is deleted.  "
+        "Errors: NOT_FOUND.",
     )
     async def deployment_status(
         self,
@@ -60,18 +64,20 @@ class Subscription:
         context = info.context
         async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
-                yield _event(info, change)
+                await context.begin_event()
+                yield _event(change)
 
-    @strawberry.subscription(description="Every change of any deployment from now on, in order, none skipped.")
+    @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.")
     async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
         async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
             async for change in changes:
-                yield _event(info, change)
+                await context.begin_event()
+                yield _event(change)
 
-    @strawberry.subscription(
-        description="A run's log from the cursor (null: from the start), then live; completes with the run.  "
-        "Errors: NOT_FOUND."
+    @subscription(
+        VIEWER,
+        "A run's log from the cursor (null: from the start), then live; completes with the run.  Errors: NOT_FOUND.",
     )
     async def run_log(
         self,
@@ -82,12 +88,11 @@ class Subscription:
         context = info.context
         async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
             async for batch in batches:
-                context.renew()
+                await context.begin_event()
                 yield RunLogEvent.of(batch)
 
 
-def _event(info: Info, change: deployments.Change) -> DeploymentStatusEvent:
-    info.context.renew()
+def _event(change: deployments.Change) -> DeploymentStatusEvent:
     return DeploymentStatusEvent(
         deployment=Deployment.from_model(change.deployment),
         status=change.event.status,

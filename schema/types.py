@@ -125,6 +125,10 @@ class Host(Node):
             key=host.id,
         )
 
+    @strawberry.field(description="Words by which tokens are limited to some hosts, in their order.")
+    async def labels(self, info: Info) -> list[str]:
+        return await info.context.loaders.labels.load(self.key)
+
     @strawberry.field(description="The deployments on this host, newest first.")
     async def deployments(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
@@ -335,3 +339,60 @@ class Deployment(Node):
     ) -> Connection[LogEntry]:
         arguments = paging(first, after, last, before)
         return await _below(info, runs.DEPLOYMENT_LOG, self.key, arguments, LogEntry.from_model)
+
+
+@strawberry.type(description="Who asks.")
+class Viewer:
+    name: str = strawberry.field(description="The token's name.")
+    role: enums.Role = strawberry.field(description="What it may do.")
+    host_labels: list[str] | None = strawberry.field(
+        description="It sees hosts with one of these labels, and what is on them; null: all."
+    )
+
+
+@strawberry.type(description="An access token.  The token itself is shown when it is created, and never again.")
+class Token:
+    id: strawberry.ID = strawberry.field(description="To revoke it by.")
+    name: str = strawberry.field(description="Unique among tokens, revoked ones too.")
+    role: enums.Role = strawberry.field(description="What it may do.")
+    host_labels: list[str] | None = strawberry.field(
+        description="It sees hosts with one of these labels, and what is on them; null: all."
+    )
+    created_at: datetime = strawberry.field(description="When it was created.")
+    expires_at: datetime | None = strawberry.field(description="From when on it is useless; null: never.")
+    revoked_at: datetime | None = strawberry.field(description="When it was made useless; else null.")
+
+    @classmethod
+    def from_model(cls, token: models.Token) -> "Token":
+        return cls(
+            id=strawberry.ID(str(token.id)),
+            name=token.name,
+            role=token.role,
+            host_labels=token.host_labels,
+            created_at=token.created_at,
+            expires_at=token.expires_at,
+            revoked_at=token.revoked_at,
+        )
+
+
+@strawberry.type(description="A mutation that somebody asked for, whatever came of it.")
+class AuditEntry:
+    id: strawberry.ID = strawberry.field(description="Of this entry; ids grow with time.")
+    at: datetime = strawberry.field(description="When it was asked for.")
+    principal: str = strawberry.field(description="The name of the token.")
+    address: str | None = strawberry.field(description="Where the request came from; null: the command line.")
+    mutation: str = strawberry.field(description="The name of the mutation.")
+    object_ids: list[str] = strawberry.field(description="Ids that its input named, and those of what it made.")
+    outcome: str = strawberry.field(description="OK, or the code of the error.")
+
+    @classmethod
+    def from_model(cls, entry: models.AuditEntry) -> "AuditEntry":
+        return cls(
+            id=strawberry.ID(str(entry.id)),
+            at=entry.at,
+            principal=entry.principal,
+            address=entry.address,
+            mutation=entry.mutation,
+            object_ids=entry.object_ids,
+            outcome=entry.outcome,
+        )

@@ -1,7 +1,7 @@
 """Rows with defaults, in states that the server itself would have made."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -36,7 +36,7 @@ async def database(url: str, keys: Keyring | None = None) -> AsyncIterator[Datab
         await db.close()
 
 
-async def host(db: Database, **values: Any) -> models.Host:
+async def host(db: Database, labels: Sequence[str] = (), **values: Any) -> models.Host:
     """A host that is reached by SSH."""
     number = next(_numbers)
     defaults = {
@@ -46,7 +46,11 @@ async def host(db: Database, **values: Any) -> models.Host:
         "port": 22,
         "user": "root",
     }
-    return await _added(db, models.Host(**(defaults | values)))
+    host = await _added(db, models.Host(**(defaults | values)))
+    if labels:
+        async with db.write() as session:
+            session.add_all(models.HostLabel(host_id=host.id, label=label) for label in labels)
+    return host
 
 
 async def package(db: Database, files: dict[str, str] | None = None, **values: Any) -> models.Package:

@@ -9,13 +9,14 @@ from db.encryption import Secret
 from db.engine import Database
 from resolvers import tokens
 from resolvers.errors import Unauthenticated
+from resolvers.tokens import Principal
 
 
 async def test_a_token_has_a_name_until_it_is_revoked(db: Database) -> None:
     authenticator = Authenticator(db, Secret("admin's"))
-    token = (await tokens.create(db, "ci")).reveal()
-    assert await authenticator.principal(f"Bearer {token}") == "ci"
-    assert await authenticator.principal("bearer  admin's ") == "admin"
+    token = (await tokens.create(db, "ci"))[1].reveal()
+    assert await authenticator.principal(f"Bearer {token}") == Principal("ci")
+    assert await authenticator.principal("bearer  admin's ") == Principal("admin")
     await tokens.revoke(db, "ci")
     with pytest.raises(Unauthenticated):
         await authenticator.principal(f"Bearer {token}")

@@ -256,7 +256,7 @@ async def test_subscriptions_of_a_socket_are_limited_and_complete_makes_room(
 
 
 async def test_sockets_of_a_token_are_limited(own_sqlite_db: Database, tmp_path: Path) -> None:
-    other = await tokens.create(own_sqlite_db, "other")
+    _, other = await tokens.create(own_sqlite_db, "other")
     async with serving(own_sqlite_db, tmp_path, max_streams=1) as served:
         async with served.websocket(), served.websocket(token=None) as second:
             await second.send(INIT)
@@ -289,7 +289,7 @@ async def test_many_pings_are_answered(served: Served) -> None:
 
 
 async def test_the_streams_of_a_revoked_token_end(own_sqlite_db: Database, tmp_path: Path) -> None:
-    token = (await tokens.create(own_sqlite_db, "leaver")).reveal()
+    token = (await tokens.create(own_sqlite_db, "leaver"))[1].reveal()
     async with (
         serving(own_sqlite_db, tmp_path, recheck_interval=0.1) as served,
         served.websocket() as other,

@@ -13,12 +13,15 @@ from sqlalchemy import Connection, delete, func, inspect, select, text
 from db import migrations, status, transfer
 from db.engine import Database, sqlite_url
 from db.models import (
+    AuditEntry,
     Base,
     Deployment,
     DeploymentStatus,
     Host,
+    HostLabel,
     IdempotencyKey,
     LogEntry,
+    Role,
     RunAction,
     RunStatus,
     StatusEvent,
@@ -53,7 +56,9 @@ async def source(own_sqlite_db: Database) -> Database:
     async with db.write() as session:
         session.add(LogEntry(run_id=run.id, sequence=2 * BATCH + 2, level="ERROR", task=None, message=ODD))
         session.add(Worker(id="w", node="n", name="w", max_runs=8, started_at=now(), seen_at=now()))
-        session.add(Token(name="ci", sha256="0" * 64, revoked_at=now()))
+        session.add(Token(name="ci", sha256="0" * 64, role=Role.VIEWER, host_labels=["a", ODD], revoked_at=now()))
+        session.add(HostLabel(host_id=host.id, label="a"))
+        session.add(AuditEntry(principal=ODD, address=None, mutation="m", object_ids=["a", ODD], outcome="OK"))
         session.add(IdempotencyKey(principal="ci", mutation="m", key=ODD, fingerprint="f", object_ids=["a", "b"]))
         await session.execute(text("UPDATE runs SET progress = 0.1 + 0.2 WHERE number = 1"))
     gone = await factories.deployment(db)
@@ -155,7 +160,7 @@ async def test_a_target_with_rows_is_refused_and_the_table_named(source: Databas
 
 async def test_a_second_copy_is_refused(source: Database, target: Database) -> None:
     await transfer.copy(source, target, silent)
-    with pytest.raises(CannotCopy, match="has rows in 'hosts'"):
+    with pytest.raises(CannotCopy, match="has rows in '"):
         await transfer.copy(source, target, silent)
     assert await rows(target) == await rows(source)
 

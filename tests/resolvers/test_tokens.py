@@ -9,14 +9,14 @@ from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
 
 
 async def test_a_token_is_found_by_what_it_is(db: Database) -> None:
-    token = await tokens.create(db, "ci")
+    _, token = await tokens.create(db, "ci")
     found = await tokens.find(db, token.reveal())
     assert found is not None
     assert found.name == "ci"
 
 
 async def test_only_the_hash_of_a_token_is_kept(db: Database) -> None:
-    token = await tokens.create(db, "ci")
+    _, token = await tokens.create(db, "ci")
     [row] = await tokens.list_all(db)
     assert row.sha256 == tokens.digest(token.reveal())
     assert token.reveal() not in str(vars(row))
@@ -30,13 +30,13 @@ def test_tokens_are_long_random_and_not_printed() -> None:
 
 
 async def test_what_is_no_token_is_not_found(db: Database) -> None:
-    token = (await tokens.create(db, "ci")).reveal()
+    token = (await tokens.create(db, "ci"))[1].reveal()
     for other in ("", "ci", token[:-1], token + " ", token.upper(), LONG, *TEMPLATES, *PATHS, *UNPRINTABLE):
         assert await tokens.find(db, other) is None
 
 
 async def test_a_token_that_was_revoked_is_useless_but_listed(db: Database) -> None:
-    token, other = await tokens.create(db, "ci"), await tokens.create(db, "other")
+    (_, token), (_, other) = await tokens.create(db, "ci"), await tokens.create(db, "other")
     await tokens.revoke(db, "ci")
     assert await tokens.find(db, token.reveal()) is None
     assert await tokens.find(db, other.reveal()) is not None

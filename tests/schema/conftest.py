@@ -4,6 +4,7 @@ import pytest
 
 import schema
 from db.engine import Database
+from resolvers.tokens import Principal
 from runner.broadcast import Broadcast
 from schema.context import Context
 from tests.schema.api import Api
@@ -18,4 +19,4 @@ def executable_schema() -> schema.Schema:
 @pytest.fixture
 def api(executable_schema: schema.Schema, db: Database, broadcast: Broadcast, engine: RecordingEngine) -> Api:
     """The API over each of the two databases, and an engine that plays nothing."""
-    return Api(executable_schema, Context(db, broadcast, engine, "test"))
+    return Api(executable_schema, Context(db, broadcast, engine, Principal("test")))

@@ -13,6 +13,7 @@ FIXED = {
     ("relay-arguments", "connection: Connection!"),
     ("no-typename-prefix", "hostKey: String"),
     ("no-unreachable-types", "enum ErrorCode {"),
+    ("strict-id-in-types", "type Viewer {"),
 }
 BAD = '''
 """What can be asked."""

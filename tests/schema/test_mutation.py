@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from db.models import Deployment, Host, LogEntry, Run, RunAction, RunStatus, Variable
+from resolvers.tokens import Principal
 from tests import factories
 from tests.factories import COMPOSE_FILE
 from tests.schema.api import Api
@@ -387,7 +388,7 @@ async def test_defaults_that_are_given_make_no_other_request(api: Api) -> None:
 async def test_another_token_has_keys_of_its_own(api: Api) -> None:
     given = {"idempotencyKey": "one", "address": "web.example"}
     first = await api.ask(CREATE_HOST, input=given | {"name": "web"})
-    api.context.principal = "other"
+    api.context.identify(Principal("other"))
     second = await api.ask(CREATE_HOST, input=given | {"name": "db"})
     assert first["createHost"]["host"]["id"] != second["createHost"]["host"]["id"]
 

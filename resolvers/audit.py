@@ -1,0 +1,90 @@
+"""Who asked for which change, and what came of it.  What was written is not changed, and goes when it is old enough."""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import delete, select
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.engine import Database
+from db.models import AuditEntry, now
+from db.session import MADE
+from resolvers.paging import Listing
+
+AUDIT = Listing("audit", AuditEntry, key=(AuditEntry.id,))
+
+OK = "OK"
+RETENTION = timedelta(days=365)
+TIDY_SIZE = 100  # old entries that a new one removes at most
+MOST_IDS = 200  # that one entry names
+BATCH_SIZE = 1000  # entries read at once for an export
+COMMAND_LINE = "command line"
+
+
+@dataclass
+class Deed:
+    """A mutation of somebody's, for the audit."""
+
+    principal: str
+    address: str | None
+    mutation: str
+    named: Sequence[str]  # ids in its input
+    retention: timedelta = RETENTION
+    is_written: bool = field(default=False, init=False)
+
+    async def witness(self, session: AsyncSession) -> None:
+        """Write down that the transaction has done it, as a part of that."""
+        if not self.is_written:
+            await session.flush()
+            made = [str(key) for key in session.info.get(MADE, [])]
+            self._add(session, [*self.named, *made], OK)
+            oldest = select(AuditEntry.id).where(AuditEntry.at < now() - self.retention).order_by(AuditEntry.at)
+            some = oldest.limit(TIDY_SIZE).scalar_subquery()
+            await session.execute(delete(AuditEntry).where(AuditEntry.id.in_(some)))
+
+    async def failed(self, db: Database, code: str) -> None:
+        """Write down that nothing came of it but an error with this code."""
+        async with db.write() as session:
+            self._add(session, self.named, code)
+
+    def _add(self, session: AsyncSession, object_ids: Sequence[str], outcome: str) -> None:
+        unique = list(dict.fromkeys(object_ids))[:MOST_IDS]
+        session.add(
+            AuditEntry(
+                principal=self.principal,
+                address=self.address,
+                mutation=self.mutation,
+                object_ids=unique,
+                outcome=outcome,
+            )
+        )
+        self.is_written = True
+
+
+async def export(db: Database, since: datetime | None = None) -> AsyncIterator[dict[str, Any]]:
+    """All entries since a time, oldest first, as what JSON can show."""
+    position: UUID | None = None
+    while True:
+        statement = select(AuditEntry).order_by(AuditEntry.id).limit(BATCH_SIZE)
+        if position is not None:
+            statement = statement.where(AuditEntry.id > position)
+        if since is not None:
+            statement = statement.where(AuditEntry.at >= since)
+        async with db.read() as session:
+            entries = (await session.scalars(statement)).all()
+        for entry in entries:
+            position = entry.id
+            yield {
+                "id": str(entry.id),
+                "at": entry.at.isoformat().replace("+00:00", "Z"),
+                "principal": entry.principal,
+                "address": entry.address,
+                "mutation": entry.mutation,
+                "objectIds": entry.object_ids,
+                "outcome": entry.outcome,
+            }
+        if len(entries) < BATCH_SIZE:
+            return

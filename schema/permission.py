@@ -1,0 +1,78 @@
+"""What each field of the roots needs, and where that is checked.
+
+A field says which role it needs where it is declared; here it is compared with the principal's.  Which hosts the
+principal sees is the database's business: `Context.identify` limits it.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import strawberry
+from strawberry.extensions import FieldExtension
+from strawberry.extensions.field_extension import AsyncExtensionResolver
+from strawberry.types import Info as AnyInfo
+from strawberry.utils.await_maybe import await_maybe
+
+from db.models import Role
+from resolvers.errors import Forbidden
+from schema.context import Context
+from schema.errors import code_of
+
+
+class Needs(FieldExtension):
+    """Lets a field be resolved for principals who have the role, or more."""
+
+    def __init__(self, role: Role) -> None:
+        self.role = role
+
+    async def resolve_async(
+        self, next_: AsyncExtensionResolver, source: Any, info: AnyInfo[Context, None], **arguments: Any
+    ) -> Any:
+        context = info.context
+        if context.recheck is not None:
+            await context.recheck()
+        if not context.asker.may(self.role):
+            raise Forbidden
+        return await await_maybe(next_(source, info, **arguments))
+
+
+class Recorded(Needs):
+    """The same for a mutation, which is written down whatever comes of it: see `resolvers.audit`."""
+
+    async def resolve_async(
+        self, next_: AsyncExtensionResolver, source: Any, info: AnyInfo[Context, None], **arguments: Any
+    ) -> Any:
+        context = info.context
+        with context.doing(info.field_name, list(_ids(arguments.get("input")))) as deed:
+            try:
+                return await super().resolve_async(next_, source, info, **arguments)
+            except Exception as error:
+                await deed.failed(context.everything, code_of(error))
+                raise
+
+
+def _ids(given: object) -> "list[str]":
+    """What an input names by ids."""
+    values: Mapping[str, object] = vars(given) if given is not None else {}
+    found: list[str] = []
+    for name, value in values.items():
+        if name.endswith("_id") and isinstance(value, str):
+            found.append(value)
+        elif name.endswith("_ids") and isinstance(value, list):
+            found.extend(map(str, value))
+    return [text[:36] for text in found]  # as long as ids are; what is longer is none
+
+
+def field(role: Role, description: str) -> Any:
+    """A field of the queries, for those who have the role."""
+    return strawberry.field(description=description, extensions=[Needs(role)])
+
+
+def mutation(role: Role, description: str) -> Any:
+    """A mutation, for those who have the role."""
+    return strawberry.mutation(description=description, extensions=[Recorded(role)])
+
+
+def subscription(role: Role, description: str) -> Any:
+    """A subscription, for those who have the role."""
+    return strawberry.subscription(description=description, extensions=[Needs(role)])

@@ -1,0 +1,132 @@
+"""Who asked for what: every mutation, in its own transaction where it did something, and for ever."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from sqlalchemy import delete, select, update
+from sqlalchemy.exc import DBAPIError
+
+from db.models import AuditEntry, Host, Role, now
+from resolvers import audit
+from resolvers.audit import TIDY_SIZE, Deed
+from resolvers.tokens import Principal
+from tests import factories
+from tests.schema.api import Api
+
+LOG = "{ auditLog { nodes { principal address mutation objectIds outcome } totalCount } }"
+CREATE_HOST = "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id } } }"
+GIVEN = {"name": "web", "address": "web.example"}
+
+
+async def entries(api: Api) -> list[dict[str, Any]]:
+    """The audit, newest first, as an admin sees it."""
+    api.context.identify(Principal("auditor"))
+    nodes: list[dict[str, Any]] = (await api.ask(LOG))["auditLog"]["nodes"]
+    return nodes
+
+
+async def test_a_mutation_is_written_down_with_what_it_named_and_made(api: Api) -> None:
+    api.context.address = "192.0.2.7"
+    deployment = await factories.deployment(api.db)
+    document = "mutation($id: ID!) { runDeployment(input: {deploymentId: $id}) { run { id } } }"
+    run_id = (await api.ask(document, id=str(deployment.id)))["runDeployment"]["run"]["id"]
+    assert await entries(api) == [
+        {
+            "principal": "test",
+            "address": "192.0.2.7",
+            "mutation": "runDeployment",
+            "objectIds": [str(deployment.id), run_id],
+            "outcome": "OK",
+        }
+    ]
+
+
+async def test_what_was_refused_is_written_down_with_the_reason(api: Api) -> None:
+    await api.ask(CREATE_HOST, input=GIVEN)
+    await api.error(CREATE_HOST, input=GIVEN)
+    await api.error(CREATE_HOST, input={**GIVEN, "port": 0})
+    api.context.identify(Principal("curious", Role.VIEWER))
+    await api.error(CREATE_HOST, input=GIVEN)
+    told = [(entry["principal"], entry["outcome"], len(entry["objectIds"])) for entry in await entries(api)]
+    assert told == [
+        ("curious", "FORBIDDEN", 0),
+        ("test", "BAD_USER_INPUT", 0),
+        ("test", "NAME_TAKEN", 0),
+        ("test", "OK", 1),
+    ]
+
+
+async def test_what_was_unexpected_is_written_down_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("broken")
+
+    monkeypatch.setattr("resolvers.hosts.create", broken)
+    await api.error(CREATE_HOST, input=GIVEN)
+    assert [entry["outcome"] for entry in await entries(api)] == ["INTERNAL_SERVER_ERROR"]
+
+
+async def test_a_mutation_that_cannot_be_written_down_is_not_done(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise RuntimeError("no room")
+
+    monkeypatch.setattr(Deed, "witness", refuse)
+    await api.error(CREATE_HOST, input=GIVEN)
+    async with api.db.read() as session:
+        assert (await session.scalars(select(Host))).all() == []
+
+
+async def test_two_mutations_of_an_operation_are_two_entries(api: Api) -> None:
+    document = """mutation { a: createHost(input: {name: "a", address: "a"}) { host { id } }
+        b: createHost(input: {name: "b", address: "b"}) { host { id } } }"""
+    made = await api.ask(document)
+    told = [entry["objectIds"] for entry in await entries(api)]
+    assert told == [[made["b"]["host"]["id"]], [made["a"]["host"]["id"]]]
+
+
+async def test_no_secret_is_written_down(api: Api) -> None:
+    secret = (await api.ask('mutation { createToken(input: {name: "ci", role: VIEWER}) { secret } }'))["createToken"]
+    host, package = await factories.host(api.db), await factories.package(api.db)
+    document = """mutation($host: ID!, $package: ID!) { createDeployment(input: {hostId: $host, packageId: $package,
+        variables: [{name: "PASSWORD", value: "hunter2", secret: true}]}) { deployment { id } } }"""
+    await api.ask(document, host=str(host.id), package=str(package.id))
+    told = str([entry async for entry in audit.export(api.db)])
+    assert "createToken" in told
+    assert "createDeployment" in told
+    assert secret["secret"] not in told
+    assert "hunter2" not in told
+
+
+async def test_what_was_written_is_not_changed(api: Api) -> None:
+    await api.ask(CREATE_HOST, input=GIVEN)
+    with pytest.raises(DBAPIError, match="is not changed"):
+        async with api.db.write() as session:
+            await session.execute(update(AuditEntry).values(principal="nobody"))
+    assert [entry["principal"] for entry in await entries(api)] == ["test"]
+
+
+async def test_old_entries_go_when_new_ones_come(api: Api) -> None:
+    old = now() - timedelta(days=3)
+    async with api.db.write() as session:
+        usual = {"principal": "p", "mutation": "m", "object_ids": [], "outcome": "OK"}
+        session.add_all(AuditEntry(at=old, **usual) for _ in range(TIDY_SIZE + 1))
+        session.add(AuditEntry(at=now() - timedelta(days=1), **usual))
+    api.context.retention = timedelta(days=2)
+    for left in (3, 3):  # one more, and a hundred fewer
+        await api.ask(CREATE_HOST, input={**GIVEN, "name": f"host-{left}-{now()}"})
+    async with api.db.read() as session:
+        kept = (await session.scalars(select(AuditEntry.at).order_by(AuditEntry.at))).all()
+    assert len(kept) == 3
+    assert kept[0] > old
+
+
+async def test_the_export_has_all_entries_in_their_order(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audit, "BATCH_SIZE", 2)
+    for number in range(5):
+        await api.ask(CREATE_HOST, input={**GIVEN, "name": f"host-{number}"})
+    told = [entry async for entry in audit.export(api.db)]
+    assert [entry["id"] for entry in told] == sorted({entry["id"] for entry in told})
+    assert len(told) == 5
+    assert [entry async for entry in audit.export(api.db, now() + timedelta(days=1))] == []
+    async with api.db.write() as session:
+        await session.execute(delete(AuditEntry))

@@ -1,0 +1,216 @@
+"""Who may do what: the role that each field says it needs, and the hosts that a token is limited to."""
+
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import pytest
+from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLUnionType, get_named_type
+
+import schema
+from db.models import Role, Run, RunStatus
+from resolvers.deployments import CHANGES
+from resolvers.tokens import Principal
+from schema.permission import Needs, Recorded
+from tests import factories
+from tests.schema.api import Api, take
+from tests.support.attacks import UNKNOWN
+
+ADMINS_TYPES = {"Token", "AuditEntry"}
+ANY = "viewer { name role hostLabels }"
+DECLARED = {
+    Role.VIEWER: [
+        "Query.deployment", "Query.deployments", "Query.host", "Query.hosts", "Query.node", "Query.package",
+        "Query.packages", "Query.run", "Query.viewer", "Subscription.deploymentStatus",
+        "Subscription.deploymentsChanged", "Subscription.runLog",
+    ],
+    Role.OPERATOR: ["Mutation.cancelRun", "Mutation.runDeployment", "Mutation.runDeployments"],
+    Role.DEPLOYER: [
+        "Mutation.createDeployment", "Mutation.createPackage", "Mutation.deleteDeployment", "Mutation.deletePackage",
+    ],
+    Role.ADMIN: [
+        "Mutation.createHost", "Mutation.createToken", "Mutation.deleteHost", "Mutation.revokeToken",
+        "Mutation.updateHost", "Query.auditLog", "Query.tokens",
+    ],
+}  # fmt: skip
+
+
+def roots(of: schema.Schema) -> Iterator[tuple[str, GraphQLField]]:
+    for kind in (of._schema.query_type, of._schema.mutation_type, of._schema.subscription_type):
+        assert kind is not None
+        for name, field in kind.fields.items():
+            yield f"{kind.name}.{name}", field
+
+
+def needs(field: GraphQLField) -> Needs:
+    """The one declaration of the field; without it the test that asks fails."""
+    definition: Any = field.extensions["strawberry-definition"]
+    [declared] = [each for each in definition.extensions if isinstance(each, Needs)]
+    return declared
+
+
+def test_every_field_of_the_roots_says_which_role_it_needs(executable_schema: schema.Schema) -> None:
+    expected = {name: role for role, names in DECLARED.items() for name in names}
+    assert {name: needs(field).role for name, field in roots(executable_schema)} == expected
+
+
+def test_every_mutation_is_written_down(executable_schema: schema.Schema) -> None:
+    recorded = {name for name, field in roots(executable_schema) if isinstance(needs(field), Recorded)}
+    assert recorded == {name for name, _ in roots(executable_schema) if name.startswith("Mutation.")}
+
+
+def test_what_only_admins_may_see_is_reached_by_fields_for_admins_only(executable_schema: schema.Schema) -> None:
+    implementations = executable_schema._schema.get_possible_types
+    for name, field in roots(executable_schema):
+        reached: set[str] = set()
+        pending = [get_named_type(field.type)]
+        while pending:
+            kind = pending.pop()
+            if kind.name in reached or not isinstance(
+                kind, GraphQLObjectType | GraphQLInterfaceType | GraphQLUnionType
+            ):
+                continue
+            reached.add(kind.name)
+            if not isinstance(kind, GraphQLObjectType):
+                pending.extend(implementations(kind))
+            if not isinstance(kind, GraphQLUnionType):
+                pending.extend(get_named_type(below.type) for below in kind.fields.values())
+        assert not reached & ADMINS_TYPES or needs(field).role is Role.ADMIN, name
+
+
+@pytest.mark.parametrize("role", Role)
+async def test_a_viewer_is_told_who_it_is(api: Api, role: Role) -> None:
+    labels = None if role is Role.ADMIN else frozenset({"b", "a"})
+    api.context.identify(Principal("me", role, labels))
+    told = (await api.ask(f"{{ {ANY} }}"))["viewer"]
+    assert told == {"name": "me", "role": role.value, "hostLabels": None if labels is None else ["a", "b"]}
+
+
+async def test_what_is_forbidden_is_not_done_and_the_rest_is_answered(api: Api) -> None:
+    api.context.identify(Principal("me", Role.VIEWER))
+    name = (
+        'mutation { createPackage(input: {name: "p", version: "1", composeFile: "services: {}"}) { package { id } } }'
+    )
+    error = await api.error(name)
+    assert error["extensions"] == {"code": "FORBIDDEN", "status": 403}
+    assert error["path"] == ["createPackage"]
+    result = await api.execute("{ viewer { name } tokens { totalCount } }")
+    assert result.errors is not None
+    assert [each.path for each in result.errors] == [["tokens"]]
+    assert (await api.ask("{ packages { totalCount } }"))["packages"]["totalCount"] == 0
+
+
+OTHERS = {
+    "host": "query($id: ID!) { host(id: $id) { id } }",
+    "deployment": "query($id: ID!) { deployment(id: $id) { id } }",
+    "run": "query($id: ID!) { run(id: $id) { id } }",
+    "start": "mutation($id: ID!) { runDeployment(input: {deploymentId: $id}) { run { id } } }",
+    "cancel": "mutation($id: ID!) { cancelRun(input: {runId: $id}) { run { id } } }",
+    "delete": "mutation($id: ID!) { deleteDeployment(input: {deploymentId: $id}) { deletedDeploymentId } }",
+}
+
+
+async def _two_sites(api: Api) -> tuple[dict[str, str], dict[str, str]]:
+    """The ids of what is on a host with label "ours", and of what is on another."""
+    sites = []
+    for label in ("ours", "theirs"):
+        host = await factories.host(api.db, labels=["all", label])
+        deployment = await factories.deployment(api.db, on=host)
+        run = await factories.run(api.db, deployment, RunStatus.RUNNING)
+        await factories.log(api.db, run, 2)
+        ids = {"host": host.id, "deployment": deployment.id, "run": run.id}
+        sites.append({name: str(value) for name, value in ids.items()})
+    api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
+    return sites[0], sites[1]
+
+
+@pytest.mark.parametrize("what", OTHERS)
+async def test_what_is_on_other_hosts_is_not_there(api: Api, what: str) -> None:
+    _, theirs = await _two_sites(api)
+    key = theirs[{"start": "deployment", "delete": "deployment", "cancel": "run"}.get(what, what)]
+    error, unknown = await api.error(OTHERS[what], id=key), await api.error(OTHERS[what], id=UNKNOWN[0])
+    assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
+    assert error["message"].replace(key, UNKNOWN[0]) == unknown["message"]
+    async with api.context.everything.read() as session:
+        run = await session.get_one(Run, UUID(theirs["run"]))
+    assert (run.status, run.cancel_requested_at) == (RunStatus.RUNNING, None)
+
+
+async def test_lists_have_what_is_on_the_tokens_hosts(api: Api) -> None:
+    ours, theirs = await _two_sites(api)
+    document = """query($ids: ID!) {
+        hosts { nodes { id labels } totalCount } deployments { nodes { id } totalCount }
+        packages { nodes { deployments { nodes { id } totalCount } } }
+        node(id: $ids) { id }
+    }"""
+    told = await api.ask(document, ids=theirs["run"])
+    assert told["hosts"] == {"nodes": [{"id": ours["host"], "labels": ["all", "ours"]}], "totalCount": 1}
+    assert told["deployments"] == {"nodes": [{"id": ours["deployment"]}], "totalCount": 1}
+    below = [package["deployments"]["totalCount"] for package in told["packages"]["nodes"]]
+    assert sorted(below) == [0, 1]
+    assert told["node"] is None
+
+
+async def test_streams_tell_of_the_tokens_hosts_only(api: Api) -> None:
+    ours, theirs = await _two_sites(api)
+    for document, key in (
+        ("subscription($id: ID!) { deploymentStatus(id: $id) { status } }", theirs["deployment"]),
+        ("subscription($id: ID!) { runLog(runId: $id) { complete } }", theirs["run"]),
+    ):
+        assert (await api.subscription_error(document, id=key))["extensions"]["code"] == "NOT_FOUND"
+    document = "subscription($after: String) { deploymentsChanged(after: $after) { deployment { id } } }"
+    async with api.subscribe(document, after=CHANGES.cursor([0])) as events:
+        assert await take(events, 2) == [{"deployment": {"id": ours["deployment"]}}] * 2
+    async with api.subscribe(
+        "subscription($id: ID!) { runLog(runId: $id) { entries { message } } }", id=ours["run"]
+    ) as events:
+        [first] = await take(events)
+        assert len(first["entries"]) == 2
+
+
+async def test_a_host_of_others_cannot_be_deployed_to(api: Api) -> None:
+    _, theirs = await _two_sites(api)
+    package = await factories.package(api.db)
+    document = """mutation($host: ID!, $package: ID!) {
+        createDeployment(input: {hostId: $host, packageId: $package}) { deployment { id } } }"""
+    error = await api.error(document, host=theirs["host"], package=str(package.id))
+    assert error["extensions"]["code"] == "HOST_NOT_FOUND"
+
+
+async def test_a_package_that_others_have_deployed_is_in_use(api: Api) -> None:
+    package = await factories.package(api.db)
+    await factories.deployment(api.db, of=package, on=await factories.host(api.db, labels=["theirs"]))
+    api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
+    document = "mutation($id: ID!) { deletePackage(input: {packageId: $id}) { deletedPackageId } }"
+    assert (await api.error(document, id=str(package.id)))["extensions"]["code"] == "IN_USE"
+
+
+async def test_a_place_in_the_queue_is_one_among_all(api: Api) -> None:
+    theirs = await factories.deployment(api.db, on=await factories.host(api.db, labels=["theirs"]))
+    await factories.run(api.db, theirs)
+    ours = await factories.run(
+        api.db, await factories.deployment(api.db, on=await factories.host(api.db, labels=["o"]))
+    )
+    api.context.identify(Principal("me", Role.VIEWER, frozenset({"o"})))
+    told = await api.ask("query($id: ID!) { run(id: $id) { queuePosition } }", id=str(ours.id))
+    assert told["run"]["queuePosition"] == 2
+
+
+CREATE_HOST = "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id labels } } }"
+UPDATE_HOST = "mutation($input: UpdateHostInput!) { updateHost(input: $input) { host { labels } } }"
+
+
+async def test_labels_of_a_host_are_set_kept_and_replaced(api: Api) -> None:
+    given = {"name": "web", "address": "web.example", "labels": ["b", "a", "b"]}
+    host = (await api.ask(CREATE_HOST, input=given))["createHost"]["host"]
+    assert host["labels"] == ["a", "b"]
+    for change, labels in (({"port": 23}, ["a", "b"]), ({"labels": ["c"]}, ["c"]), ({"labels": []}, [])):
+        told = await api.ask(UPDATE_HOST, input={"hostId": host["id"], **change})
+        assert told["updateHost"]["host"]["labels"] == labels
+
+
+@pytest.mark.parametrize("label", ["", "A", "-a", "a b", "a" * 64, "ä", "a\n", "{{ 1 }}"])
+async def test_a_label_keeps_the_rules(api: Api, label: str) -> None:
+    error = await api.error(CREATE_HOST, input={"name": "web", "address": "web.example", "labels": ["ok", label]})
+    assert error["extensions"]["problems"][0]["path"] == ["input", "labels", 1]
+    assert error["extensions"]["problems"][0]["code"] == "LABEL"
