@@ -5,6 +5,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from daos.oidc import Issuer
 from db.encryption import Secret, write_private
 from db.engine import Database
 from resolvers import tokens
@@ -14,6 +15,7 @@ from resolvers.tokens import Principal
 ADMIN = "admin"
 FRESH = 1.0  # seconds
 MOST_SEEN = 10_000
+DOTS_OF_A_JWT = 2
 
 
 def admin_token(path: Path) -> Secret:
@@ -30,8 +32,9 @@ def admin_token(path: Path) -> Secret:
 class Authenticator:
     """Knows tokens by what is kept of them."""
 
-    def __init__(self, db: Database, admin: Secret) -> None:
+    def __init__(self, db: Database, admin: Secret, issuer: Issuer | None = None) -> None:
         self._db = db
+        self._issuer = issuer
         self._admin = tokens.digest(admin.reveal())
         self._seen: dict[str, float] = {}  # when tokens were last found valid, by their hash
 
@@ -43,6 +46,8 @@ class Authenticator:
             raise Unauthenticated
         if hmac.compare_digest(tokens.digest(token), self._admin):
             return Principal(ADMIN)
+        if self._issuer is not None and token.count(".") == DOTS_OF_A_JWT:  # our own have none
+            return await self._issuer.principal(token)
         found = await tokens.find(self._db, token)
         if found is None:
             raise Unauthenticated

@@ -34,6 +34,7 @@ from daos.app import (
 )
 from daos.auth import Authenticator
 from daos.connection import Connection, Socket
+from daos.oidc import Issuer
 from daos.origin import hosts_by_default
 from daos.settings import BadSetting, Settings, help_text
 from daos.streams import Streams
@@ -198,7 +199,8 @@ def make_server(app: Starlette, settings: Settings) -> Server:
 
 async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
     async with running(settings, home, os.environ, plays=settings.play) as parts:
-        authenticator = Authenticator(parts.db, home.admin)
+        issuer = None if settings.trust is None else Issuer(settings.trust)
+        authenticator = Authenticator(parts.db, home.admin, issuer)
         app = application(parts, authenticator, settings=settings)
         await _answer(listening, settings, app)
 

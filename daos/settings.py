@@ -10,6 +10,7 @@ from typing import Any
 
 from daos.body import BodyLimits
 from daos.http import Transport
+from daos.oidc import Trust, problem_of
 from daos.origin import ANY
 from db.encryption import Secret
 from db.engine import sqlite_url
@@ -86,6 +87,18 @@ class Settings:
     max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
     max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})
     max_values: int = field(default=20_000, metadata={"what": "Values in the variables of one operation."})
+    oidc_issuer: str = field(
+        default="",
+        metadata={"what": "https://… of an OpenID Connect issuer whose tokens are accepted besides daos' own."},
+    )
+    oidc_audience: str = field(default="daos", metadata={"what": "For whom these tokens must be made: their `aud`."})
+    oidc_role_claim: str = field(
+        default="daos_role", metadata={"what": "The claim with their role: viewer, operator, deployer or admin."}
+    )
+    oidc_labels_claim: str = field(
+        default="daos_host_labels",
+        metadata={"what": "The claim with the labels of the hosts that they see; none: all."},
+    )
     audit_days: int = field(default=365, metadata={"what": "Days for which the audit keeps what was asked for."})
     log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
     log_format: str = field(default="text", metadata={"what": "text or json."})
@@ -104,7 +117,16 @@ class Settings:
             raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
         if settings.log_format not in {"text", "json"}:
             raise BadSetting("DAOS_LOG_FORMAT must be text or json")
+        if settings.oidc_issuer and (problem := problem_of(settings.oidc_issuer)) is not None:
+            raise BadSetting(f"DAOS_OIDC_ISSUER {problem}")
         return settings
+
+    @property
+    def trust(self) -> Trust | None:
+        """The issuer whose tokens are accepted, if there is one."""
+        if not self.oidc_issuer:
+            return None
+        return Trust(self.oidc_issuer, self.oidc_audience, self.oidc_role_claim, self.oidc_labels_claim)
 
     @property
     def url(self) -> str:
