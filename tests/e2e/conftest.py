@@ -31,15 +31,12 @@ Connect = Callable[[Server], Client]
 @pytest.fixture(scope="session")
 def of_a_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, str]]]:
     """Settings of a new database: SQLite in the data directory, or with DAOS_TEST_DATABASE=postgresql one of that."""
+    if os.environ.get("DAOS_TEST_DATABASE", "sqlite") == "sqlite":
+        yield dict
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
     with contextlib.ExitStack() as databases:
-
-        def settings() -> dict[str, str]:
-            if os.environ.get("DAOS_TEST_DATABASE", "sqlite") == "sqlite":
-                return {}
-            postgres: Postgres = request.getfixturevalue("postgres")
-            return {"DAOS_DATABASE_URL": databases.enter_context(postgres.new_database())}
-
-        yield settings
+        yield lambda: {"DAOS_DATABASE_URL": databases.enter_context(postgres.new_database())}
 
 
 @pytest.fixture(scope="session")
