@@ -3,11 +3,10 @@
 import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, delete, func, select
+from sqlalchemy import ColumnElement, UnaryExpression, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -16,20 +15,19 @@ from db import status
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
-from resolvers import idempotency, ids
+from resolvers import idempotency, ids, tail
 from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
 from resolvers.rules import Check
-from runner.broadcast import Broadcast, Everything, Listener
+from resolvers.tail import Piece, Tail
+from runner.broadcast import Broadcast, Everything
 
 DEPLOYMENTS = Listing("deployments", Deployment, key=(Deployment.id,))
 OF_HOST = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.host_id)
 OF_PACKAGE = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.package_id)
 CHANGES = Listing("changes", StatusEvent, key=(StatusEvent.sequence,), descending=False)
 
-BATCH_SIZE = 100  # status events read at once for a subscriber
-LOOK_INTERVAL = 10.0  # seconds; news that was missed costs a subscriber no more than this
 MAX_SLUG = 40  # characters of a package's name in a project name made from it
 
 
@@ -184,55 +182,74 @@ async def watch(
     """
     position = None if after is None else CHANGES.position("after", after)[0]
     key = (await get(db, deployment_id)).id
-    of_it = StatusEvent.deployment_id == key
-    with broadcast.subscribed("deployment"), broadcast.listen(key) as listener:
+    # All who may see the deployment see the same of it.
+    source = Changes(db.limited_to(None), key)
+    with broadcast.subscribed("deployment"), tail.of(broadcast, key, source) as shared:
         if position is None:
-            async with db.read() as session:
-                last = await session.scalar(select(func.max(StatusEvent.sequence)).where(of_it))
-            position = (last or 1) - 1  # the last change is the state now
-        async with aclosing(_follow(db, listener, position, of_it)) as changes:
-            async for change in changes:
-                if change is not None:
-                    yield change
-                elif not await get_many(db, [key]):
-                    return
+            position = (await _last_change(db, key) or 1) - 1  # the last change is the state now
+        async for change in _follow(shared, position):
+            yield change
 
 
 async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncGenerator[Change]:
     """Every change of any deployment from now on, or from the cursor `after`, in order.  Raises: InvalidInput."""
-    with broadcast.subscribed("deployments"), broadcast.listen(Everything.DEPLOYMENTS) as listener:
-        if after is None:
-            async with db.read() as session:
-                position = await session.scalar(select(func.max(StatusEvent.sequence))) or 0
-        else:
-            position = CHANGES.position("after", after)[0]
-        async with aclosing(_follow(db, listener, position)) as changes:
-            async for change in changes:
-                if change is not None:
-                    yield change
+    find = tail.own if db.is_limited else tail.of
+    with broadcast.subscribed("deployments"), find(broadcast, Everything.DEPLOYMENTS, Changes(db)) as changes:
+        position = await _last_change(db) or 0 if after is None else CHANGES.position("after", after)[0]
+        async for change in _follow(changes, position):
+            yield change
 
 
-async def _follow(
-    db: Database, listener: Listener, position: int, *where: ColumnElement[bool]
-) -> AsyncGenerator[Change | None]:
-    """The changes behind `position` as they come; None each time that these are all there are."""
-    while True:
+@dataclass(frozen=True)
+class Changes:
+    """The changes of one deployment's status, or of all, to be followed."""
+
+    db: Database
+    deployment_id: UUID | None = None
+
+    async def read(self, position: int) -> Piece[Change] | None:
+        return await self._read(StatusEvent.sequence > position, StatusEvent.sequence.asc())
+
+    async def read_end(self) -> Piece[Change] | None:
+        piece = await self._read(StatusEvent.sequence > 0, StatusEvent.sequence.desc())
+        return None if piece is None else Piece(piece.entries[::-1])
+
+    def position(self, entry: Change) -> int:
+        return entry.event.sequence
+
+    async def _read(self, condition: ColumnElement[bool], order: UnaryExpression[int]) -> Piece[Change] | None:
         statement = (
             select(StatusEvent, Deployment, Run)
             .join(Deployment, Deployment.id == StatusEvent.deployment_id)
             .outerjoin(Run, Run.id == StatusEvent.run_id)
-            .where(StatusEvent.sequence > position, *where)
-            .order_by(StatusEvent.sequence)
-            .limit(BATCH_SIZE)
+            .where(condition)
+            .order_by(order)
+            .limit(tail.BATCH_SIZE)
         )
-        async with db.read() as session:
+        if self.deployment_id is not None:
+            statement = statement.where(StatusEvent.deployment_id == self.deployment_id)
+        async with self.db.read() as session:
             found = (await session.execute(statement)).all()
-        for event, deployment, run in found:
-            position = event.sequence
-            yield Change(CHANGES.cursor([position]), event, deployment, run)
-        if len(found) < BATCH_SIZE:
-            yield None
-            await listener.wait(LOOK_INTERVAL)
+            one = self.deployment_id
+            if not found and one is not None and await session.get(Deployment, one) is None:
+                return None
+        return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found])
+
+
+async def _follow(changes: Tail[Change], position: int) -> AsyncGenerator[Change]:
+    """The changes behind `position` as they come."""
+    while (piece := await changes.behind(position)) is not None:
+        for change in piece.entries:
+            position = change.event.sequence
+            yield change
+
+
+async def _last_change(db: Database, deployment_id: UUID | None = None) -> int | None:
+    statement = select(func.max(StatusEvent.sequence))
+    if deployment_id is not None:
+        statement = statement.where(StatusEvent.deployment_id == deployment_id)
+    async with db.read() as session:
+        return await session.scalar(statement)
 
 
 async def _get(session: AsyncSession, deployment_id: str) -> Deployment:

@@ -11,12 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.engine import Database
-from db.models import Deployment, LogEntry, Run, RunAction
+from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction
 from resolvers import idempotency, ids, tail
 from resolvers.errors import NotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
+from resolvers.tail import Piece
 from runner import store
 from runner.broadcast import Broadcast, Everything
 from runner.engine import Engine
@@ -153,7 +154,7 @@ async def watch_log(
         raise NotFound(kind="Run", id=run_id)
     if db.is_limited:
         await get(db, run_id)  # for what follows is shared with those who see more
-    with broadcast.subscribed("log"), tail.of_run(db.limited_to(None), broadcast, key) as shared:
+    with broadcast.subscribed("log"), tail.of(broadcast, key, Log(db.limited_to(None), key)) as shared:
         piece = await shared.behind(position)
         if piece is None:
             raise NotFound(kind="Run", id=run_id)
@@ -163,6 +164,34 @@ async def watch_log(
             if piece.is_last:
                 return
             piece = await shared.behind(position)
+
+
+@dataclass(frozen=True)
+class Log:
+    """The log of one run, to be followed."""
+
+    db: Database
+    run_id: UUID
+
+    async def read(self, position: int) -> Piece[LogEntry] | None:
+        log = select(LogEntry).where(LogEntry.run_id == self.run_id, LogEntry.sequence > position)
+        async with self.db.read() as session:
+            # One snapshot: a run that is seen as ended has all its entries in it.
+            status = await session.scalar(select(Run.status).where(Run.id == self.run_id))
+            if status is None:
+                return None
+            entries = list(await session.scalars(log.order_by(LogEntry.sequence).limit(tail.BATCH_SIZE)))
+        return Piece(entries, status not in ACTIVE and len(entries) < tail.BATCH_SIZE)
+
+    async def read_end(self) -> Piece[LogEntry] | None:
+        log = select(LogEntry).where(LogEntry.run_id == self.run_id).order_by(LogEntry.sequence.desc())
+        async with self.db.read() as session:
+            status = await session.scalar(select(Run.status).where(Run.id == self.run_id))
+            entries = list(await session.scalars(log.limit(tail.BATCH_SIZE)))[::-1]
+        return None if status is None else Piece(entries, status not in ACTIVE)
+
+    def position(self, entry: LogEntry) -> int:
+        return entry.sequence
 
 
 async def _start(

@@ -1,62 +1,80 @@
-"""The end of a run's log, read once for all who follow it on this server."""
+"""The end of something that only grows, a log or the changes of a status, read once for all who follow it here."""
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
-from typing import Any
-from uuid import UUID
+from typing import Any, Generic, Protocol, TypeVar
 
-from sqlalchemy import select
+from runner.broadcast import Broadcast, Listener, Topic
 
-from db.engine import Database
-from db.models import ACTIVE, LogEntry, Run
-from runner.broadcast import Broadcast, Listener
-
-BATCH_SIZE = 100  # log entries that a subscriber gets at once
-KEPT = 500  # log entries in memory; who is further behind reads for himself
+BATCH_SIZE = 100  # entries that a subscriber gets at once
+KEPT = 500  # entries in memory; who is further behind reads for himself
 LOOK_INTERVAL = 10.0  # seconds; news that was missed costs a subscriber no more than this
+
+Entry = TypeVar("Entry")
 
 
 @dataclass(frozen=True)
-class Piece:
-    """The next entries behind a position; `is_last` where the run has ended and nothing comes after them."""
+class Piece(Generic[Entry]):
+    """The next entries behind a position; `is_last` where it has ended and nothing comes after them."""
 
-    entries: Sequence[LogEntry]
-    is_last: bool
+    entries: Sequence[Entry]
+    is_last: bool = False
     made: dict[object, Any] = field(default_factory=dict, compare=False)  # for one of those who get it, for the others
 
 
-class Tail:
-    """The last entries of one run's log, and one look at the database at a time for all who wait for more.
+class Source(Protocol[Entry]):
+    """Where entries are read."""
+
+    async def read(self, position: int) -> Piece[Entry] | None:
+        """The next entries behind `position`, at most `BATCH_SIZE`, from one snapshot; None where it is gone."""
+        ...
+
+    async def read_end(self) -> Piece[Entry] | None:
+        """The last entries that there are now, at most `BATCH_SIZE`; None where it is not there."""
+        ...
+
+    def position(self, entry: Entry) -> int:
+        """The entry's own; it grows."""
+        ...
+
+
+class Tail(Generic[Entry]):
+    """The last entries of one source, and one look at the database at a time for all who wait for more.
 
     Entries in memory have no gap: each look begins behind the last one.  A look begins after the news that it is for,
     also where one is under way when they come: the listener notices them, and the next look does not wait.
     """
 
-    def __init__(self, db: Database, run_id: UUID, listener: Listener) -> None:
-        self._db = db
-        self._run_id = run_id
+    def __init__(self, source: Source[Entry], listener: Listener) -> None:
+        self._source = source
         self._listener = listener
-        self._entries: list[LogEntry] | None = None  # None before the first look
-        self._start = 0  # the sequence before the first of them
-        self._pieces: dict[int, Piece] = {}  # of these, by the positions before them: mostly one for all
+        self._entries: list[Entry] | None = None  # None before the first look
+        self._positions: list[int] = []  # theirs
+        self._start = 0  # the position before the first of them
+        self._pieces: dict[int, Piece[Entry]] = {}  # of these, by the positions before them: mostly one for all
         self._has_ended = False
         self._is_gone = False
         self._look: asyncio.Task[None] | None = None
 
-    async def behind(self, position: int) -> Piece | None:
-        """The next entries behind `position`, at most `BATCH_SIZE`, as soon as there are some or the run has ended.
+    async def behind(self, position: int) -> Piece[Entry] | None:
+        """The next entries behind `position`, at most `BATCH_SIZE`, as soon as there are some or it has ended.
 
-        None where there is no such run, or no longer.
+        None where it is not there, or no longer.
         """
         while not self._is_gone:
             if self._entries is not None:
                 if position < self._start:
-                    return await self._read(position)
+                    start, piece = self._start, await self._source.read(position)
+                    if piece is None or piece.entries or piece.is_last:
+                        return piece
+                    position = start  # what was in between is deleted
+                    continue
                 if (piece := self._pieces.get(position)) is not None:
                     return piece
-                first = position - self._start
+                first = bisect_right(self._positions, position)
                 entries = self._entries[first : first + BATCH_SIZE]
                 is_last = self._has_ended and first + len(entries) >= len(self._entries)
                 if entries or is_last:
@@ -73,7 +91,7 @@ class Tail:
     async def _look_once(self) -> None:
         """Wait for a look that is under way, or begin one; who leaves does not end it for the others."""
         if self._look is None:
-            self._look = asyncio.create_task(self._look_for_all(), name=f"end of the log of run {self._run_id}")
+            self._look = asyncio.create_task(self._look_for_all(), name=f"look of {self._source}")
             self._look.add_done_callback(self._looked)
         look = self._look
         await asyncio.wait({look})
@@ -89,51 +107,51 @@ class Tail:
             await self._begin()
             return
         await self._listener.wait(LOOK_INTERVAL)
-        piece = await self._read(self._start + len(self._entries))
+        piece = await self._source.read(self._last)
         if piece is None:
             self._is_gone = True
             return
         self._has_ended = piece.is_last
         self._pieces = {}
-        everything = [*self._entries, *piece.entries]
-        self._entries = everything[-KEPT:]
-        self._start += len(everything) - len(self._entries)
+        self._keep([*self._entries, *piece.entries])
         if len(piece.entries) == BATCH_SIZE:
             self._listener.notify()  # there may be more
 
     async def _begin(self) -> None:
-        """Find where the log ends now."""
-        log = select(LogEntry).where(LogEntry.run_id == self._run_id).order_by(LogEntry.sequence.desc())
-        async with self._db.read() as session:
-            status = await session.scalar(select(Run.status).where(Run.id == self._run_id))
-            entries = list(await session.scalars(log.limit(BATCH_SIZE)))[::-1]
-        self._is_gone = status is None
-        self._has_ended = status not in ACTIVE
-        last = entries[-1].sequence if entries else 0
-        # Of a run that has ended nothing is kept: nobody waits for more of it together with others.
-        self._entries = [] if self._has_ended else entries
-        self._start = last - len(self._entries)
+        """Find where it ends now."""
+        end = await self._source.read_end()
+        if end is None:
+            self._is_gone = True
+            return
+        self._has_ended = end.is_last
+        before = self._source.position(end.entries[0]) - 1 if end.entries else 0
+        self._start = before
+        self._keep(list(end.entries))
+        if end.is_last:  # nothing is kept: nobody waits for more of it together with others
+            self._start, self._entries, self._positions = self._last, [], []
 
-    async def _read(self, position: int) -> Piece | None:
-        log = select(LogEntry).where(LogEntry.run_id == self._run_id, LogEntry.sequence > position)
-        async with self._db.read() as session:
-            # One snapshot: a run that is seen as ended has all its entries in it.
-            status = await session.scalar(select(Run.status).where(Run.id == self._run_id))
-            if status is None:
-                return None
-            entries = list(await session.scalars(log.order_by(LogEntry.sequence).limit(BATCH_SIZE)))
-        return Piece(entries, status not in ACTIVE and len(entries) < BATCH_SIZE)
+    @property
+    def _last(self) -> int:
+        return self._positions[-1] if self._positions else self._start
+
+    def _keep(self, entries: list[Entry]) -> None:
+        """Have the last of `entries` in memory."""
+        positions = [self._source.position(entry) for entry in entries]
+        if len(entries) > KEPT:
+            self._start = positions[-KEPT - 1]
+        self._entries, self._positions = entries[-KEPT:], positions[-KEPT:]
 
 
-def of_run(db: Database, broadcast: Broadcast, run_id: UUID) -> AbstractContextManager[Tail]:
-    """The tail of the run's log, the same one for all who follow it."""
-    return broadcast.share(run_id, lambda: _opened(db, broadcast, run_id))
+def of(broadcast: Broadcast, topic: Topic, source: Source[Entry]) -> AbstractContextManager[Tail[Entry]]:
+    """The tail of what there is news of under `topic`, the same one for all who follow it."""
+    return broadcast.share(topic, lambda: own(broadcast, topic, source))
 
 
 @contextmanager
-def _opened(db: Database, broadcast: Broadcast, run_id: UUID) -> Iterator[Tail]:
-    with broadcast.listen(run_id) as listener:
-        tail = Tail(db, run_id, listener)
+def own(broadcast: Broadcast, topic: Topic, source: Source[Entry]) -> Iterator[Tail[Entry]]:
+    """One that is nobody else's, for who sees less than others."""
+    with broadcast.listen(topic) as listener:
+        tail = Tail(source, listener)
         try:
             yield tail
         finally:

@@ -12,8 +12,9 @@ from db import status
 from db.engine import Database
 from db.models import Deployment, LogEntry, Run, RunStatus
 from resolvers import runs, tail
-from resolvers.runs import LOG, LogBatch
-from runner.broadcast import Broadcast
+from resolvers.runs import LOG, Log, LogBatch
+from resolvers.tail import Piece
+from runner.broadcast import Broadcast, Everything
 from runner.record import Mask, Recorder
 from runner.wire import Wire
 from tests import factories
@@ -176,7 +177,7 @@ async def test_memory_is_bounded(db: Database, broadcast: Broadcast, run: Run) -
         for first in range(1, 3 * tail.KEPT, 100):
             await _write(db, broadcast, run, 100, first)
             await follower.until(first + 99)
-        with tail.of_run(db, broadcast, run.id) as shared:
+        with tail.of(broadcast, run.id, Log(db, run.id)) as shared:
             assert len(vars(shared)["_entries"]) == tail.KEPT
 
 
@@ -285,3 +286,24 @@ async def test_a_server_follows_what_another_one_records(postgresql_db: Database
 
 def _entries(follower: Follower) -> list[LogEntry]:
     return [entry for batch in follower.batches for entry in batch.entries]
+
+
+class Numbers:
+    """A source of the numbers 10 and 11; what came before them is gone."""
+
+    async def read(self, position: int) -> Piece[int] | None:
+        return Piece([])
+
+    async def read_end(self) -> Piece[int] | None:
+        return Piece([10, 11])
+
+    def position(self, entry: int) -> int:
+        return entry
+
+
+async def test_who_is_behind_what_is_gone_goes_on_with_what_is_in_memory(broadcast: Broadcast) -> None:
+    with tail.own(broadcast, Everything.DEPLOYMENTS, Numbers()) as shared:
+        async with asyncio.timeout(PATIENCE):
+            piece = await shared.behind(3)
+    assert piece is not None
+    assert piece.entries == [10, 11]

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 import pytest
@@ -11,13 +11,14 @@ from sqlalchemy import select
 from db import status
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, RunAction, RunStatus, StatusEvent
-from resolvers import deployments, runs
+from resolvers import deployments, runs, tail
 from resolvers.deployments import CHANGES, Change
 from resolvers.errors import InvalidInput, NotFound
 from resolvers.runs import LOG, LogBatch
 from runner.broadcast import Broadcast, Everything
 from tests import factories
 from tests.support.attacks import UNKNOWN
+from tests.support.statements import selects
 
 Seen = TypeVar("Seen")
 
@@ -26,13 +27,13 @@ PENDING, RUNNING, SUCCESS, FAILED = DeploymentStatus
 
 async def _take(watched: AsyncGenerator[Seen], count: int) -> list[Seen]:
     """The next `count` of what is watched; sooner than the look that needs no news."""
-    async with asyncio.timeout(deployments.LOOK_INTERVAL / 2):
+    async with asyncio.timeout(tail.LOOK_INTERVAL / 2):
         return [await anext(watched) for _ in range(count)]
 
 
 async def _rest(watched: AsyncGenerator[Seen]) -> list[Seen]:
     """What comes until the end."""
-    async with asyncio.timeout(deployments.LOOK_INTERVAL / 2):
+    async with asyncio.timeout(tail.LOOK_INTERVAL / 2):
         return [seen async for seen in watched]
 
 
@@ -198,6 +199,48 @@ async def test_every_change_comes_from_a_cursor_on(db: Database, broadcast: Broa
     sequences = await _all_sequences(db, one, two)
     async with aclosing(deployments.watch_all(db, broadcast, CHANGES.cursor([sequences[0]]))) as watched:
         assert _sequences(await _take(watched, 121)) == sequences[1:]
+
+
+@pytest.mark.parametrize("of_all", [False, True], ids=["one", "all"])
+async def test_fifty_who_watch_read_as_often_as_one(db: Database, broadcast: Broadcast, *, of_all: bool) -> None:
+    deployment = await factories.deployment(db)
+    cursor = CHANGES.cursor([(await _all_sequences(db, deployment))[0]])
+    async with AsyncExitStack() as stack:
+        all_watched = []
+        for _ in range(50):
+            key = str(deployment.id)
+            watched = (
+                deployments.watch_all(db, broadcast, cursor)
+                if of_all
+                else deployments.watch(db, broadcast, key, cursor)
+            )
+            all_watched.append(await stack.enter_async_context(aclosing(watched)))
+        taking = [asyncio.create_task(_take(watched, 2)) for watched in all_watched]
+        await _play(db, broadcast, deployment, 1)
+        seen = [_statuses(await each) for each in taking]
+        assert seen == [[RUNNING, SUCCESS]] * 50
+        with selects() as statements:
+            taking = [asyncio.create_task(_take(watched, 2)) for watched in all_watched]
+            await _play(db, broadcast, deployment, 1)
+            for each in taking:
+                await each
+        assert sum("FROM status_events" in statement for statement in statements) <= 3
+
+
+async def test_who_is_behind_what_is_deleted_goes_on_with_what_comes(db: Database, broadcast: Broadcast) -> None:
+    gone, kept = await factories.deployment(db), await factories.deployment(db)
+    cursor = CHANGES.cursor([0])
+    async with (
+        aclosing(deployments.watch_all(db, broadcast, cursor)) as first,
+        aclosing(deployments.watch_all(db, broadcast, cursor)) as second,
+    ):
+        await _take(first, 2)  # they are in memory
+        for deployment in (gone, kept):
+            await deployments.remove(db, broadcast, str(deployment.id))
+        new = await factories.deployment(db)
+        broadcast.notify(Everything.DEPLOYMENTS)
+        assert [change.deployment.id for change in await _take(first, 1)] == [new.id]
+        assert (await _take(second, 1))[0].deployment.id in {gone.id, new.id}
 
 
 def _numbers(batches: list[LogBatch]) -> list[int]:
