@@ -97,6 +97,23 @@ class SshServer:
         self._make_host_key()
         self.start()
 
+    def add_host_key(self, kind: str) -> None:
+        """Start again with one more host key, of ssh-keygen's type `kind`."""
+        self.stop()
+        path = make_key(self.directory / f"host_key_{kind}", kind)
+        self.options = [*self.options, f"HostKey {path}"]
+        self.start()
+
+    def certify(self, authority: Path, *names: str, valid: str = "always:forever") -> None:
+        """Start again with a certificate of the host's key for these names, signed by the private key `authority`.
+
+        `valid` is an interval as ssh-keygen's -V has it.
+        """
+        self.stop()
+        what = ("-h", "-I", "host", "-n", ",".join(names), "-V", valid)
+        _ssh_keygen("-q", "-s", str(authority), *what, f"{self._host_key_path}.pub")
+        self.start()
+
     def connections(self) -> list[Process]:
         """sshd's own processes, two for each connection; a client's ControlPersist keeps them."""
         if self._sshd is None:
@@ -113,12 +130,17 @@ class SshServer:
         return self.directory / "host_key"
 
     @property
+    def _certificate_path(self) -> Path:
+        return self.directory / "host_key-cert.pub"
+
+    @property
     def _log_path(self) -> Path:
         return self.directory / "sshd.log"
 
     def _make_host_key(self) -> None:
         self._host_key_path.unlink(missing_ok=True)
-        _ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", "host", "-f", str(self._host_key_path))
+        self._certificate_path.unlink(missing_ok=True)
+        make_key(self._host_key_path)
 
     def _write_config(self, sshd: Path) -> Path:
         # bash reads ~/.bashrc in a login by ssh, unless it believes to be somebody's child: SHLVL.
@@ -127,6 +149,7 @@ class SshServer:
             *self.options,  # first, because sshd keeps the first value of an option
             f"ListenAddress {self.address}:{self.port}",
             f"HostKey {self._host_key_path}",
+            *([f"HostCertificate {self._certificate_path}"] if self._certificate_path.exists() else []),
             f"AuthorizedKeysFile {self.directory / 'authorized_keys'}",
             f"PidFile {self.directory / 'sshd.pid'}",
             f"SetEnv {' '.join(f'{name}={value}' for name, value in environment.items())}",
@@ -188,6 +211,12 @@ def serve_ssh(
         yield server
     finally:
         server.close()
+
+
+def make_key(path: Path, kind: str = "ed25519") -> Path:
+    """A new private key at `path`, with its public key beside it."""
+    _ssh_keygen("-q", "-t", kind, "-N", "", "-C", "host", "-f", str(path))
+    return path
 
 
 def _ssh_keygen(*arguments: str) -> str:
