@@ -152,8 +152,8 @@ class Host(Base):
     port: Mapped[int]
     user: Mapped[str]
     ssh_key_path: Mapped[str | None]
-    host_key: Mapped[str | None]  # SHA256 fingerprint of the pinned key
-    known_hosts: Mapped[str | None]  # the pinned key itself, as a line of OpenSSH's known_hosts
+    host_key: Mapped[str | None]  # SHA256 fingerprint of the first pinned key
+    known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 

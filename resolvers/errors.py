@@ -14,6 +14,7 @@ class ErrorCode(StrEnum):
     RUN_ALREADY_IN_PROGRESS = "RUN_ALREADY_IN_PROGRESS"
     NAME_TAKEN = "NAME_TAKEN"
     IN_USE = "IN_USE"
+    HOST_UNREACHABLE = "HOST_UNREACHABLE"
     UNAUTHENTICATED = "UNAUTHENTICATED"
     FORBIDDEN = "FORBIDDEN"
     OPERATION_TOO_COMPLEX = "OPERATION_TOO_COMPLEX"
@@ -71,6 +72,12 @@ class InUse(DaosError):
     """{kind} '{id}' is in use by {count} deployments."""
 
     code = ErrorCode.IN_USE
+
+
+class HostUnreachable(DaosError):
+    """Host '{id}' cannot be asked for its keys: {why}."""
+
+    code = ErrorCode.HOST_UNREACHABLE
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
+from runner.known_hosts import columns
 
 HOSTS = Listing("hosts", Host, key=(Host.id,))
 
@@ -32,6 +33,7 @@ class Changes:
     ssh_key_path: str | None = None
     clear_ssh_key_path: bool = False
     labels: Sequence[str] | None = None
+    known_hosts: str | None = None
 
     def moves(self, host: Host) -> bool:
         """Whether `host` is somewhere else afterwards, so that its pinned key says nothing any more."""
@@ -61,6 +63,7 @@ async def create(
     user: str = "root",
     ssh_key_path: str | None = None,
     labels: Sequence[str] = (),
+    known_hosts: str | None = None,
     key: Key | None = None,
 ) -> Host:
     """A new host, or the one that a request with this key has made.  It is not contacted before its first run.
@@ -76,14 +79,16 @@ async def create(
         "user": user,
         "ssh_key_path": ssh_key_path,
     }
-    request = Request.of(key, check, {**given, "labels": sorted(set(labels))} if labels else given)
+    further = {"labels": sorted(set(labels)) or None, "known_hosts": known_hosts}
+    request = Request.of(key, check, given | {name: value for name, value in further.items() if value is not None})
     check.name("name", name)
     check.labels("labels", labels)
-    _check_connection(check, connection, address, ssh_key_path)
+    _check_connection(check, connection, address, ssh_key_path, known_hosts)
     check.port("port", port)
     check.user("user", user)
+    pinned = _pinned(check, known_hosts, address, port)
     check.done()
-    host = Host(id=uuid7(), **given)
+    host = Host(id=uuid7(), **given, **pinned)
     try:
         async with db.write() as session:
             claim = await idempotency.claim(session, db.keyring, request)
@@ -116,14 +121,16 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
         async with db.write() as session:
             host = await _get(session, host_id, lock=True)
             if host.connection is Connection.LOCAL:
-                _check_connection(check, Connection.LOCAL, changes.address, changes.ssh_key_path)
+                _check_connection(check, Connection.LOCAL, changes.address, changes.ssh_key_path, changes.known_hosts)
             else:
                 address = host.address if changes.address is None else changes.address
                 _check_connection(check, Connection.SSH, address, changes.ssh_key_path)
+            port = host.port if changes.port is None else changes.port
+            pinned = _pinned(check, changes.known_hosts, changes.address or host.address, port)
             check.done()
             if await _is_deployed_to(session, host.id):
                 raise HostHasRunInProgress(id=host_id)
-            _apply(host, changes)
+            _apply(host, changes, pinned)
             if changes.labels is not None:
                 await _set_labels(session, host.id, changes.labels)
     except IntegrityError as error:
@@ -166,7 +173,20 @@ async def _get(session: AsyncSession, host_id: str, *, lock: bool = False) -> Ho
     return host
 
 
-def _check_connection(check: Check, connection: Connection, address: str | None, ssh_key_path: str | None) -> None:
+def _pinned(check: Check, known_hosts: str | None, address: str | None, port: int) -> dict[str, str | None]:
+    """The columns of a host whose keys are given; none where they are not, and no host is reached by SSH."""
+    if known_hosts is None or address is None:
+        return {}
+    return columns(check.host_keys("known_hosts", known_hosts, address, port))
+
+
+def _check_connection(
+    check: Check,
+    connection: Connection,
+    address: str | None,
+    ssh_key_path: str | None,
+    known_hosts: str | None = None,
+) -> None:
     if connection is Connection.SSH:
         if address is None:
             check.add("address", "REQUIRED", "address is needed for a host that is reached by SSH.")
@@ -175,14 +195,16 @@ def _check_connection(check: Check, connection: Connection, address: str | None,
         if ssh_key_path is not None:
             check.key_path("ssh_key_path", ssh_key_path)
         return
-    for argument, value in (("address", address), ("ssh_key_path", ssh_key_path)):
+    for argument, value in (("address", address), ("ssh_key_path", ssh_key_path), ("known_hosts", known_hosts)):
         if value is not None:
             check.add(argument, "LOCAL", f"{argument} must not be given for the server's own machine.")
 
 
-def _apply(host: Host, changes: Changes) -> None:
+def _apply(host: Host, changes: Changes, pinned: dict[str, str | None]) -> None:
     if changes.moves(host):
         host.host_key = host.known_hosts = None
+    for name, value in pinned.items():
+        setattr(host, name, value)
     for name in ("name", "address", "port", "user", "ssh_key_path"):
         value = getattr(changes, name)
         if value is not None:

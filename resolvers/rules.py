@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import yaml
 
 from resolvers.errors import InvalidInput, Problem
+from runner.known_hosts import BadLine, HostKey, names_of, read
 
 MAX_NAME = 100  # characters
 MAX_IDEMPOTENCY_KEY = 255  # characters
@@ -17,6 +18,7 @@ YEARS = range(2000, 3000)  # databases and drivers differ about the ends of the 
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_FILES = 1000
 MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
+MAX_KNOWN_HOSTS = 16 * 1024  # bytes
 MAX_LABELS = 20  # of a host, or of a token
 MAX_PATH = 1024  # characters
 MAX_VARIABLES = 500
@@ -24,11 +26,13 @@ MAX_VARIABLE = 64 * 1024  # bytes of one value
 MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
 
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
+LINE_END_OR_TAB = re.compile(r"\r?\n|\t")
 USER = re.compile(r"[a-z_][a-z0-9_-]{0,31}")
 UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
 # libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
@@ -98,6 +102,23 @@ class Check:
         if not value.startswith("/") or ".." in parts or len(value) > MAX_PATH or not _is_printable(value):
             rule = f"must be an absolute path without '..', of at most {MAX_PATH} printable characters"
             self.add(argument, "PATH", f"{argument} {rule}.")
+
+    def host_keys(self, argument: str, value: str, address: str, port: int) -> list[HostKey]:
+        """The keys in lines of OpenSSH's file, or public keys: all for a host at this address and port."""
+        if not self.text(argument, value, MAX_KNOWN_HOSTS) or not _is_address(address):
+            return []  # an address that is none is a problem of its own
+        if not _is_printable(LINE_END_OR_TAB.sub(" ", value)):
+            self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
+            return []
+        try:
+            return read(value, names_of(address, port))
+        except BadLine as problem:
+            self.add(argument, problem.code, f"{argument}: {problem}.")
+            return []
+
+    def fingerprint(self, argument: str, value: str) -> None:
+        if not FINGERPRINT.fullmatch(value):
+            self.add(argument, "FINGERPRINT", f"{argument} must be SHA256: and 43 characters, as ssh-keygen -l has it.")
 
     def labels(self, argument: str, values: Sequence[str]) -> None:
         """Words that hosts bear."""

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from db.encryption import Secret
 from db.models import Connection, RunAction
+from runner.known_hosts import has_authority
 
 COMPOSE_FILE = "compose.yaml"
 ENV_FILE = ".env"
@@ -30,7 +31,7 @@ class Target:
     port: int
     user: str
     ssh_key_path: Path | None
-    known_hosts: str | None  # the pinned key, as a line of known_hosts; None before the first contact
+    known_hosts: str | None  # pinned keys and authorities, as lines of known_hosts; None before the first contact
 
 
 @dataclass(frozen=True)
@@ -154,11 +155,13 @@ def connection_options(target: Target, known_hosts: Path) -> list[str]:
     """What ssh is told about the target's identity and its own."""
     options = {
         "BatchMode": "yes",
-        "StrictHostKeyChecking": "accept-new",
+        # "accept-new" would also accept a plain key where only an authority is known.
+        "StrictHostKeyChecking": "accept-new" if target.known_hosts is None else "yes",
         "UserKnownHostsFile": str(known_hosts),
         "GlobalKnownHostsFile": "none",
         # The key is pinned for the host, not for its address: a host that moves keeps it.
-        "HostKeyAlias": str(target.id),
+        # A certificate is for the address, by which an authority knows the host.
+        "HostKeyAlias": (target.address or "").lower() if has_authority(target.known_hosts) else str(target.id),
         "UpdateHostKeys": "no",
     }
     if target.ssh_key_path is not None:

@@ -45,9 +45,9 @@ _describe(
     "What a token may do; each role may do what those before it may.",
     {
         Role.VIEWER: "See everything but tokens and the audit.",
-        Role.OPERATOR: "Run deployments and cancel runs.",
+        Role.OPERATOR: "Run deployments, cancel runs, and ask hosts which keys they show.",
         Role.DEPLOYER: "Create and delete packages and deployments.",
-        Role.ADMIN: "Create, change and delete hosts and tokens, and see the audit.",
+        Role.ADMIN: "Create, change, trust and delete hosts, create and revoke tokens, and see the audit.",
     },
 )
 _describe(
@@ -128,6 +128,7 @@ _describe(
         ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played.",
         ErrorCode.NAME_TAKEN: "400. Something else has the name.",
         ErrorCode.IN_USE: "400. Deployments name it.",
+        ErrorCode.HOST_UNREACHABLE: "400. The host does not answer, or shows no key.",
         ErrorCode.UNAUTHENTICATED: "401. A valid access token is needed.",
         ErrorCode.FORBIDDEN: "403. The access token does not allow it.",
         ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation asks for too much at once.",

@@ -10,6 +10,10 @@ from schema.enums import Connection, DeploymentStatus, Role, RunAction
 PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
 NOT_BEFORE = "The run stays QUEUED until then, and holds up no other; a time that has passed means at once."
 LABELS = "Up to 20 words of a-z, 0-9, ., _ and -: a token can be limited to hosts that bear one of some."
+KNOWN_HOSTS = (
+    "Keys to know the host by from the first contact on: lines of OpenSSH's known_hosts that name its address, or "
+    "public keys.  A `@cert-authority` vouches for the certificates that it has signed for the address.  Up to 16 KiB."
+)
 IDEMPOTENCY_KEY = (
     "1 to 255 printable characters.  For 24 hours, another request of the token with this key and the same input gets "
     "what the first one made, as it is by then; with other input it is refused."
@@ -38,6 +42,7 @@ class CreateHostInput:
         default=UNSET, description="Absolute path of a private key without passphrase on the server."
     )
     labels: list[str] | None = strawberry.field(default=UNSET, description=LABELS)
+    known_hosts: str | None = strawberry.field(default=UNSET, description=KNOWN_HOSTS)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
@@ -46,12 +51,27 @@ class UpdateHostInput:
     host_id: strawberry.ID = strawberry.field(description="Which host.")
     name: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     address: str | None = strawberry.field(
-        default=UNSET, description="As in CreateHostInput.  A host that moves is met anew: its pinned key is forgotten."
+        default=UNSET,
+        description="As in CreateHostInput.  A host that moves is met anew: its pinned keys are forgotten.",
     )
     port: int | None = strawberry.field(default=UNSET, description="As in CreateHostInput; a new port is a move too.")
     user: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     ssh_key_path: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     labels: list[str] | None = strawberry.field(default=UNSET, description="All of them, in place of those so far.")
+    known_hosts: str | None = strawberry.field(
+        default=UNSET, description="As in CreateHostInput, in place of all keys and authorities so far."
+    )
+
+
+@strawberry.input(description="The host to ask.")
+class ScanHostKeyInput:
+    host_id: strawberry.ID = strawberry.field(description="A host that is reached by SSH.")
+
+
+@strawberry.input(description="The key to believe a host by.")
+class TrustHostKeyInput:
+    host_id: strawberry.ID = strawberry.field(description="A host that is reached by SSH.")
+    fingerprint: str = strawberry.field(description="That of a key that the host shows now, `SHA256:…`.")
 
 
 @strawberry.input(description="The host to delete.")

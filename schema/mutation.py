@@ -8,7 +8,7 @@ from strawberry import UNSET
 from db import models
 from db.encryption import Secret
 from db.models import Role
-from resolvers import deployments, hosts, packages, runs, tokens
+from resolvers import deployments, host_keys, hosts, packages, runs, tokens
 from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
@@ -34,6 +34,26 @@ class UpdateHostPayload:
 @strawberry.type(description="What was deleted.")
 class DeleteHostPayload:
     deleted_host_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+
+
+@strawberry.type(description="A key that a host shows.")
+class ShownKey:
+    type: str = strawberry.field(description="OpenSSH's name for it: ssh-ed25519, …")
+    fingerprint: str = strawberry.field(description="SHA256, as `ssh-keygen -lf` shows it on the host.")
+    is_pinned: bool = strawberry.field(
+        description="Whether it is pinned; a key that only an authority vouches for is not."
+    )
+
+
+@strawberry.type(description="What a host shows.")
+class ScanHostKeyPayload:
+    host: Host = strawberry.field(description="The host, unchanged.")
+    keys: list[ShownKey] = strawberry.field(description="The keys that it shows now, the best first.")
+
+
+@strawberry.type(description="The host with its pinned key.")
+class TrustHostKeyPayload:
+    host: Host = strawberry.field(description="The host.")
 
 
 @strawberry.type(description="The new package.")
@@ -97,6 +117,7 @@ class Mutation:
             user="root" if input.user is None else input.user,
             ssh_key_path=_given(input.ssh_key_path),
             labels=_given(input.labels) or (),
+            known_hosts=_given(input.known_hosts),
             key=_key(info, input.idempotency_key),
         )
         return CreateHostPayload(host=Host.from_model(host))
@@ -112,6 +133,7 @@ class Mutation:
             ssh_key_path=_given(input.ssh_key_path),
             clear_ssh_key_path=input.ssh_key_path is None,
             labels=_given(input.labels),
+            known_hosts=_given(input.known_hosts),
         )
         return UpdateHostPayload(host=Host.from_model(await hosts.update(context.db, input.host_id, changes)))
 
@@ -120,6 +142,30 @@ class Mutation:
         context = _context(info)
         deleted = await hosts.remove(context.db, input.host_id)
         return DeleteHostPayload(deleted_host_id=strawberry.ID(str(deleted)))
+
+    @mutation(
+        OPERATOR,
+        "Ask a host which keys it shows now, without a login; nothing is pinned.  Errors: NOT_FOUND, HOST_UNREACHABLE.",
+    )
+    async def scan_host_key(self, info: Info, input: inputs.ScanHostKeyInput) -> ScanHostKeyPayload | None:  # noqa: A002
+        context = _context(info)
+        model, shown = await host_keys.show(context.db, input.host_id)
+        host = Host.from_model(model)
+        pinned = {key.fingerprint for key in host.pinned_keys if not key.is_authority}
+        keys = [
+            ShownKey(type=key.type, fingerprint=key.fingerprint, is_pinned=key.fingerprint in pinned) for key in shown
+        ]
+        return ScanHostKeyPayload(host=host, keys=keys)
+
+    @mutation(
+        ADMIN,
+        "Pin a key that a host shows now, at the first contact or in place of another; authorities stay.  "
+        "Errors: NOT_FOUND, HOST_UNREACHABLE.",
+    )
+    async def trust_host_key(self, info: Info, input: inputs.TrustHostKeyInput) -> TrustHostKeyPayload | None:  # noqa: A002
+        context = _context(info)
+        host = await host_keys.trust(context.db, input.host_id, input.fingerprint)
+        return TrustHostKeyPayload(host=Host.from_model(host))
 
     @mutation(DEPLOYER, "Create a package.  Errors: NAME_TAKEN.")
     async def create_package(self, info: Info, input: inputs.CreatePackageInput) -> CreatePackagePayload | None:  # noqa: A002

@@ -12,6 +12,7 @@ from db import models
 from resolvers import deployments, runs
 from resolvers.paging import Arguments, Listing
 from resolvers.paging import Page as ModelPage
+from runner import known_hosts
 from runner.store import Place
 from schema import enums
 from schema.context import Below, Info
@@ -92,6 +93,13 @@ class Node:
     id: strawberry.ID = strawberry.field(description="A UUIDv7 as text, unique among everything there is.")
 
 
+@strawberry.type(description="A key that a host is believed by.")
+class PinnedKey:
+    type: str = strawberry.field(description="OpenSSH's name for it: ssh-ed25519, …")
+    fingerprint: str = strawberry.field(description="SHA256, as ssh-keygen shows it.")
+    is_authority: bool = strawberry.field(description="Whether it signs keys of hosts, and is not the host's own.")
+
+
 @strawberry.type(description="A machine that is deployed to.")
 class Host(Node):
     name: str = strawberry.field(description="Unique among hosts.")
@@ -103,7 +111,10 @@ class Host(Node):
         description="Path of the private key on the server; it is checked when a run starts."
     )
     host_key: str | None = strawberry.field(
-        description="SHA256 fingerprint of the host's key, pinned at the first connection; null before it."
+        description="SHA256 fingerprint of the host's own key that is pinned; null where none is."
+    )
+    pinned_keys: list[PinnedKey] = strawberry.field(
+        description="All keys that the host is believed by: its own, and those of authorities that sign for it."
     )
     created_at: datetime = strawberry.field(description="When the host was created.")
     updated_at: datetime = strawberry.field(description="When the host was last changed.")
@@ -120,6 +131,10 @@ class Host(Node):
             user=host.user,
             ssh_key_path=host.ssh_key_path,
             host_key=host.host_key,
+            pinned_keys=[
+                PinnedKey(type=key.type, fingerprint=key.fingerprint, is_authority=key.is_authority)
+                for key in known_hosts.stored(host.known_hosts)
+            ],
             created_at=host.created_at,
             updated_at=host.updated_at,
             key=host.id,

@@ -21,7 +21,7 @@ const eslint = new ESLint({
         'error',
         {
           exceptions: {
-            types: ['LogEntry', 'PackageFile', 'PageInfo', 'Service', 'Variable'],
+            types: ['LogEntry', 'PackageFile', 'PageInfo', 'PinnedKey', 'Service', 'ShownKey', 'Variable'],
             suffixes: ['Connection', 'Edge', 'Event', 'Payload'],
           },
         },

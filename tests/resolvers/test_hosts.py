@@ -13,10 +13,13 @@ from db.models import Connection, Deployment, DeploymentStatus, Host, RunAction,
 from resolvers import deployments, hosts
 from resolvers.errors import HostHasRunInProgress, HostNotFound, InUse, InvalidInput, NameTaken, NotFound
 from resolvers.hosts import Changes
+from runner import keys
 from runner.broadcast import Broadcast
 from tests import factories
 from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
 from tests.support.locks import until_one_waits
+
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 
 
 async def _pinned(db: Database, **values: Any) -> Host:
@@ -75,8 +78,10 @@ async def test_a_host_that_is_reached_by_ssh_needs_an_address(db: Database) -> N
 
 async def test_the_servers_own_machine_has_no_address_and_no_key(db: Database) -> None:
     with pytest.raises(InvalidInput) as refused:
-        await hosts.create(db, name="here", connection=Connection.LOCAL, address="127.0.0.1", ssh_key_path="/key")
-    assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL")]
+        await hosts.create(
+            db, name="here", connection=Connection.LOCAL, address="127.0.0.1", ssh_key_path="/key", known_hosts=KEY
+        )
+    assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL"), (("known_hosts",), "LOCAL")]
 
 
 async def test_a_name_is_taken_once(db: Database) -> None:
@@ -144,6 +149,59 @@ async def test_a_host_that_stays_where_it_is_keeps_its_pinned_key(db: Database) 
     assert (stayed.name, stayed.host_key, stayed.known_hosts) == ("new", host.host_key, host.known_hosts)
 
 
+async def test_a_key_that_is_given_is_pinned_before_the_first_contact(db: Database) -> None:
+    host = await hosts.create(db, name="web", address="web.example", known_hosts=f"web.example {KEY} root@web\n")
+    assert (host.host_key, host.known_hosts) == (keys.fingerprint(f"* {KEY}"), f"* {KEY}\n")
+    signed = await hosts.create(db, name="db", address="db.example", known_hosts=f"@cert-authority *.example {KEY}")
+    assert (signed.host_key, signed.known_hosts) == (None, f"@cert-authority * {KEY}\n")
+
+
+async def test_keys_of_an_update_take_the_place_of_those_so_far_wherever_it_moves(db: Database) -> None:
+    host = await _pinned(db)
+    changes = Changes(address="new.example", port=2222, known_hosts=f"[new.example]:2222 {KEY}")
+    await hosts.update(db, str(host.id), changes)
+    assert (await hosts.get(db, str(host.id))).known_hosts == f"* {KEY}\n"
+
+
+async def test_a_host_that_moves_forgets_its_authorities_too(db: Database) -> None:
+    host = await hosts.create(db, name="db", address="db.example", known_hosts=f"@cert-authority *.example {KEY}")
+    assert (await hosts.update(db, str(host.id), Changes(port=2222))).known_hosts is None
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("", "EMPTY"),
+        (f"other.example {KEY}", "NAME"),
+        (f"@revoked * {KEY}", "MARKER"),
+        (f"{KEY}\0", "CHARACTER"),
+        (f"{KEY} a\x1b[31m", "CHARACTER"),
+        (f"{KEY} a\rother.example {KEY}", "CHARACTER"),
+        (f"{KEY}\u2028{KEY}", "CHARACTER"),
+        ("ssh-ed25519 \ud800", "CHARACTER"),
+        (f"{KEY}\nStrictHostKeyChecking no", "KEY_TYPE"),
+        (f"{KEY}\n" * 2000, "TOO_LONG"),
+        (LONG, "TOO_LONG"),
+    ],
+)
+async def test_keys_that_break_a_rule_are_refused(db: Database, text: str, code: str) -> None:
+    host = await _pinned(db, address="web.example")
+    for act in (
+        hosts.create(db, name="web", address="web.example", known_hosts=text),
+        hosts.update(db, str(host.id), Changes(known_hosts=text)),
+    ):
+        with pytest.raises(InvalidInput) as refused:
+            await act
+        assert _problems(refused) == [(("known_hosts",), code)]
+    assert (await hosts.get(db, str(host.id))).known_hosts == host.known_hosts
+
+
+async def test_an_address_that_is_none_is_one_problem_of_given_keys(db: Database) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        await hosts.create(db, name="web", address="a b", known_hosts=KEY)
+    assert _problems(refused) == [(("address",), "ADDRESS")]
+
+
 async def test_all_problems_of_an_update_are_told_at_once(db: Database) -> None:
     host = await factories.host(db)
     with pytest.raises(InvalidInput) as refused:
@@ -157,8 +215,8 @@ async def test_all_problems_of_an_update_are_told_at_once(db: Database) -> None:
 async def test_the_servers_own_machine_gets_no_address_later(db: Database) -> None:
     host = await factories.host(db, connection=Connection.LOCAL, address=None)
     with pytest.raises(InvalidInput) as refused:
-        await hosts.update(db, str(host.id), Changes(address="web.example", ssh_key_path="/key"))
-    assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL")]
+        await hosts.update(db, str(host.id), Changes(address="web.example", ssh_key_path="/key", known_hosts=KEY))
+    assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL"), (("known_hosts",), "LOCAL")]
     assert (await hosts.update(db, str(host.id), Changes(name="new"))).name == "new"
 
 

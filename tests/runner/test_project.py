@@ -15,6 +15,7 @@ from runner.project import Paths, Timeouts, archive, dotenv, inventory
 from tests.runner.test_outcome import PROJECT, TARGET
 
 PATHS = Paths(archive=Path("/run/a/archive.tar"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 TEMPLATE = "{{ lookup('pipe', 'id') }}"
 
 
@@ -45,6 +46,18 @@ def test_host_keys_are_checked_against_the_hosts_own_file_and_nothing_else() -> 
     assert "GlobalKnownHostsFile=none" in arguments
     assert f"HostKeyAlias={TARGET.id}" in arguments
     assert "-F none" in arguments
+
+
+@pytest.mark.parametrize("marker", ["", "@cert-authority "])
+def test_only_a_host_of_which_nothing_is_known_shows_a_key_that_is_accepted(marker: str) -> None:
+    # "accept-new" would take a plain key beside an authority.
+    known = variables_of(known_hosts=f"{marker}* {KEY}\n")["ansible_ssh_common_args"]["__ansible_unsafe"]
+    assert "StrictHostKeyChecking=yes" in known
+
+
+def test_a_certificate_is_asked_to_be_for_the_address() -> None:
+    signed = variables_of(address="Web.example", known_hosts=f"@cert-authority * {KEY}\n")
+    assert "HostKeyAlias=web.example " in signed["ansible_ssh_common_args"]["__ansible_unsafe"]
 
 
 def test_the_control_path_is_the_runs_own_and_short_enough_for_a_socket() -> None:

@@ -24,13 +24,15 @@ DECLARED = {
         "Query.packages", "Query.run", "Query.viewer", "Subscription.deploymentStatus",
         "Subscription.deploymentsChanged", "Subscription.runLog",
     ],
-    Role.OPERATOR: ["Mutation.cancelRun", "Mutation.runDeployment", "Mutation.runDeployments"],
+    Role.OPERATOR: [
+        "Mutation.cancelRun", "Mutation.runDeployment", "Mutation.runDeployments", "Mutation.scanHostKey",
+    ],
     Role.DEPLOYER: [
         "Mutation.createDeployment", "Mutation.createPackage", "Mutation.deleteDeployment", "Mutation.deletePackage",
     ],
     Role.ADMIN: [
         "Mutation.createHost", "Mutation.createToken", "Mutation.deleteHost", "Mutation.revokeToken",
-        "Mutation.updateHost", "Query.auditLog", "Query.tokens",
+        "Mutation.trustHostKey", "Mutation.updateHost", "Query.auditLog", "Query.tokens",
     ],
 }  # fmt: skip
 
