@@ -21,7 +21,7 @@ from daos.auth import Authenticator, admin_token
 from daos.http import GraphQLApp
 from daos.ide import IDE
 from daos.parts import Parts, make_start_latency
-from daos.settings import Settings, docker_environment
+from daos.settings import ACCEPT_NEW, Settings, docker_environment
 from daos.streams import Streams
 from db import migrations
 from db.encryption import Keyring, Secret, write_private
@@ -244,6 +244,7 @@ def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, s
         run_root=settings.run_root,
         cookie=settings.cookie,
         timeouts=settings.timeouts,
+        accept_new=settings.host_key_policy == ACCEPT_NEW,
         settle=settings.settle_seconds,
         passed_on=docker_environment(environment),
         held=(home.lock,),

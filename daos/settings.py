@@ -18,6 +18,7 @@ from runner.project import Timeouts
 from schema.limits import Limits
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - directories in it are made private
+ACCEPT_NEW = "accept-new"
 DOCKER_ENVIRONMENT = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "XDG_RUNTIME_DIR")
 
 
@@ -54,6 +55,10 @@ class Settings:
         metadata={"what": "PostgreSQL: seconds without it after which a worker ends its plays; others wait half more."},
     )
     warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
+    host_key_policy: str = field(
+        default=ACCEPT_NEW,
+        metadata={"what": "accept-new pins the key of a new host; strict talks to no host without a pinned one."},
+    )
     connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
     pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})
     up_timeout: int = field(default=600, metadata={"what": "Seconds to bring a project up."})
@@ -117,6 +122,8 @@ class Settings:
             raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
         if settings.log_format not in {"text", "json"}:
             raise BadSetting("DAOS_LOG_FORMAT must be text or json")
+        if settings.host_key_policy not in {ACCEPT_NEW, "strict"}:
+            raise BadSetting("DAOS_HOST_KEY_POLICY must be accept-new or strict")
         if settings.oidc_issuer and (problem := problem_of(settings.oidc_issuer)) is not None:
             raise BadSetting(f"DAOS_OIDC_ISSUER {problem}")
         return settings

@@ -4,6 +4,7 @@
 host itself is asked (ansible/settle.yml) and `settle` reads its answer.  A broken transport is never taken for an end.
 """
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from db.models import FailureReason, RunAction, RunStatus
 from db.status import End
 from runner.events import Event, Kind
+from runner.known_hosts import stored
 from runner.project import Project, Target
 
 PHASES = {RunAction.UP: ("Prepare", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
@@ -85,8 +87,6 @@ def _success(project: Project, services: list[dict[str, Any]]) -> End:
 
 _UNREACHABLE = (
     # (ssh's words, reason, sentence); the first that fits is taken
-    ("HOST IDENTIFICATION HAS CHANGED", FailureReason.HOST_KEY_MISMATCH, "shows another host key than the pinned one"),
-    ("Host key verification failed", FailureReason.HOST_KEY_MISMATCH, "shows another host key than the pinned one"),
     ("error in libcrypto", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
     ("invalid format", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
     ("Permission denied", FailureReason.AUTHENTICATION_FAILED, "refuses the login of '{user}'"),
@@ -98,13 +98,47 @@ _UNREACHABLE = (
 )
 
 
+_MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # ssh's words
+_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
+_BAD_CERTIFICATE = re.compile(r"Certificate invalid: ([ -~]+)")
+
+
 def unreachable(target: Target, words: str) -> End:
     """A run whose host could not be talked to, by what ssh said."""
+    if any(text in words for text in _MISMATCH):
+        return failed(FailureReason.HOST_KEY_MISMATCH, _mismatch(target, words))
     for text, reason, sentence in _UNREACHABLE:
         if text in words:
             told = sentence.format(user=target.user, address=target.address, port=target.port)
             return failed(reason, f"Host '{target.name}' {told}.")
     return failed(FailureReason.HOST_UNREACHABLE, f"Host '{target.name}' cannot be reached: {words.strip()}")
+
+
+def _mismatch(target: Target, words: str) -> str:
+    """Which keys do not fit, and what to do."""
+    known = stored(target.known_hosts)
+    pinned = [key.fingerprint for key in known if not key.is_authority]
+    shown = _FINGERPRINT.search(words)
+    invalid = _BAD_CERTIFICATE.search(words)
+    told = [
+        f"shown is {shown[0]}" if shown else "",
+        f"pinned is {', '.join(pinned)}" if pinned else "",
+        f"no certificate of a trusted authority fits {target.address}" if len(pinned) < len(known) else "",
+        f"its certificate is invalid: {invalid[1]}" if invalid else "",
+    ]
+    what = "; ".join(part for part in told if part)
+    wrong = "another host key than the pinned one" if pinned or not known else "a host key that nobody has vouched for"
+    todo = "scanHostKey tells what it shows now; if that is right, trustHostKey pins it."
+    return f"Host '{target.name}' shows {wrong}{': ' if what else ''}{what}. {todo}"
+
+
+def unknown_key(target: Target) -> End:
+    """A run on a host whose key nobody has vouched for, where the server asks for that."""
+    words = (
+        f"Host '{target.name}' has no pinned key, and this server talks to no host without one: see with scanHostKey "
+        "what it shows, compare that with `ssh-keygen -lf` on the host, and pin it with trustHostKey."
+    )
+    return failed(FailureReason.HOST_KEY_UNKNOWN, words)
 
 
 @dataclass(frozen=True)

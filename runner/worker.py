@@ -52,6 +52,7 @@ class WorkerSettings:
     run_root: Path  # where runs have their directories
     cookie: str  # begins the cookie of each process that a run starts; no other server's begins so
     timeouts: Timeouts = field(default_factory=Timeouts)
+    accept_new: bool = True  # whether a host's key is accepted and pinned where none is
     settle: float = 2.0  # seconds that a new container without a health check must stay up to count as well
     passed_on: Mapping[str, str] = field(default_factory=dict)  # environment of plays, see process.environment
     held: tuple[int, ...] = ()  # descriptors that plays keep open, see Process.start
@@ -331,7 +332,12 @@ class Worker:
         return outcome.settle(what, cause, answer, touched=touched)
 
     async def _key_problem(self, what: Project) -> End | None:
-        if what.target.connection is Connection.LOCAL or what.target.ssh_key_path is None:
+        """Why the host must not be talked to, or cannot be: its key, or the one to log in with."""
+        if what.target.connection is Connection.LOCAL:
+            return None
+        if what.target.known_hosts is None and not self._settings.accept_new:
+            return outcome.unknown_key(what.target)
+        if what.target.ssh_key_path is None:
             return None
         try:
             await asyncio.to_thread(keys.check_private_key, what.target.ssh_key_path)
@@ -415,7 +421,7 @@ class Worker:
                 logger.exception("the key of host %s cannot be pinned, trying again", target.id)
                 await asyncio.sleep(RETRY_INTERVAL)
         if not pinned:
-            words = f"Host '{target.name}' shows another host key than a run beside this one has just pinned."
+            words = f"Host '{target.name}' shows another host key than the one that was pinned meanwhile."
             self._interrupt(held.run.id, outcome.failed(FailureReason.HOST_KEY_MISMATCH, words))
 
 

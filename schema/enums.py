@@ -105,6 +105,7 @@ _describe(
         FailureReason.SSH_KEY_INVALID: "The SSH key file is no private key that ssh can use.",
         FailureReason.HOST_UNREACHABLE: "The host does not answer.",
         FailureReason.HOST_KEY_MISMATCH: "The host shows another key than the pinned one.",
+        FailureReason.HOST_KEY_UNKNOWN: "The host has no pinned key, and the server's policy is `strict`.",
         FailureReason.AUTHENTICATION_FAILED: "The host refuses the login.",
         FailureReason.DOCKER_UNAVAILABLE: "Docker, or compose v2, cannot be used on the host.",
         FailureReason.COMPOSE_INVALID: "Docker compose refuses the project.",

@@ -7,6 +7,7 @@ import asyncio
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -281,3 +282,21 @@ async def test_a_missing_ssh_key_ends_the_run_before_ansible_starts(
         end = await ended(db, broadcast, run.id)
     assert end.reason is FailureReason.SSH_KEY_NOT_FOUND
     assert not settings.run_root.exists()
+
+
+@pytest.mark.parametrize("cut_off", [False, True])
+async def test_a_host_without_a_key_is_not_talked_to_where_the_policy_is_strict(
+    db: Database, settings: WorkerSettings, playbooks: Path, cut_off: bool
+) -> None:
+    run = await queued_run(db, on=await factories.host(db, address="127.0.0.1"))
+    worker = Worker(db, Broadcast(), replace(settings, accept_new=False))
+    if cut_off:  # a server that was less strict has died
+        async with db.write() as session:
+            assert await status.claim(session, run.id, "another") is not None
+        await worker.settle(run.id)
+    else:
+        await worker.play(run.id)
+    async with db.read() as session:
+        end = await session.get_one(Run, run.id)
+    assert end.reason is (FailureReason.INTERRUPTED if cut_off else FailureReason.HOST_KEY_UNKNOWN)
+    assert not settings.run_root.exists()  # nothing was played

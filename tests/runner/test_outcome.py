@@ -8,8 +8,9 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from db.models import Connection, FailureReason, RunAction, RunStatus
+from runner import keys
 from runner.events import Event, Kind
-from runner.outcome import Answer, Cause, judge, settle, unreachable
+from runner.outcome import Answer, Cause, judge, settle, unknown_key, unreachable
 from runner.project import Project, Target
 
 OLDER = uuid7()  # than the run, whose id is made later
@@ -187,3 +188,33 @@ def test_an_older_runs_marker_tells_that_this_one_has_changed_nothing() -> None:
     older = replace(NOTHING_FOUND, marker={**MARKER, "run": str(OLDER), "phase": "verify", "state": "done"})
     end = settle(PROJECT, Cause.CANCELED, older, touched=False)
     assert end.message == "The run was canceled before it had changed anything on the host."
+
+
+ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+PINNED = keys.fingerprint(f"* {ED25519}")
+SHOWN = "SHA256:" + 43 * "x"
+CHANGED = f"""@@@@@
+@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @
+The fingerprint for the ED25519 key sent by the remote host is
+{SHOWN}.
+Host key verification failed."""
+
+
+def test_a_changed_key_is_told_with_both_fingerprints_and_what_to_do() -> None:
+    end = unreachable(replace(TARGET, known_hosts=f"* {ED25519}\n"), CHANGED)
+    assert f"another host key than the pinned one: shown is {SHOWN}; pinned is {PINNED}." in end.message
+    assert "scanHostKey" in end.message
+    assert "trustHostKey" in end.message
+
+
+def test_a_certificate_that_does_not_fit_is_told() -> None:
+    words = "Certificate invalid: expired\nHost key verification failed."
+    end = unreachable(replace(TARGET, known_hosts=f"@cert-authority * {ED25519}\n"), words)
+    assert end.reason is FailureReason.HOST_KEY_MISMATCH
+    assert "no certificate of a trusted authority fits 192.0.2.1; its certificate is invalid: expired." in end.message
+
+
+def test_a_host_without_a_key_is_told_how_it_gets_one() -> None:
+    end = unknown_key(TARGET)
+    assert end.reason is FailureReason.HOST_KEY_UNKNOWN
+    assert "trustHostKey" in end.message
