@@ -19,6 +19,8 @@ from schema.limits import TooSlow, exceeded
 
 logger = logging.getLogger(__name__)
 
+# Where graphql-core repeats what it was given, which may hold a secret.
+GIVEN = re.compile(r"(cannot represent [^:]*value): .*|[,;.]? [Ff]ound: .*", re.DOTALL)
 SUGGESTION = re.compile(r" Did you mean .*?\?(?=$| Found: )", re.DOTALL)
 
 
@@ -100,7 +102,7 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
 
 def _refuse(error: GraphQLError, code: StrEnum) -> None:
     # `disable_field_suggestions` leaves those for arguments, types, enums and directives (Strawberry 0.341.2).
-    error.message = SUGGESTION.sub("", error.message)
+    error.message = GIVEN.sub(r"\1.", SUGGESTION.sub("", error.message))
     error.extensions = {"code": code.value, "status": 400}
 
 

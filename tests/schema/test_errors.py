@@ -149,6 +149,31 @@ async def test_a_request_error_says_what_kind_it_is(
 
 
 @pytest.mark.parametrize(
+    ("query", "variables"),
+    [
+        ("mutation ($i: CreateInput!) { create(input: $i) }", {"i": {"name": [SECRET]}}),
+        ("mutation ($i: CreateInput!) { create(input: $i) }", {"i": {"nam": SECRET}}),
+        ("mutation ($i: CreateInput!) { create(input: $i) }", {"i": {"name": "x", "nam": [SECRET]}}),
+        ("mutation ($i: CreateInput!) { create(input: $i) }", {"i": SECRET}),
+        ("mutation ($i: CreateInput!) { create(input: $i) }", {"i": {"name": {"value": SECRET}}}),
+        ("query ($n: Int!) { count(first: $n) }", {"n": SECRET}),
+        ("query ($n: String!) { fails(how: $n) }", {"n": [SECRET]}),
+        (f'mutation {{ create(input: {{name: ["{SECRET}"]}}) }}', None),
+        (f'mutation {{ create(input: {{nam: "{SECRET}"}}) }}', None),
+        (f'mutation {{ create(input: "{SECRET}") }}', None),
+        (f'{{ count(first: "{SECRET}") }}', None),
+        (f'query ($n: Int = "{SECRET}") {{ count(first: $n) }}', None),
+    ],
+)
+async def test_what_was_given_is_not_repeated(query: str, variables: dict[str, Any] | None) -> None:
+    result = await make().execute(query, variable_values=variables)
+    assert result.errors
+    for error in result.errors:
+        assert "hunter2" not in str(error.formatted)
+        assert error.message.endswith(".")
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "{ coun }",
