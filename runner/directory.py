@@ -5,11 +5,13 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import anyio.to_thread
 
 from runner import project as content
+from runner.identity import shown
 from runner.project import Paths, Project, Timeouts
 
 KNOWN_HOSTS = "known_hosts"
@@ -20,19 +22,23 @@ async def prepared(
     root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None = None
 ) -> AsyncIterator[Path]:
     """A fresh directory below `root` with the inventory and the archive of `project`; removed at the end."""
-    directory = await anyio.to_thread.run_sync(_make, root, project, timeouts, settle, master)
-    try:
-        yield directory
-    finally:
-        with anyio.CancelScope(shield=True):
-            await anyio.to_thread.run_sync(remove, directory)
+    with shown(project.target.ssh_key) as key:
+        make = partial(_make, root, project, timeouts, settle, master=master, identity=key)
+        directory = await anyio.to_thread.run_sync(make)
+        try:
+            yield directory
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(remove, directory)
 
 
-def _make(root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None) -> Path:
+def _make(
+    root: Path, project: Project, timeouts: Timeouts, settle: float, *, master: Path | None, identity: Path | None
+) -> Path:
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=root))  # 0700; a short name, for sockets must have short paths
     try:
-        paths = Paths(directory / "archive.tar", directory / KNOWN_HOSTS, control=directory, master=master)
+        paths = Paths(directory / "archive.tar", directory / KNOWN_HOSTS, directory, master, identity)
         (directory / "tmp").mkdir()
         paths.archive.touch(mode=0o600)
         paths.archive.write_bytes(content.archive(project))

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 from db.models import Connection
-from runner import leftovers
+from runner import identity, leftovers
 from runner.process import environment
 from runner.project import Target, connection_options
 
@@ -35,7 +35,7 @@ class Masters:
 
     async def find(self, target: Target) -> Path | None:
         """The socket of a master to the target; None where none is open.  It is opened then, for later."""
-        if target.connection is Connection.LOCAL or target.ssh_key_path is None or target.known_hosts is None:
+        if target.connection is Connection.LOCAL or not target.has_key or target.known_hosts is None:
             return None
         path = await asyncio.to_thread(self._path, target)
         if len(str(path)) > LONGEST_PATH or path in self._opening:
@@ -62,9 +62,8 @@ class Masters:
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
     def _path(self, target: Target) -> Path:
-        assert target.ssh_key_path is not None
         assert target.known_hosts is not None
-        key = hashlib.sha256(target.ssh_key_path.read_bytes()).hexdigest()
+        key = hashlib.sha256(_private_key(target)).hexdigest()
         login = [str(target.id), key, target.known_hosts, target.user, target.address, target.port]
         return self._directory / hashlib.sha256(repr(login).encode()).hexdigest()[:24]
 
@@ -72,36 +71,49 @@ class Masters:
         known_hosts = path.with_suffix(".known_hosts")
         try:
             await asyncio.to_thread(self._make_place, path, known_hosts, target)
-            process = await asyncio.create_subprocess_exec(
-                "ssh",
-                *connection_options(target, known_hosts),
-                *("-o", "ControlMaster=yes", "-o", f"ControlPersist={KEPT}", "-o", f"ControlPath={path}"),
-                *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2"),
-                *("-i", str(target.ssh_key_path), "-p", str(target.port), "-l", target.user),
-                *("--", target.address or "", "true"),
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-                env=environment(self._directory, self._cookie, {}),
-                start_new_session=True,
-            )
-            try:
-                async with asyncio.timeout(CONNECT_TIMEOUT):
-                    await process.wait()
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                    await process.wait()
+            # The key has to be there only until ssh has logged in.
+            with identity.shown(target.ssh_key) as key:
+                await self._connect(path, known_hosts, target, key or target.ssh_key_path)
         except (OSError, TimeoutError) as error:
             logger.info("no ssh master of %s: %s", target.name, error)
         finally:
             known_hosts.unlink(missing_ok=True)
             del self._opening[path]
 
+    async def _connect(self, path: Path, known_hosts: Path, target: Target, key: Path | None) -> None:
+        """Have ssh log in, and stay in the background."""
+        process = await asyncio.create_subprocess_exec(
+            "ssh",
+            *connection_options(target, known_hosts),
+            *("-o", "ControlMaster=yes", "-o", f"ControlPersist={KEPT}", "-o", f"ControlPath={path}"),
+            *("-o", "ServerAliveInterval=5", "-o", "ServerAliveCountMax=2"),
+            *("-i", str(key), "-p", str(target.port), "-l", target.user),
+            *("--", target.address or "", "true"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.DEVNULL,
+            env=environment(self._directory, self._cookie, {}),
+            start_new_session=True,
+        )
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
     def _make_place(self, path: Path, known_hosts: Path, target: Target) -> None:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.unlink(missing_ok=True)  # of a master that is dead
         known_hosts.write_text(target.known_hosts or "")
+
+
+def _private_key(target: Target) -> bytes:
+    if target.ssh_key is not None:
+        return target.ssh_key.reveal().encode()
+    assert target.ssh_key_path is not None
+    return target.ssh_key_path.read_bytes()
 
 
 def _is_open(path: Path) -> bool:

@@ -32,6 +32,12 @@ class Target:
     user: str
     ssh_key_path: Path | None
     known_hosts: str | None  # pinned keys and authorities, as lines of known_hosts; None before the first contact
+    ssh_key: Secret | None = None  # a stored one, in place of a path
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it is logged in to with a key of its own, and no other."""
+        return self.ssh_key_path is not None or self.ssh_key is not None
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Paths:
     known_hosts: Path
     control: Path  # the directory of ssh's control socket
     master: Path | None = None  # the socket of a connection that is open already
+    identity: Path | None = None  # where ssh finds a stored key, see `runner.identity`
 
 
 def playbook(action: RunAction) -> str:
@@ -145,8 +152,8 @@ def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, A
         variables["ansible_control_path"] = str(paths.master)
         # Without a master after all, each command has a connection of its own.
         variables["ansible_ssh_args"] = f"-o ControlMaster=no -o ControlPersist=no {KEEP_ALIVE}"
-    if target.ssh_key_path is not None:
-        variables["ansible_ssh_private_key_file"] = _unsafe(str(target.ssh_key_path))
+    if target.has_key:
+        variables["ansible_ssh_private_key_file"] = _unsafe(str(paths.identity or target.ssh_key_path))
     variables["ansible_ssh_common_args"] = _unsafe(" ".join(arguments))
     return variables
 
@@ -164,7 +171,7 @@ def connection_options(target: Target, known_hosts: Path) -> list[str]:
         "HostKeyAlias": (target.address or "").lower() if has_authority(target.known_hosts) else str(target.id),
         "UpdateHostKeys": "no",
     }
-    if target.ssh_key_path is not None:
+    if target.has_key:
         options["IdentitiesOnly"] = "yes"
     # -F none: the login user's own ~/.ssh/config must not change where a run goes.
     return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]

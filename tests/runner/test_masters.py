@@ -15,12 +15,14 @@ from uuid import uuid4
 
 import pytest
 
+from db.encryption import Secret
 from db.models import Connection
 from runner import leftovers
 from runner.masters import Masters
 from runner.project import Target
 from tests.conftest import MakeSshd
 from tests.runner.plays import DEADLINE
+from tests.runner.test_identity import holders
 from tests.support.sshd import SshServer
 
 
@@ -97,8 +99,10 @@ async def test_two_runs_at_once_open_one_master(masters: Masters, target: Target
 
 
 OTHER_HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
+STORED = Secret("another key")
 CHANGES: dict[str, Callable[[Target, Path], Target]] = {
     "key": lambda target, directory: replace(target, ssh_key_path=other_key(directory)),
+    "stored key": lambda target, _: replace(target, ssh_key_path=None, ssh_key=STORED),
     "pinned host key": lambda target, _: replace(target, known_hosts=f"{target.id} {OTHER_HOST_KEY}\n"),
     "user": lambda target, _: replace(target, user="nobody"),
     "address": lambda target, _: replace(target, address="localhost"),
@@ -124,6 +128,18 @@ async def test_a_key_that_was_exchanged_in_its_file_is_another_login(
     path = await opened(masters, target)
     other_key(tmp_path).replace(tmp_path / "key")
     assert await masters.find(target) != path
+
+
+async def test_a_stored_key_is_held_until_its_master_has_logged_in(
+    masters: Masters, target: Target, own_sshd: SshServer
+) -> None:
+    text = own_sshd.key_path.read_text()
+    target = replace(target, ssh_key_path=None, ssh_key=Secret(text))
+    assert await masters.find(target) is None
+    await settled(masters)
+    assert holders(text) == []
+    assert await masters.find(target) is not None
+    assert own_sshd.log.count("Accepted publickey") == 1
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,16 @@ def test_a_given_key_is_the_only_one_offered() -> None:
     assert "IdentitiesOnly=yes" in variables["ansible_ssh_common_args"]["__ansible_unsafe"]
 
 
+def test_a_stored_key_is_where_ssh_finds_it_and_is_the_only_one() -> None:
+    project = replace(PROJECT, target=replace(TARGET, ssh_key=Secret("hunter2hunter2")))
+    paths = replace(PATHS, identity=Path("/proc/1/fd/3"))
+    text = json.dumps(inventory(project, paths, Timeouts(), 2.0))
+    [variables] = json.loads(text)["all"]["hosts"].values()
+    assert variables["ansible_ssh_private_key_file"] == {"__ansible_unsafe": "/proc/1/fd/3"}
+    assert "IdentitiesOnly=yes" in variables["ansible_ssh_common_args"]["__ansible_unsafe"]
+    assert "hunter2" not in text
+
+
 def test_a_local_host_needs_no_ssh() -> None:
     variables = variables_of(connection=Connection.LOCAL, address=None)
     assert variables["ansible_connection"] == "local"
