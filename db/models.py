@@ -141,6 +141,19 @@ def _enum(kind: type[StrEnum]) -> Enum:
     return Enum(kind, native_enum=False, create_constraint=False, length=32)
 
 
+class SshKey(Base):
+    """A private key that hosts are logged in to with."""
+
+    __tablename__ = "ssh_keys"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
+    name: Mapped[str] = mapped_column(unique=True)
+    public_key: Mapped[str]  # a line for authorized_keys
+    fingerprint: Mapped[str]  # SHA256 of the public key
+    ciphertext: Mapped[str]  # of the private key in OpenSSH's form; see db.encryption: names the key that made it
+    created_at: Mapped[datetime] = mapped_column(default=now)
+
+
 class Host(Base):
     """A machine that is deployed to."""
 
@@ -152,7 +165,8 @@ class Host(Base):
     address: Mapped[str | None]
     port: Mapped[int]
     user: Mapped[str]
-    ssh_key_path: Mapped[str | None]
+    ssh_key_path: Mapped[str | None]  # on the server's machine
+    ssh_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("ssh_keys.id", ondelete="RESTRICT"))  # in its place
     host_key: Mapped[str | None]  # SHA256 fingerprint of the first pinned key
     known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)

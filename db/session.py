@@ -11,13 +11,13 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
-from db.models import Deployment, Host, HostLabel, LogEntry, Package, Run, StatusEvent, Token, Variable
+from db.models import Deployment, Host, HostLabel, LogEntry, Package, Run, SshKey, StatusEvent, Token, Variable
 
 LABELS = "labels"  # in a session's info: a frozenset, or None where it sees everything
 MADE = "made"  # there too: the ids of the objects that it has added, in their order
 UNLIMITED = {"daos_unlimited": True}  # execution options of a statement that has to see everything
 
-OBJECTS = (Host, Package, Deployment, Run, Token)  # that have ids which clients see
+OBJECTS = (Host, Package, Deployment, Run, SshKey, Token)  # that have ids which clients see
 
 
 class OurSession(Session):

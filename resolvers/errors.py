@@ -80,6 +80,12 @@ class HostUnreachable(DaosError):
     code = ErrorCode.HOST_UNREACHABLE
 
 
+class SshKeyInUse(DaosError):
+    """SSH key '{id}' is in use by {count} hosts."""
+
+    code = ErrorCode.IN_USE
+
+
 @dataclass(frozen=True)
 class Problem:
     """One rule that one value breaks.  `path` leads to the value: names of arguments and positions in lists."""

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from db.engine import Database
 from db.models import Connection, Deployment, DeploymentStatus, Host, HostLabel, now
-from resolvers import idempotency, ids
+from resolvers import idempotency, ids, ssh_keys
 from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
@@ -24,7 +24,10 @@ HOSTS = Listing("hosts", Host, key=(Host.id,))
 
 @dataclass(frozen=True)
 class Changes:
-    """What `update` changes.  None leaves a value as it is; `clear_ssh_key_path` takes the path away."""
+    """What `update` changes.  None leaves a value as it is; `clear_…` takes it away.
+
+    A host has one key: a path that is given takes the place of a stored key, and the other way round.
+    """
 
     name: str | None = None
     address: str | None = None
@@ -32,6 +35,8 @@ class Changes:
     user: str | None = None
     ssh_key_path: str | None = None
     clear_ssh_key_path: bool = False
+    ssh_key_id: str | None = None
+    clear_ssh_key_id: bool = False
     labels: Sequence[str] | None = None
     known_hosts: str | None = None
 
@@ -62,13 +67,14 @@ async def create(
     port: int = 22,
     user: str = "root",
     ssh_key_path: str | None = None,
+    ssh_key_id: str | None = None,
     labels: Sequence[str] = (),
     known_hosts: str | None = None,
     key: Key | None = None,
 ) -> Host:
     """A new host, or the one that a request with this key has made.  It is not contacted before its first run.
 
-    Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
+    Raises: InvalidInput, NameTaken; NotFound where there is no such SSH key, or the host of this key was deleted.
     """
     check = Check()
     given = {
@@ -79,11 +85,12 @@ async def create(
         "user": user,
         "ssh_key_path": ssh_key_path,
     }
-    further = {"labels": sorted(set(labels)) or None, "known_hosts": known_hosts}
-    request = Request.of(key, check, given | {name: value for name, value in further.items() if value is not None})
+    # What older releases did not have counts only where it was given: they may have had the request before.
+    newer = {"labels": sorted(set(labels)) or None, "ssh_key_id": ssh_key_id, "known_hosts": known_hosts}
+    request = Request.of(key, check, given | {name: value for name, value in newer.items() if value is not None})
     check.name("name", name)
     check.labels("labels", labels)
-    _check_connection(check, connection, address, ssh_key_path, known_hosts)
+    _check_connection(check, connection, address, ssh_key_path, ssh_key_id=ssh_key_id, known_hosts=known_hosts)
     check.port("port", port)
     check.user("user", user)
     pinned = _pinned(check, known_hosts, address, port)
@@ -94,6 +101,8 @@ async def create(
             claim = await idempotency.claim(session, db.keyring, request)
             if claim.earlier:
                 return await _get(session, claim.earlier[0])
+            if ssh_key_id is not None:
+                host.ssh_key_id = await ssh_keys.kept(session, ssh_key_id)
             session.add(host)
             await session.flush()
             await _set_labels(session, host.id, labels)
@@ -121,16 +130,25 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
         async with db.write() as session:
             host = await _get(session, host_id, lock=True)
             if host.connection is Connection.LOCAL:
-                _check_connection(check, Connection.LOCAL, changes.address, changes.ssh_key_path, changes.known_hosts)
+                _check_connection(
+                    check,
+                    Connection.LOCAL,
+                    changes.address,
+                    changes.ssh_key_path,
+                    ssh_key_id=changes.ssh_key_id,
+                    known_hosts=changes.known_hosts,
+                )
             else:
                 address = host.address if changes.address is None else changes.address
-                _check_connection(check, Connection.SSH, address, changes.ssh_key_path)
+                _check_connection(check, Connection.SSH, address, changes.ssh_key_path, ssh_key_id=changes.ssh_key_id)
             port = host.port if changes.port is None else changes.port
             pinned = _pinned(check, changes.known_hosts, changes.address or host.address, port)
             check.done()
             if await _is_deployed_to(session, host.id):
                 raise HostHasRunInProgress(id=host_id)
             _apply(host, changes, pinned)
+            if changes.ssh_key_id is not None:
+                host.ssh_key_id = await ssh_keys.kept(session, changes.ssh_key_id)
             if changes.labels is not None:
                 await _set_labels(session, host.id, changes.labels)
     except IntegrityError as error:
@@ -185,6 +203,8 @@ def _check_connection(
     connection: Connection,
     address: str | None,
     ssh_key_path: str | None,
+    *,
+    ssh_key_id: str | None = None,
     known_hosts: str | None = None,
 ) -> None:
     if connection is Connection.SSH:
@@ -194,8 +214,12 @@ def _check_connection(
             check.address("address", address)
         if ssh_key_path is not None:
             check.key_path("ssh_key_path", ssh_key_path)
+            if ssh_key_id is not None:
+                words = "ssh_key_id must not be given together with a path: a host has one key."
+                check.add("ssh_key_id", "BOTH", words)
         return
-    for argument, value in (("address", address), ("ssh_key_path", ssh_key_path), ("known_hosts", known_hosts)):
+    own = {"address": address, "ssh_key_path": ssh_key_path, "ssh_key_id": ssh_key_id, "known_hosts": known_hosts}
+    for argument, value in own.items():
         if value is not None:
             check.add(argument, "LOCAL", f"{argument} must not be given for the server's own machine.")
 
@@ -209,8 +233,10 @@ def _apply(host: Host, changes: Changes, pinned: dict[str, str | None]) -> None:
         value = getattr(changes, name)
         if value is not None:
             setattr(host, name, value)
-    if changes.clear_ssh_key_path:
+    if changes.clear_ssh_key_path or changes.ssh_key_id is not None:
         host.ssh_key_path = None
+    if changes.clear_ssh_key_id or changes.ssh_key_path is not None:
+        host.ssh_key_id = None
     host.updated_at = now()
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.encryption import Keyring, Secret
-from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, Variable, Worker, now
+from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, SshKey, Variable, Worker, now
 from runner import keys
 from runner.project import Project, Target
 
@@ -184,7 +184,7 @@ async def running(session: AsyncSession) -> dict[UUID, UUID]:
 async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tuple[Project, bool]:
     """What the run is to play, and whether somebody wants it to end.
 
-    Raises: UnknownKey where a secret variable cannot be decrypted.
+    Raises: UnknownKey where a secret variable or the host's SSH key cannot be decrypted.
     """
     statement = (
         select(Run, Deployment, Host, Package)
@@ -200,6 +200,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         Deployment.project_name == deployment.project_name, Deployment.id != deployment.id
     )
     values = {variable.name: _value(variable, keyring) for variable in variables}
+    ssh_key = await _ssh_key(session, host, keyring)
     what = Project(
         run_id=run.id,
         number=run.number,
@@ -207,11 +208,14 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         deployment_id=deployment.id,
         name=deployment.project_name,
         package=f"{package.name} {package.version}",
-        target=_target(host),
+        target=_target(host, ssh_key),
         compose_file=package.compose_file,
         files={file.path: file.content for file in files},
         variables=values,
-        secrets=[values[variable.name] for variable in variables if variable.secret],
+        secrets=[
+            *(values[variable.name] for variable in variables if variable.secret),
+            *([ssh_key] if ssh_key is not None else []),
+        ],
         rivals=list(await session.scalars(rivals)),
     )
     return what, run.cancel_requested_at is not None
@@ -223,7 +227,14 @@ def _value(variable: Variable, keyring: Keyring) -> Secret:
     return Secret(variable.value or "")
 
 
-def _target(host: Host) -> Target:
+async def _ssh_key(session: AsyncSession, host: Host, keyring: Keyring) -> Secret | None:
+    if host.ssh_key_id is None:
+        return None
+    key = await session.get_one(SshKey, host.ssh_key_id)
+    return keyring.decrypt(key.ciphertext)
+
+
+def _target(host: Host, ssh_key: Secret | None) -> Target:
     return Target(
         id=host.id,
         name=host.name,
@@ -233,6 +244,7 @@ def _target(host: Host) -> Target:
         user=host.user,
         ssh_key_path=Path(host.ssh_key_path) if host.ssh_key_path is not None else None,
         known_hosts=host.known_hosts,
+        ssh_key=ssh_key,
     )
 
 

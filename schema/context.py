@@ -15,7 +15,7 @@ from strawberry.extensions import SchemaExtension
 
 from db import models
 from db.engine import Database
-from resolvers import deployments, hosts, packages, runs
+from resolvers import deployments, hosts, packages, runs, ssh_keys
 from resolvers.audit import RETENTION, Deed
 from resolvers.errors import NotFound
 from resolvers.paging import Listing, Page, Range
@@ -38,6 +38,10 @@ class Loaders:
     @cached_property
     def host(self) -> DataLoader[UUID, models.Host]:
         return self._one("Host", hosts.get_many)
+
+    @cached_property
+    def ssh_key(self) -> DataLoader[UUID, models.SshKey]:
+        return self._one("SSH key", ssh_keys.get_many)
 
     @cached_property
     def package(self) -> DataLoader[UUID, models.Package]:

@@ -128,7 +128,7 @@ _describe(
         ErrorCode.NOT_FOUND: "404. There is nothing with this id.",
         ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played.",
         ErrorCode.NAME_TAKEN: "400. Something else has the name.",
-        ErrorCode.IN_USE: "400. Deployments name it.",
+        ErrorCode.IN_USE: "400. Deployments name it, or hosts an SSH key.",
         ErrorCode.HOST_UNREACHABLE: "400. The host does not answer, or shows no key.",
         ErrorCode.UNAUTHENTICATED: "401. A valid access token is needed.",
         ErrorCode.FORBIDDEN: "403. The access token does not allow it.",

@@ -41,12 +41,18 @@ class CreateHostInput:
     ssh_key_path: str | None = strawberry.field(
         default=UNSET, description="Absolute path of a private key without passphrase on the server."
     )
+    ssh_key_id: strawberry.ID | None = strawberry.field(
+        default=UNSET, description="A key that daos keeps, in place of `sshKeyPath`; see `createSshKey`."
+    )
     labels: list[str] | None = strawberry.field(default=UNSET, description=LABELS)
     known_hosts: str | None = strawberry.field(default=UNSET, description=KNOWN_HOSTS)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
-@strawberry.input(description="Changes of a host.  What is not given stays; `sshKeyPath: null` takes the path away.")
+@strawberry.input(
+    description="Changes of a host.  What is not given stays; null takes `sshKeyPath` or `sshKeyId` away, and one that "
+    "is given takes the place of the other."
+)
 class UpdateHostInput:
     host_id: strawberry.ID = strawberry.field(description="Which host.")
     name: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
@@ -57,6 +63,7 @@ class UpdateHostInput:
     port: int | None = strawberry.field(default=UNSET, description="As in CreateHostInput; a new port is a move too.")
     user: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     ssh_key_path: str | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
+    ssh_key_id: strawberry.ID | None = strawberry.field(default=UNSET, description="As in CreateHostInput.")
     labels: list[str] | None = strawberry.field(default=UNSET, description="All of them, in place of those so far.")
     known_hosts: str | None = strawberry.field(
         default=UNSET, description="As in CreateHostInput, in place of all keys and authorities so far."
@@ -77,6 +84,24 @@ class TrustHostKeyInput:
 @strawberry.input(description="The host to delete.")
 class DeleteHostInput:
     host_id: strawberry.ID = strawberry.field(description="A host that no deployment names.")
+
+
+@strawberry.input(description="A private key to keep.")
+class CreateSshKeyInput:
+    name: str = strawberry.field(description="1 to 100 printable characters, unique among SSH keys.")
+    private_key: str | None = strawberry.field(
+        default=UNSET,
+        description="Ed25519, RSA of at least 2048 bits, or ECDSA on a NIST curve, in OpenSSH's form or PEM; null: a "
+        "new Ed25519 key is made.",
+    )
+    passphrase: str | None = strawberry.field(
+        default=UNSET, description="Opens the private key this once; it is not kept, and the key is kept without one."
+    )
+
+
+@strawberry.input(description="The key to delete.")
+class DeleteSshKeyInput:
+    ssh_key_id: strawberry.ID = strawberry.field(description="A key that no host names.")
 
 
 @strawberry.input(description="A file of a package.")

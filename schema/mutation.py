@@ -8,13 +8,13 @@ from strawberry import UNSET
 from db import models
 from db.encryption import Secret
 from db.models import Role
-from resolvers import deployments, host_keys, hosts, packages, runs, tokens
+from resolvers import deployments, host_keys, hosts, packages, runs, ssh_keys, tokens
 from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
 from schema.enums import Connection, RunAction
 from schema.permission import mutation
-from schema.types import Deployment, Host, Package, Run, Token
+from schema.types import Deployment, Host, Package, Run, SshKey, Token
 
 Value = TypeVar("Value")
 
@@ -54,6 +54,16 @@ class ScanHostKeyPayload:
 @strawberry.type(description="The host with its pinned key.")
 class TrustHostKeyPayload:
     host: Host = strawberry.field(description="The host.")
+
+
+@strawberry.type(description="The new key.")
+class CreateSshKeyPayload:
+    ssh_key: SshKey = strawberry.field(description="What is told of it: the public part.")
+
+
+@strawberry.type(description="What was deleted.")
+class DeleteSshKeyPayload:
+    deleted_ssh_key_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
 
 
 @strawberry.type(description="The new package.")
@@ -105,7 +115,7 @@ class RevokeTokenPayload:
 
 @strawberry.type(description="What can be changed.  A mutation that fails answers null and an entry in `errors`.")
 class Mutation:
-    @mutation(ADMIN, "Create a host; it is first contacted by a run.  Errors: NAME_TAKEN.")
+    @mutation(ADMIN, "Create a host; it is first contacted by a run.  Errors: NAME_TAKEN, NOT_FOUND of `sshKeyId`.")
     async def create_host(self, info: Info, input: inputs.CreateHostInput) -> CreateHostPayload | None:  # noqa: A002
         context = _context(info)
         host = await hosts.create(
@@ -116,6 +126,7 @@ class Mutation:
             port=22 if input.port is None else input.port,
             user="root" if input.user is None else input.user,
             ssh_key_path=_given(input.ssh_key_path),
+            ssh_key_id=_given(input.ssh_key_id),
             labels=_given(input.labels) or (),
             known_hosts=_given(input.known_hosts),
             key=_key(info, input.idempotency_key),
@@ -132,6 +143,8 @@ class Mutation:
             user=_given(input.user),
             ssh_key_path=_given(input.ssh_key_path),
             clear_ssh_key_path=input.ssh_key_path is None,
+            ssh_key_id=_given(input.ssh_key_id),
+            clear_ssh_key_id=input.ssh_key_id is None,
             labels=_given(input.labels),
             known_hosts=_given(input.known_hosts),
         )
@@ -166,6 +179,28 @@ class Mutation:
         context = _context(info)
         host = await host_keys.trust(context.db, input.host_id, input.fingerprint)
         return TrustHostKeyPayload(host=Host.from_model(host))
+
+    @mutation(
+        ADMIN,
+        "Keep a private key, a given one or a new one, and tell its public part for the hosts.  Errors: NAME_TAKEN.",
+    )
+    async def create_ssh_key(self, info: Info, input: inputs.CreateSshKeyInput) -> CreateSshKeyPayload | None:  # noqa: A002
+        context = _context(info)
+        key = await ssh_keys.create(
+            context.db,
+            name=input.name,
+            private_key=_secret(input.private_key),
+            passphrase=_secret(input.passphrase),
+        )
+        return CreateSshKeyPayload(ssh_key=SshKey.from_model(key))
+
+    @mutation(
+        ADMIN, "Delete a key; the hosts still know its public part.  Errors: NOT_FOUND, IN_USE while hosts name it."
+    )
+    async def delete_ssh_key(self, info: Info, input: inputs.DeleteSshKeyInput) -> DeleteSshKeyPayload | None:  # noqa: A002
+        context = _context(info)
+        deleted = await ssh_keys.remove(context.db, input.ssh_key_id)
+        return DeleteSshKeyPayload(deleted_ssh_key_id=strawberry.ID(str(deleted)))
 
     @mutation(DEPLOYER, "Create a package.  Errors: NAME_TAKEN.")
     async def create_package(self, info: Info, input: inputs.CreatePackageInput) -> CreatePackagePayload | None:  # noqa: A002
@@ -286,6 +321,11 @@ def _key(info: Info, given: str | None) -> Key | None:
     if text is None:
         return None
     return Key(info.context.asker.name, info.field_name, text)
+
+
+def _secret(given: str | None) -> Secret | None:
+    text = _given(given)
+    return None if text is None else Secret(text)
 
 
 def _context(info: Info) -> Context:

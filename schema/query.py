@@ -8,7 +8,7 @@ from strawberry import UNSET
 
 from db.engine import Database
 from db.models import Role
-from resolvers import audit, deployments, hosts, ids, packages, runs, tokens
+from resolvers import audit, deployments, hosts, ids, packages, runs, ssh_keys, tokens
 from schema.context import Info
 from schema.inputs import DeploymentFilter
 from schema.permission import field
@@ -24,6 +24,7 @@ from schema.types import (
     Node,
     Package,
     Run,
+    SshKey,
     Token,
     Viewer,
     paging,
@@ -97,6 +98,14 @@ class Query:
         db, listing = info.context.db, hosts.HOSTS
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, Host.from_model, lambda: listing.count(db))
+
+    @field(ADMIN, "The keys that daos keeps to log in to hosts with, newest first.")
+    async def ssh_keys(
+        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    ) -> Connection[SshKey]:
+        db, listing = info.context.db, ssh_keys.SSH_KEYS
+        page = await listing.page(db, listing.range(paging(first, after, last, before)))
+        return Connection.of(page, SshKey.from_model, lambda: listing.count(db))
 
     @field(VIEWER, "One host.  Errors: NOT_FOUND.")
     async def host(self, info: Info, id: Id) -> Host | None:  # noqa: A002

@@ -100,6 +100,27 @@ class PinnedKey:
     is_authority: bool = strawberry.field(description="Whether it signs keys of hosts, and is not the host's own.")
 
 
+@strawberry.type(description="A private key that daos keeps encrypted, to log in to hosts with.")
+class SshKey:
+    id: strawberry.ID = strawberry.field(description="A UUIDv7 as text.")
+    name: str = strawberry.field(description="Unique among SSH keys.")
+    public_key: str = strawberry.field(
+        description="The public part, as a line for `~/.ssh/authorized_keys` of the user who is logged in as."
+    )
+    fingerprint: str = strawberry.field(description="SHA256 fingerprint of the public part, as ssh-keygen shows it.")
+    created_at: datetime = strawberry.field(description="When it came to be kept.")
+
+    @classmethod
+    def from_model(cls, key: models.SshKey) -> "SshKey":
+        return cls(
+            id=strawberry.ID(str(key.id)),
+            name=key.name,
+            public_key=key.public_key,
+            fingerprint=key.fingerprint,
+            created_at=key.created_at,
+        )
+
+
 @strawberry.type(description="A machine that is deployed to.")
 class Host(Node):
     name: str = strawberry.field(description="Unique among hosts.")
@@ -119,6 +140,7 @@ class Host(Node):
     created_at: datetime = strawberry.field(description="When the host was created.")
     updated_at: datetime = strawberry.field(description="When the host was last changed.")
     key: strawberry.Private[UUID]
+    ssh_key_key: strawberry.Private[UUID | None]
 
     @classmethod
     def from_model(cls, host: models.Host) -> "Host":
@@ -138,7 +160,14 @@ class Host(Node):
             created_at=host.created_at,
             updated_at=host.updated_at,
             key=host.id,
+            ssh_key_key=host.ssh_key_id,
         )
+
+    @strawberry.field(description="The kept key that it is logged in to with; null where that is a path, or none.")
+    async def ssh_key(self, info: Info) -> SshKey | None:
+        if self.ssh_key_key is None:
+            return None
+        return SshKey.from_model(await info.context.loaders.ssh_key.load(self.ssh_key_key))
 
     @strawberry.field(description="Words by which tokens are limited to some hosts, in their order.")
     async def labels(self, info: Info) -> list[str]:

@@ -12,6 +12,8 @@ from db import models, status
 from db.encryption import Keyring, Secret
 from db.engine import Database
 from db.models import DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
+from resolvers import private_keys
+from resolvers.private_keys import PrivateKey
 
 COMPOSE_FILE = "services:\n  web:\n    image: demo:1\n"
 LONG_AGO = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -34,6 +36,13 @@ async def database(url: str, keys: Keyring | None = None) -> AsyncIterator[Datab
         yield db
     finally:
         await db.close()
+
+
+async def ssh_key(db: Database, key: PrivateKey | None = None) -> models.SshKey:
+    """A key that is kept, `key` or a new one."""
+    private, name = key or private_keys.generate(), f"key-{next(_numbers)}"
+    values = {"public_key": f"{private.public} {name}", "fingerprint": private.fingerprint}
+    return await _added(db, models.SshKey(name=name, ciphertext=db.keyring.encrypt(private.text), **values))
 
 
 async def host(db: Database, labels: Sequence[str] = (), **values: Any) -> models.Host:

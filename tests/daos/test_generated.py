@@ -20,7 +20,7 @@ from schemathesis.graphql import nodes
 
 from db.engine import Database
 from db.models import Role, RunStatus
-from resolvers import tokens
+from resolvers import private_keys, tokens
 from resolvers.errors import ErrorCode
 from schema.errors import RequestCode
 from tests import factories
@@ -154,8 +154,10 @@ async def populate(db: Database) -> dict[str, list[str]]:
     for run in runs:
         await factories.log(db, run, 3)
     made = [(await tokens.create(db, f"token {number}", Role.VIEWER))[0] for number in range(20)]
+    keys = [await factories.ssh_key(db) for _ in range(40)]
     return {
         "token": [str(token.id) for token in made],
+        "sshKey": [str(key.id) for key in keys],
         "host": [str(host.id) for host in hosts],
         "package": [str(package.id) for package in packages],
         "deployment": [str(deployment.id) for deployment in deployments],
@@ -184,6 +186,8 @@ def known(ids: dict[str, list[str]], cursors: dict[str, list[str]]) -> Values:
         "address": ["host.example", "192.0.2.1", "2001:db8::1"],
         "user": ["root", "deploy"],
         "sshKeyPath": ["/keys/id_ed25519"],
+        "privateKey": [private_keys.generate().text.reveal()],
+        "passphrase": [""],
         "composeFile": [factories.COMPOSE_FILE],
         "expiresAt": ["2999-12-31T23:59:59Z"],
         "notBefore": ["2026-01-31T12:00:00Z", "2999-12-31T23:59:59.999+14:00"],

@@ -43,7 +43,8 @@ async def source(own_sqlite_db: Database) -> Database:
     """A database with rows in every table, more than one batch of log entries, and a last event that is gone."""
     db = own_sqlite_db
     big = await factories.package(db, files={"a/b.txt": ODD, "big": "ü" * 2_500_000}, compose_file=ODD)
-    host = await factories.host(db, host_key="SHA256:x", known_hosts=ODD, created_at=ELSEWHERE)
+    key = await factories.ssh_key(db)
+    host = await factories.host(db, host_key="SHA256:x", known_hosts=ODD, created_at=ELSEWHERE, ssh_key_id=key.id)
     deployment = await factories.deployment(
         db, on=host, of=big, variables={"OPEN": ODD, "EMPTY": ""}, secrets={"HIDDEN": "hunter2"}
     )
@@ -260,7 +261,7 @@ async def test_what_another_writes_beside_it_is_found_out(
     await migrations.upgrade(target)
 
     def write(table: str, _count: int) -> None:
-        if table == "hosts":
+        if table == "packages":  # which come before the tokens
             with psycopg.connect(postgres_url) as connection:
                 connection.execute(
                     "INSERT INTO tokens (id, name, sha256, created_at) VALUES (gen_random_uuid(), 'x', 'x', now())"

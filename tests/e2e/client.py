@@ -93,6 +93,12 @@ class Client:
         payload = await self.change("createHost", "host { id }", **{"name": _name(), **usual, **values})
         return str(payload["host"]["id"])
 
+    async def ssh_key(self, **values: object) -> Json:
+        """A key that the server keeps: `values` are its input but for the name."""
+        payload = await self.change("createSshKey", "sshKey { id publicKey fingerprint }", name=_name(), **values)
+        key: Json = payload["sshKey"]
+        return key
+
     async def package(self, compose: Mapping[str, Any] | str, files: Mapping[str, str] | None = None) -> str:
         """A package of these services, or of the text of a compose file.  Its version is 1."""
         text = compose if isinstance(compose, str) else json.dumps({"services": compose})

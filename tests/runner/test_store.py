@@ -9,6 +9,7 @@ from sqlalchemy import select
 
 from db.engine import Database
 from db.models import Host, Run, RunStatus, now
+from resolvers import private_keys
 from runner import store
 from runner.store import Capacity, Place, RunBlocker
 from tests import factories
@@ -160,3 +161,15 @@ async def test_places_are_the_order_in_which_the_engine_takes_runs(db: Database,
     assert [key for key in in_order if found[key].blocked_by is None] == await queued(db, active, 2, 3)
     with_room = [key for key in in_order if found[key].blocked_by in {None, RunBlocker.SERVER_LIMIT}]
     assert with_room == await queued(db, active, 100, 3)
+
+
+async def test_a_stored_key_goes_with_the_run_and_is_hidden_in_its_log(db: Database) -> None:
+    private = private_keys.generate()
+    host = await factories.host(db, ssh_key_id=(await factories.ssh_key(db, private)).id)
+    run = await factories.run(db, await factories.deployment(db, on=host, secrets={"A": "hunter2"}))
+    async with db.read() as session:
+        what, _ = await store.project(session, run.id, db.keyring)
+    assert what.target.ssh_key is not None
+    assert what.target.ssh_key.reveal() == private.text.reveal()
+    assert {secret.reveal() for secret in what.secrets} == {"hunter2", private.text.reveal()}
+    assert private.text.reveal() not in repr(what)

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from db.models import Deployment, Host, LogEntry, Run, RunAction, RunStatus, Variable
+from resolvers import private_keys
 from resolvers.tokens import Principal
 from tests import factories
 from tests.factories import COMPOSE_FILE
@@ -442,3 +443,67 @@ async def test_a_time_that_names_no_moment_is_refused(api: Api, moment: object) 
     assert result.errors is not None
     [error] = result.errors
     assert error.extensions == {"code": "BAD_USER_INPUT", "status": 400}
+
+
+CREATE_SSH_KEY = """mutation ($input: CreateSshKeyInput!) { createSshKey(input: $input) {
+    sshKey { id name publicKey fingerprint createdAt }
+} }"""
+DELETE_SSH_KEY = "mutation ($input: DeleteSshKeyInput!) { deleteSshKey(input: $input) { deletedSshKeyId } }"
+KEYS_OF_HOSTS = "{ sshKeys { totalCount nodes { id name } } hosts { nodes { name sshKey { id fingerprint } } } }"
+
+
+async def test_a_key_is_kept_named_by_hosts_and_deleted(api: Api) -> None:
+    private = private_keys.generate()
+    given = {"name": "web", "privateKey": private.text.reveal(), "passphrase": ""}
+    key = (await api.ask(CREATE_SSH_KEY, input=given))["createSshKey"]["sshKey"]
+    assert (key["name"], key["publicKey"], key["fingerprint"]) == ("web", f"{private.public} web", private.fingerprint)
+    new = (await api.ask(CREATE_SSH_KEY, input={"name": "new", "privateKey": None}))["createSshKey"]["sshKey"]
+    await api.ask(CREATE_HOST, input={"name": "web", "address": "web.example", "sshKeyId": key["id"]})
+    await api.ask(CREATE_HOST, input={"name": "db", "address": "db.example", "sshKeyPath": "/key"})
+    assert await api.ask(KEYS_OF_HOSTS) == {
+        "sshKeys": {"totalCount": 2, "nodes": [{"id": each["id"], "name": each["name"]} for each in (new, key)]},
+        "hosts": {
+            "nodes": [
+                {"name": "db", "sshKey": None},
+                {"name": "web", "sshKey": {"id": key["id"], "fingerprint": private.fingerprint}},
+            ]
+        },
+    }
+    error = await api.error(DELETE_SSH_KEY, input={"sshKeyId": key["id"]})
+    assert error["extensions"]["code"] == "IN_USE"
+    assert error["message"] == f"SSH key '{key['id']}' is in use by 1 hosts."
+    answer = await api.ask(DELETE_SSH_KEY, input={"sshKeyId": new["id"]})
+    assert answer == {"deleteSshKey": {"deletedSshKeyId": new["id"]}}
+
+
+async def test_what_is_wrong_with_a_private_key_is_told_without_it(api: Api) -> None:
+    text = private_keys.generate().text.reveal()
+    for given, problem, words in (
+        ({"privateKey": "hunter2"}, ("input.privateKey", "PRIVATE_KEY"), "privateKey must be a private key in"),
+        ({"passphrase": "hunter2"}, ("input.passphrase", "ALONE"), "passphrase must not be given without"),
+        ({"privateKey": text, "passphrase": "hunter2"}, ("input.passphrase", "NEEDLESS"), "passphrase must not be"),
+    ):
+        error = await api.error(CREATE_SSH_KEY, input={"name": "web", **given})
+        assert _codes(error) == [problem]
+        assert error["message"].startswith(words)
+        assert "hunter2" not in str(error)
+        assert text.splitlines()[2] not in str(error)
+
+
+async def test_a_host_with_a_key_and_a_path_is_refused(api: Api) -> None:
+    key = str((await factories.ssh_key(api.db)).id)
+    host = str((await factories.host(api.db)).id)
+    both = {"sshKeyPath": "/key", "sshKeyId": key}
+    for document, given in (
+        (CREATE_HOST, {"name": "web", "address": "web.example"}),
+        (UPDATE_HOST, {"hostId": host}),
+    ):
+        error = await api.error(document, input=given | both)
+        assert _codes(error) == [("input.sshKeyId", "BOTH")]
+        assert error["message"] == "sshKeyId must not be given together with a path: a host has one key."
+        error = await api.error(document, input=given | {"sshKeyId": str(uuid4())})
+        assert (error["extensions"]["code"], error["message"][:7]) == ("NOT_FOUND", "SSH key")
+    await api.ask(UPDATE_HOST, input={"hostId": host, "sshKeyId": key})
+    changed = (await api.ask(UPDATE_HOST, input={"hostId": host, "sshKeyId": None}))["updateHost"]["host"]
+    assert changed["sshKeyPath"] is None
+    assert (await api.ask(KEYS_OF_HOSTS))["hosts"]["nodes"][0]["sshKey"] is None

@@ -31,8 +31,9 @@ DECLARED = {
         "Mutation.createDeployment", "Mutation.createPackage", "Mutation.deleteDeployment", "Mutation.deletePackage",
     ],
     Role.ADMIN: [
-        "Mutation.createHost", "Mutation.createToken", "Mutation.deleteHost", "Mutation.revokeToken",
-        "Mutation.trustHostKey", "Mutation.updateHost", "Query.auditLog", "Query.tokens",
+        "Mutation.createHost", "Mutation.createSshKey", "Mutation.createToken", "Mutation.deleteHost",
+        "Mutation.deleteSshKey", "Mutation.revokeToken", "Mutation.trustHostKey", "Mutation.updateHost",
+        "Query.auditLog", "Query.sshKeys", "Query.tokens",
     ],
 }  # fmt: skip
 

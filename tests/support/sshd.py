@@ -31,7 +31,10 @@ class Process:
 
 @dataclass
 class SshServer:
-    """An sshd that accepts one key for one user.  `log` is all that it said, at level VERBOSE."""
+    """An sshd that accepts one key for one user, and those that it is told to.
+
+    `log` is all that it said, at level VERBOSE.
+    """
 
     directory: Path
     address: str
@@ -72,6 +75,11 @@ class SshServer:
             start_new_session=True,
         )
         _wait_until_listening(self._sshd, self.address, self.port, self._log_path)
+
+    def authorize(self, public_key: str) -> None:
+        """Accept another key: a line for authorized_keys."""
+        with (self.directory / "authorized_keys").open("a") as file:
+            file.write(f"{public_key}\n")
 
     def stop(self) -> None:
         """Listen no more and drop the connections; what the logins started goes on, as on a host without a network."""
