@@ -112,6 +112,63 @@ def test_the_keys_of_a_file_are_in_the_order_of_its_lines(tmp_path: Path) -> Non
     assert Keyring.open(path).encrypt(Secret(PLAIN)).startswith("new:")
 
 
+def test_a_new_first_key_in_the_file_is_used_by_the_next_encryption(tmp_path: Path) -> None:
+    path = tmp_path / "secret-key"
+    path.write_text(f"old {_key()}\n")
+    keyring = Keyring.read(path)
+    before = keyring.encrypt(Secret(PLAIN))
+    _replace(path, f"new {_key()}\n{path.read_text()}")
+    assert keyring.encrypt(Secret(PLAIN)).startswith("new:")
+    assert keyring.fingerprint(Secret(PLAIN)).startswith("new:")
+    assert keyring.ids == ["new", "old"]
+    assert keyring.decrypt(before).reveal() == PLAIN
+
+
+def test_a_key_that_is_new_in_the_file_decrypts_and_tells_fingerprints(tmp_path: Path) -> None:
+    path = tmp_path / "secret-key"
+    path.write_text(f"old {_key()}\n")
+    keyring, other = Keyring.read(path), Keyring.read(path)
+    _replace(path, f"new {_key()}\n{path.read_text()}")
+    elsewhere = Keyring.read(path)
+    assert keyring.decrypt(elsewhere.encrypt(Secret(PLAIN))).reveal() == PLAIN
+    assert other.matches(elsewhere.fingerprint(Secret(PLAIN)), Secret(PLAIN))
+
+
+def test_an_unknown_key_is_looked_for_in_a_file_that_seems_to_be_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "secret-key"
+    path.write_text(f"old {_key()}\n")
+    keyring, times = Keyring.read(path), path.stat()
+    path.write_text(f"new {_key()}\n")
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert keyring.decrypt(Keyring.read(path).encrypt(Secret(PLAIN))).reveal() == PLAIN
+
+
+@pytest.mark.parametrize("content", [None, "", "no keyring\n"])
+def test_a_file_that_becomes_useless_leaves_the_keys_as_they_were(
+    tmp_path: Path, content: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "secret-key"
+    path.write_text(f"old {_key()}\n")
+    keyring, good = Keyring.read(path), path.read_text()
+    path.unlink()
+    if content is not None:
+        path.write_text(content)
+    before = [keyring.encrypt(Secret(PLAIN)) for _ in range(3)]
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+    assert str(path) in caplog.text
+    with pytest.raises(UnknownKey):
+        keyring.decrypt("new:x")
+    _replace(path, f"new {_key()}\n{good}")
+    assert keyring.encrypt(Secret(PLAIN)).startswith("new:")
+    assert [keyring.decrypt(ciphertext).reveal() for ciphertext in before] == [PLAIN] * 3
+
+
+def _replace(path: Path, content: str) -> None:
+    new = path.with_suffix(".new")
+    new.write_text(content)
+    new.replace(path)
+
+
 @pytest.mark.parametrize("content", ["", "\n", "no key at all\n", "id short\n", "kä " + "A" * 43 + "=\n"])
 def test_a_file_that_is_no_keyring_is_refused_and_kept(tmp_path: Path, content: str) -> None:
     path = tmp_path / "secret-key"
