@@ -75,13 +75,17 @@ def keyring(settings: Settings) -> Keyring:
 
     Raises: CannotStart.
     """
-    is_set = settings.secret_key_file != Path()
-    path = settings.secret_key_file if is_set else settings.data_dir / "secret-key"
+    path = key_path(settings)
     with _usable(settings.data_dir):
         try:
-            return _shared_keyring(path) if is_set else Keyring.open(path)
+            return _shared_keyring(path) if path == settings.secret_key_file else Keyring.open(path)
         except ValueError as error:
             raise CannotStart(f"{path} is no keyring: {error}") from error
+
+
+def key_path(settings: Settings) -> Path:
+    """The keyring's file."""
+    return settings.secret_key_file if settings.secret_key_file != Path() else settings.data_dir / "secret-key"
 
 
 def _shared_keyring(path: Path) -> Keyring:

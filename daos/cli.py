@@ -20,7 +20,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import schema
-from daos import __version__, logs
+from daos import __version__, logs, secrets
 from daos.app import (
     CannotStart,
     Home,
@@ -41,6 +41,7 @@ from daos.streams import Streams
 from db import transfer
 from db.engine import Database, UnsupportedDatabase
 from db.models import Role, now
+from db.rotation import CannotRotate
 from db.transfer import CannotCopy
 from resolvers import audit, tokens
 from resolvers.errors import DaosError
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         settings = Settings.read(os.environ)
         logs.configure(settings.log_level, settings.log_format)
         parsed.run(settings, parsed)
-    except (BadSetting, CannotStart, CannotCopy, DaosError) as error:
+    except (BadSetting, CannotStart, CannotCopy, CannotRotate, DaosError) as error:
         print(f"daos: {error}", file=sys.stderr)
         raise SystemExit(1) from None
     except KeyboardInterrupt:
@@ -117,10 +118,26 @@ def _parser() -> argparse.ArgumentParser:
     revoke = actions.add_parser("revoke", help="make a token useless")
     revoke.add_argument("name")
     revoke.set_defaults(run=lambda settings, parsed: asyncio.run(_revoke_token(settings, parsed.name)))
+    _add_secrets(commands.add_parser("secrets", help="encrypt secrets with a new key, and retire older keys"))
     log = commands.add_parser("audit", help="print who asked for which change, a JSON object a line, oldest first")
     log.add_argument("--since", type=_time, metavar="TIME", help="2026-01-31, or 2026-01-31T12:00:00Z")
     log.set_defaults(run=lambda settings, parsed: asyncio.run(_print_audit(settings, parsed.since)))
     return parser
+
+
+def _add_secrets(parser: argparse.ArgumentParser) -> None:
+    actions = parser.add_subparsers(required=True, metavar="ACTION")
+    rotate = actions.add_parser("rotate", help="make a new key and encrypt everything with it; goes on after a break")
+    rotate.add_argument("--no-new-key", action="store_true", help="encrypt everything with the first key in the file")
+    rotate.set_defaults(
+        run=lambda settings, parsed: asyncio.run(
+            secrets.renew(settings) if parsed.no_new_key else secrets.rotate(settings)
+        )
+    )
+    retire = actions.add_parser(
+        "retire", help="remove all keys but the first, with which nothing is encrypted any more"
+    )
+    retire.set_defaults(run=lambda settings, _: asyncio.run(secrets.retire(settings)))
 
 
 def _time(text: str) -> datetime:
