@@ -207,6 +207,17 @@ class PackageFile(Base):
     content: Mapped[str]
 
 
+class RegistryLogin(Base):
+    """What a package's images are pulled with from one registry."""
+
+    __tablename__ = "registry_logins"
+
+    package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="CASCADE"), primary_key=True)
+    address: Mapped[str] = mapped_column(primary_key=True)  # of the registry: host, or host:port
+    username: Mapped[str]
+    ciphertext: Mapped[str]  # the password: see db.encryption
+
+
 class Deployment(Base):
     """A package on a host, under a compose project name that is its own there."""
 

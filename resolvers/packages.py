@@ -3,6 +3,7 @@
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -10,14 +11,25 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from db.encryption import Secret
 from db.engine import Database
-from db.models import Deployment, Package, PackageFile
+from db.models import Deployment, Package, PackageFile, RegistryLogin
 from db.session import UNLIMITED
 from resolvers import idempotency, ids
 from resolvers.errors import InUse, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
+
+
+@dataclass(frozen=True)
+class NewLogin:
+    """What a new package's images are pulled with from one registry."""
+
+    registry: str
+    username: str
+    password: Secret
+
 
 PACKAGES = Listing("packages", Package, key=(Package.id,))
 
@@ -45,6 +57,16 @@ async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list
         return files
 
 
+async def logins_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[RegistryLogin]]:
+    """The logins of each package, by registry."""
+    async with db.read() as session:
+        of_them = RegistryLogin.package_id.in_(package_ids)
+        logins: dict[UUID, list[RegistryLogin]] = defaultdict(list)
+        for login in await session.scalars(select(RegistryLogin).where(of_them).order_by(RegistryLogin.address)):
+            logins[login.package_id].append(login)
+        return logins
+
+
 async def create(
     db: Database,
     *,
@@ -52,6 +74,7 @@ async def create(
     version: str,
     compose_file: str,
     files: Sequence[tuple[str, str]] = (),
+    logins: Sequence[NewLogin] = (),
     key: Key | None = None,
 ) -> Package:
     """A new package, or the one that a request with this key has made; `files` are pairs of path and content.
@@ -59,7 +82,7 @@ async def create(
     Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
     """
     # A megabyte of YAML takes a while to read, and nobody else should wait for it.
-    request = await asyncio.to_thread(_check, name, version, compose_file, files, key)
+    request = await asyncio.to_thread(_check, name, version, compose_file, files=files, logins=logins, key=key)
     package = Package(id=uuid7(), name=name, version=version, compose_file=compose_file)
     try:
         async with db.write() as session:
@@ -69,6 +92,15 @@ async def create(
             session.add(package)
             await session.flush()
             session.add_all(PackageFile(package_id=package.id, path=path, content=content) for path, content in files)
+            session.add_all(
+                RegistryLogin(
+                    package_id=package.id,
+                    address=login.registry,
+                    username=login.username,
+                    ciphertext=db.keyring.encrypt(login.password),
+                )
+                for login in logins
+            )
             claim.made(package.id)
     except IntegrityError as error:
         raise NameTaken(kind="Package", name=f"{name} {version}") from error
@@ -98,14 +130,25 @@ async def _get(session: AsyncSession, package_id: str, *, lock: bool = False) ->
 
 
 def _check(
-    name: str, version: str, compose_file: str, files: Sequence[tuple[str, str]], key: Key | None
+    name: str,
+    version: str,
+    compose_file: str,
+    *,
+    files: Sequence[tuple[str, str]],
+    logins: Sequence[NewLogin],
+    key: Key | None,
 ) -> Request | None:
     check = Check()
-    given = {"name": name, "version": version, "compose_file": compose_file, "files": files}
+    given: dict[str, object] = {"name": name, "version": version, "compose_file": compose_file, "files": files}
+    if logins:  # without any, a request is the one that it was before there were logins
+        given["registry_logins"] = [(login.registry, login.username, login.password) for login in logins]
     request = Request.of(key, check, given)
     check.name("name", name)
     check.name("version", version)
     check.compose_file("compose_file", compose_file)
     check.files("files", files)
+    check.registry_logins(
+        "registry_logins", [(login.registry, login.username, login.password.reveal()) for login in logins]
+    )
     check.done()
     return request

@@ -23,6 +23,9 @@ MAX_LABELS = 20  # of a host, or of a token
 MAX_PATH = 1024  # characters
 MAX_VARIABLES = 500
 MAX_VARIABLE = 64 * 1024  # bytes of one value
+MAX_LOGINS = 20  # of a package
+MAX_USERNAME = 255  # characters
+MAX_PASSWORD = 16 * 1024  # bytes; some registries take a whole key file for one
 MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
 
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
@@ -171,6 +174,28 @@ class Check:
         for both in sorted({folder for path in paths for folder in _folders(path) if folder in taken}):
             self.add(argument, "PATH", f"{argument}: '{both}' is both a file and a folder.")
 
+    def registry_logins(self, argument: str, logins: Sequence[tuple[str, str, str]]) -> None:
+        """Registries, usernames and passwords of a package."""
+        if len(logins) > MAX_LOGINS:
+            self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_LOGINS} logins.")
+            return
+        registries: set[str] = set()
+        for position, (registry, username, password) in enumerate(logins):
+            problem = _registry_problem(registry, registries)
+            if problem is not None:
+                self.add(
+                    (argument, position, "registry"), "REGISTRY", f"{argument}: '{registry[:MAX_NAME]}' {problem}."
+                )
+            if not 1 <= len(username) <= MAX_USERNAME or username != username.strip() or not _is_printable(username):
+                rule = f"must have from 1 to {MAX_USERNAME} printable characters, and no blank around them"
+                self.add((argument, position, "username"), "USERNAME", f"{argument}.{position}.username {rule}.")
+            if not password:
+                self.add(
+                    (argument, position, "password"), "EMPTY", f"{argument}.{position}.password must not be empty."
+                )
+            self.text((argument, position, "password"), password, MAX_PASSWORD)
+            registries.add(registry)
+
     def variables(self, argument: str, variables: Sequence[tuple[str, str]]) -> None:
         """Names and values of a deployment's variables."""
         if len(variables) > MAX_VARIABLES:
@@ -223,6 +248,16 @@ def _path_problem(path: str, others: set[str]) -> str | None:
 def _folders(path: str) -> Iterator[str]:
     """The folders that `path` goes through, the outermost first."""
     return (path[:position] for position, character in enumerate(path) if character == "/")
+
+
+def _registry_problem(registry: str, others: set[str]) -> str | None:
+    if registry in others:
+        return "is there twice"
+    host, colon, port = registry.partition(":")
+    is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535  # noqa: PLR2004
+    if not _is_address(host) or host != host.lower() or (colon and not is_port):
+        return "must be a host name or IPv4 address in lower case, with a port where it has one: no scheme, no path"
+    return None
 
 
 def _variable_problem(name: str, others: set[str]) -> str | None:

@@ -41,7 +41,7 @@ def _make(
         paths = Paths(directory / "archive.tar", directory / KNOWN_HOSTS, directory, master, identity)
         (directory / "tmp").mkdir()
         paths.archive.touch(mode=0o600)
-        paths.archive.write_bytes(content.archive(project))
+        paths.archive.write_bytes(content.logins(project) + content.archive(project))
         paths.known_hosts.write_text(project.target.known_hosts or "")
         inventory = content.inventory(project, paths, timeouts, settle)
         (directory / "inventory.json").write_text(json.dumps(inventory))

@@ -41,6 +41,15 @@ class Target:
 
 
 @dataclass(frozen=True)
+class Login:
+    """What a package's images are pulled with from one registry."""
+
+    registry: str
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
 class Project:
     """One run's deployment: everything that is played, and nothing about how."""
 
@@ -56,6 +65,7 @@ class Project:
     variables: dict[str, Secret]
     secrets: list[Secret] = field(default_factory=list)  # values that must not be shown
     rivals: list[UUID] = field(default_factory=list)  # living deployments that may have the same project on one machine
+    logins: list[Login] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -76,7 +86,7 @@ class Timeouts:
 class Paths:
     """Where a run's files are while it is played."""
 
-    archive: Path
+    archive: Path  # what the host reads: `logins`, then `archive`
     known_hosts: Path
     control: Path  # the directory of ssh's control socket
     master: Path | None = None  # the socket of a connection that is open already
@@ -86,6 +96,17 @@ class Paths:
 def playbook(action: RunAction) -> str:
     """The playbook that carries out `action`."""
     return "deploy.yml" if action is RunAction.UP else "down.yml"
+
+
+def logins(project: Project) -> bytes:
+    """The logins at registries, a line each, with passwords that the host's `printf %b` reads back unchanged."""
+    return b"".join(
+        f"{login.registry} {_in_octal(login.password)} {login.username}\n".encode() for login in project.logins
+    )
+
+
+def _in_octal(secret: Secret) -> str:
+    return "".join(f"\\0{byte:03o}" for byte in secret.reveal().encode())
 
 
 def archive(project: Project) -> bytes:
@@ -122,6 +143,7 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
         "daos_deployment": str(project.deployment_id),
         "daos_project": _unsafe(project.name),
         "daos_archive": _unsafe(str(paths.archive)),
+        "daos_logins": len(project.logins),
         "daos_rivals": [str(rival) for rival in project.rivals],
         "daos_timeouts": {
             phase: getattr(timeouts, phase) for phase in ("prepare", "pull", "up", "verify", "down", "settle")

@@ -13,9 +13,21 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.encryption import Keyring, Secret
-from db.models import Deployment, Host, Package, PackageFile, Run, RunStatus, SshKey, Variable, Worker, now
+from db.models import (
+    Deployment,
+    Host,
+    Package,
+    PackageFile,
+    RegistryLogin,
+    Run,
+    RunStatus,
+    SshKey,
+    Variable,
+    Worker,
+    now,
+)
 from runner import keys
-from runner.project import Project, Target
+from runner.project import Login, Project, Target
 
 
 @dataclass(frozen=True)
@@ -184,7 +196,7 @@ async def running(session: AsyncSession) -> dict[UUID, UUID]:
 async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tuple[Project, bool]:
     """What the run is to play, and whether somebody wants it to end.
 
-    Raises: UnknownKey where a secret variable or the host's SSH key cannot be decrypted.
+    Raises: UnknownKey where a secret cannot be decrypted.
     """
     statement = (
         select(Run, Deployment, Host, Package)
@@ -196,6 +208,11 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
     run, deployment, host, package = (await session.execute(statement)).one()
     files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
     variables = list(await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id)))
+    registries = select(RegistryLogin).where(RegistryLogin.package_id == package.id).order_by(RegistryLogin.address)
+    logins = [
+        Login(login.address, login.username, keyring.decrypt(login.ciphertext))
+        for login in await session.scalars(registries)
+    ]
     rivals = select(Deployment.id).where(
         Deployment.project_name == deployment.project_name, Deployment.id != deployment.id
     )
@@ -215,8 +232,10 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         secrets=[
             *(values[variable.name] for variable in variables if variable.secret),
             *([ssh_key] if ssh_key is not None else []),
+            *(login.password for login in logins),
         ],
         rivals=list(await session.scalars(rivals)),
+        logins=logins,
     )
     return what, run.cancel_requested_at is not None
 

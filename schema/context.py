@@ -68,6 +68,10 @@ class Loaders:
         return self._many(packages.files_of)
 
     @cached_property
+    def logins(self) -> DataLoader[UUID, list[models.RegistryLogin]]:
+        return self._many(packages.logins_of)
+
+    @cached_property
     def variables(self) -> DataLoader[UUID, list[models.Variable]]:
         return self._many(deployments.variables_of)
 

@@ -112,12 +112,26 @@ class PackageFileInput:
     content: str = strawberry.field(description="Text; all files of a package together have at most 4 MiB.")
 
 
+@strawberry.input(description="A login at a registry, with which a package's images are pulled.")
+class RegistryLoginInput:
+    registry: str = strawberry.field(
+        description="Host name or IPv4 address in lower case, with `:port` where it has one; no scheme, no path."
+    )
+    username: str = strawberry.field(description="1 to 255 printable characters.")
+    password: str = strawberry.field(
+        description="A password or token, at most 16 KiB; it is kept encrypted and never shown."
+    )
+
+
 @strawberry.input(description="A docker compose project.")
 class CreatePackageInput:
     name: str = strawberry.field(description="1 to 100 printable characters.")
     version: str = strawberry.field(description="1 to 100 printable characters; name and version are unique together.")
     compose_file: str = strawberry.field(description="YAML, a mapping with `services`; at most 1 MiB.")
     files: list[PackageFileInput] | None = strawberry.field(default=UNSET, description="At most 1000, each path once.")
+    registry_logins: list[RegistryLoginInput] | None = strawberry.field(
+        default=UNSET, description="At most 20, each registry once."
+    )
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 

@@ -211,6 +211,10 @@ class Mutation:
             version=input.version,
             compose_file=input.compose_file,
             files=[(file.path, file.content) for file in input.files or []],
+            logins=[
+                packages.NewLogin(login.registry, login.username, Secret(login.password))
+                for login in input.registry_logins or []
+            ],
             key=_key(info, input.idempotency_key),
         )
         return CreatePackagePayload(package=Package.from_model(package))

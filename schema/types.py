@@ -187,6 +187,12 @@ class PackageFile:
     content: str = strawberry.field(description="The file as text.")
 
 
+@strawberry.type(description="A login at a registry.  Its password is kept encrypted and never shown.")
+class RegistryLogin:
+    registry: str = strawberry.field(description="A host, or a host and a port: registry.example.org:5000.")
+    username: str = strawberry.field(description="Who logs in.")
+
+
 @strawberry.type(description="What is deployed: a docker compose project.  A package does not change once created.")
 class Package(Node):
     name: str = strawberry.field(description="Unique together with `version`.")
@@ -212,6 +218,11 @@ class Package(Node):
     async def files(self, info: Info) -> list[PackageFile]:
         files = await info.context.loaders.files.load(self.key)
         return [PackageFile(path=file.path, content=file.content) for file in files]
+
+    @strawberry.field(description="Where its images are pulled with a login, by registry.")
+    async def registry_logins(self, info: Info) -> list[RegistryLogin]:
+        logins = await info.context.loaders.logins.load(self.key)
+        return [RegistryLogin(registry=login.address, username=login.username) for login in logins]
 
     @strawberry.field(description="The deployments of this package, newest first.")
     async def deployments(

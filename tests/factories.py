@@ -62,8 +62,13 @@ async def host(db: Database, labels: Sequence[str] = (), **values: Any) -> model
     return host
 
 
-async def package(db: Database, files: dict[str, str] | None = None, **values: Any) -> models.Package:
-    """A package with one service."""
+async def package(
+    db: Database,
+    files: dict[str, str] | None = None,
+    logins: dict[str, tuple[str, str]] | None = None,
+    **values: Any,
+) -> models.Package:
+    """A package with one service; `logins` are usernames and passwords by registry."""
     defaults = {"name": f"package-{next(_numbers)}", "version": "1", "compose_file": COMPOSE_FILE}
     package = await _added(db, models.Package(**(defaults | values)))
     async with db.write() as session:
@@ -71,6 +76,11 @@ async def package(db: Database, files: dict[str, str] | None = None, **values: A
             models.PackageFile(package_id=package.id, path=path, content=content)
             for path, content in (files or {}).items()
         )
+        for registry, (username, password) in (logins or {}).items():
+            ciphertext = db.keyring.encrypt(Secret(password))
+            session.add(
+                models.RegistryLogin(package_id=package.id, address=registry, username=username, ciphertext=ciphertext)
+            )
     return package
 
 

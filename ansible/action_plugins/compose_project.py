@@ -139,6 +139,7 @@ def command(script: str, phases: list[str], variables: dict[str, Any]) -> str:
         variables["daos_project"],
         ",".join(str(math.ceil(timeouts[phase])) for phase in phases),
         math.ceil(variables["daos_settle"] * 100),
+        variables.get("daos_logins", 0) if "prepare" in phases else 0,
         *variables["daos_rivals"],
     ]
     return f'set -- {shlex.join(map(str, arguments))}; eval "$(printf %b "{escaped(script)}")"'

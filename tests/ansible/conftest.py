@@ -1,6 +1,7 @@
 """Machines to play on: this one by Ansible's local connection, and the same over a real sshd."""
 
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,3 +47,18 @@ def machine(request: pytest.FixtureRequest) -> Machine:
     chosen: Machine = request.getfixturevalue(request.param)
     chosen.by_hand = False
     return chosen
+
+
+@pytest.fixture
+def busybox_path(tmp_path: Path) -> str:
+    """A PATH that leads to docker, flock and, for everything else, busybox: a small Linux distribution."""
+    if shutil.which("busybox") is None:
+        pytest.skip("there is no busybox")
+    links = tmp_path / "bin"
+    links.mkdir()
+    for applet in subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split():
+        (links / applet).symlink_to(str(shutil.which("busybox")))
+    for program in ("docker", "flock"):  # Debian builds its busybox without flock
+        (links / program).unlink(missing_ok=True)
+        (links / program).symlink_to(str(shutil.which(program)))
+    return str(links)

@@ -24,20 +24,6 @@ def require_program(name: str) -> None:
         pytest.skip(f"there is no {name}")
 
 
-@pytest.fixture
-def busybox_path(tmp_path: Path) -> str:
-    """A PATH that leads to docker, flock and, for everything else, busybox: a small Linux distribution."""
-    require_program("busybox")
-    links = tmp_path / "bin"
-    links.mkdir()
-    for applet in subprocess.run(["busybox", "--list"], check=True, capture_output=True, text=True).stdout.split():
-        (links / applet).symlink_to(str(shutil.which("busybox")))
-    for program in ("docker", "flock"):  # Debian builds its busybox without flock
-        (links / program).unlink(missing_ok=True)
-        (links / program).symlink_to(str(shutil.which(program)))
-    return str(links)
-
-
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_the_script_can_be_parsed(shell: list[str]) -> None:
     require_program(shell[0])
@@ -129,7 +115,7 @@ def test_the_command_survives_a_login_shell(shell: str) -> None:
     }
     line = plugin.command(script, ["up", "verify"], variables)
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)
-    assert ended.stdout == 'up,verify|run|deployment|project|2,3|50|rival|its|"up,verify"|a|\\|\\n|!!|ü\n'
+    assert ended.stdout == 'up,verify|run|deployment|project|2,3|50|0|rival|its|"up,verify"|a|\\|\\n|!!|ü\n'
 
 
 def test_the_command_carries_no_secret_and_no_file(local: Machine) -> None:

@@ -56,6 +56,15 @@ INPUTS: list[tuple[str, str, dict[str, Any]]] = [
     ("createPackage", "package { it: composeFile }", PACKAGE | {"composeFile": "HERE"}),
     ("createPackage", "package { files { it: path } }", PACKAGE | {"files": [{"path": "HERE", "content": ""}]}),
     ("createPackage", "package { files { it: content } }", PACKAGE | {"files": [{"path": "a", "content": "HERE"}]}),
+    *(
+        (
+            "createPackage",
+            f"package {{ registryLogins {{ it: {answered} }} }}",
+            PACKAGE
+            | {"registryLogins": [{"registry": "r.example", "username": "me", "password": "p"} | {name: "HERE"}]},
+        )
+        for name, answered in (("registry", "registry"), ("username", "username"))
+    ),
     ("deletePackage", "it: deletedPackageId", {"packageId": "HERE"}),
     ("createDeployment", "deployment { it: id }", DEPLOYMENT | {"hostId": "HERE"}),
     ("createDeployment", "deployment { it: id }", DEPLOYMENT | {"packageId": "HERE"}),

@@ -21,7 +21,9 @@ const eslint = new ESLint({
         'error',
         {
           exceptions: {
-            types: ['LogEntry', 'PackageFile', 'PageInfo', 'PinnedKey', 'Service', 'ShownKey', 'Variable'],
+            types: [
+              'LogEntry', 'PackageFile', 'PageInfo', 'PinnedKey', 'RegistryLogin', 'Service', 'ShownKey', 'Variable',
+            ],
             suffixes: ['Connection', 'Edge', 'Event', 'Payload'],
           },
         },

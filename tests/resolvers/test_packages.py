@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 
+from db.encryption import Secret
 from db.engine import Database
 from db.models import Package
 from resolvers import deployments, packages
@@ -23,6 +24,17 @@ async def test_a_package_is_created_as_it_is_given(db: Database) -> None:
     assert (package.name, package.version, package.compose_file) == ("Web", "1.0 β", COMPOSE_FILE)
     found = (await packages.files_of(db, [package.id]))[package.id]
     assert [(file.path, file.content) for file in found] == sorted(files)
+
+
+async def test_the_password_of_a_login_is_encrypted(db: Database) -> None:
+    logins = [packages.NewLogin("r.example", "me", Secret("hunter2"))]
+    created = await packages.create(db, name="web", version="1", compose_file=COMPOSE_FILE, logins=logins)
+    [login] = (await packages.logins_of(db, [created.id]))[created.id]
+    assert (login.address, login.username) == ("r.example", "me")
+    assert "hunter2" not in login.ciphertext
+    assert db.keyring.decrypt(login.ciphertext).reveal() == "hunter2"
+    await packages.remove(db, str(created.id))
+    assert await packages.logins_of(db, [created.id]) == {}
 
 
 async def test_text_is_kept_as_it_is(db: Database) -> None:

@@ -346,6 +346,43 @@ def test_the_number_of_variables_is_limited() -> None:
     assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(501)])) == ["TOO_MANY"]
 
 
+@pytest.mark.parametrize("registry", ["r.example", "r.example:5000", "localhost:1", "127.0.0.1:65535", "a-b.c"])
+def test_a_registry_is_a_host_with_or_without_a_port(registry: str) -> None:
+    assert _codes(lambda check: check.registry_logins("logins", [(registry, "me", "p")])) == []
+
+
+@pytest.mark.parametrize(
+    "registry",
+    [
+        *("", " ", "-r", "r.example:", "r.example:0", "r.example:65536", "r.example:5000:5000", "r.example:٣"),
+        *("https://r.example", "r.example/x", "me@r.example", "R.example", "[::1]:5000", "::1", "r_x", "a b"),
+        *(*UNPRINTABLE, *UNSTORABLE, *TEMPLATES, LONG),
+    ],
+    ids=short,
+)
+def test_another_registry_is_refused(registry: str) -> None:
+    assert _codes(lambda check: check.registry_logins("logins", [(registry, "me", "p")])) == ["REGISTRY"]
+
+
+@pytest.mark.parametrize("username", ["", " me", "me ", "x" * 256, "a\nb", *UNPRINTABLE], ids=short)
+def test_a_username_is_printable(username: str) -> None:
+    assert _codes(lambda check: check.registry_logins("logins", [("r.example", username, "p")])) == ["USERNAME"]
+
+
+def test_a_password_is_any_text_of_some_length() -> None:
+    for password, codes in (("", ["EMPTY"]), ("a\0", ["CHARACTER"]), ("x" * 16_385, ["TOO_LONG"]), ("a\nü", [])):
+        check = Check()
+        check.registry_logins("logins", [("r.example", "me", password)])
+        assert [problem.code for problem in check.problems] == codes
+
+
+def test_the_number_of_logins_is_limited_and_each_registry_is_there_once() -> None:
+    logins = [(f"r{number}.example", "me", "p") for number in range(21)]
+    assert _codes(lambda check: check.registry_logins("logins", logins[:20])) == []
+    assert _codes(lambda check: check.registry_logins("logins", logins)) == ["TOO_MANY"]
+    assert _codes(lambda check: check.registry_logins("logins", logins[:1] * 2)) == ["REGISTRY"]
+
+
 def test_a_problem_of_a_variable_does_not_tell_its_value() -> None:
     check = Check()
     check.variables("variables", [("A", "hunter2\0"), ("B", "hunter2" * 10_000)])

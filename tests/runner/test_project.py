@@ -2,6 +2,7 @@
 
 import io
 import json
+import subprocess
 import tarfile
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 from db.encryption import Secret
 from db.models import Connection
-from runner.project import Paths, Timeouts, archive, dotenv, inventory
+from runner.project import Login, Paths, Project, Timeouts, archive, dotenv, inventory, logins
 from tests.runner.test_outcome import PROJECT, TARGET
 
 PATHS = Paths(archive=Path("/run/a/archive.tar"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
@@ -88,7 +89,8 @@ def test_a_local_host_needs_no_ssh() -> None:
 
 
 def test_the_inventory_holds_no_secret() -> None:
-    project = replace(PROJECT, variables={"PASSWORD": Secret("hunter2hunter2")})
+    login = Login("r.example", "me", Secret("hunter2hunter2"))
+    project = replace(PROJECT, variables={"PASSWORD": Secret("hunter2hunter2")}, logins=[login])
     assert "hunter2" not in json.dumps(inventory(project, PATHS, Timeouts(), 2.0))
 
 
@@ -114,3 +116,18 @@ def test_the_archive_has_the_files_and_keeps_variables_from_others() -> None:
 )
 def test_a_variable_is_quoted_as_compose_reads_it(value: str, written: str) -> None:
     assert dotenv({"A": Secret(value)}) == written
+
+
+def test_logins_are_lines_that_a_shell_reads_back_unchanged() -> None:
+    password = "a' \"\\%s\n$(id)ü"
+    project = replace(PROJECT, logins=[Login("r.example:5000", "me and you", Secret(password))])
+    registry, written, username = logins(project).decode().removesuffix("\n").split(" ", 2)
+    assert (registry, username) == ("r.example:5000", "me and you")
+    read = subprocess.run(["sh", "-c", 'printf %b "$1"', "sh", written], capture_output=True, check=True)
+    assert read.stdout.decode() == password
+    assert variables_with(project)["daos_logins"] == 1
+
+
+def variables_with(project: Project) -> dict[str, Any]:
+    hosts: dict[str, dict[str, Any]] = inventory(project, PATHS, Timeouts(), 2.0)["all"]["hosts"]
+    return hosts[str(project.deployment_id)]

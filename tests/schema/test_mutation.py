@@ -23,7 +23,7 @@ UPDATE_HOST = """mutation ($input: UpdateHostInput!) { updateHost(input: $input)
 } }"""
 DELETE_HOST = "mutation ($input: DeleteHostInput!) { deleteHost(input: $input) { deletedHostId } }"
 CREATE_PACKAGE = """mutation ($input: CreatePackageInput!) { createPackage(input: $input) {
-    package { id name version composeFile files { path content } }
+    package { id name version composeFile files { path content } registryLogins { registry username } }
 } }"""
 DELETE_PACKAGE = "mutation ($input: DeletePackageInput!) { deletePackage(input: $input) { deletedPackageId } }"
 CREATE_DEPLOYMENT = """mutation ($input: CreateDeploymentInput!) { createDeployment(input: $input) {
@@ -150,6 +150,42 @@ async def test_all_problems_of_a_package_are_told_at_once(api: Api) -> None:
         ("input.files.0.path", "PATH"),
         ("input.files.1.content", "CHARACTER"),
     ]
+
+
+async def test_a_package_has_logins_and_tells_no_password(api: Api) -> None:
+    logins = [
+        {"registry": "b.example:5000", "username": "robot$ci", "password": "hunter2"},
+        {"registry": "10.0.0.1", "username": "me", "password": "two\nlines"},
+    ]
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE, "registryLogins": logins}
+    keyed = given | {"idempotencyKey": "one"}
+    answer = await api.ask(CREATE_PACKAGE, input=keyed)
+    assert answer["createPackage"]["package"]["registryLogins"] == [
+        {"registry": "10.0.0.1", "username": "me"},
+        {"registry": "b.example:5000", "username": "robot$ci"},
+    ]
+    assert await api.ask(CREATE_PACKAGE, input=keyed) == answer
+    for other in ([], logins[:1], [logins[0] | {"password": "other"}, logins[1]]):
+        error = await api.error(CREATE_PACKAGE, input=keyed | {"registryLogins": other})
+        assert _codes(error) == [("input.idempotencyKey", "IDEMPOTENCY_KEY")]
+
+
+async def test_a_login_that_breaks_a_rule_is_named_without_its_password(api: Api) -> None:
+    logins = [
+        {"registry": "https://r.example/", "username": "", "password": ""},
+        {"registry": "r.example", "username": "me", "password": "hunter2\0"},
+        {"registry": "r.example", "username": "me", "password": "hunter2"},
+    ]
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE, "registryLogins": logins}
+    error = await api.error(CREATE_PACKAGE, input=given)
+    assert _codes(error) == [
+        ("input.registryLogins.0.registry", "REGISTRY"),
+        ("input.registryLogins.0.username", "USERNAME"),
+        ("input.registryLogins.0.password", "EMPTY"),
+        ("input.registryLogins.1.password", "CHARACTER"),
+        ("input.registryLogins.2.registry", "REGISTRY"),
+    ]
+    assert "hunter2" not in str(error)
 
 
 async def test_a_deployment_is_created_and_nothing_is_run(api: Api, engine: RecordingEngine) -> None:

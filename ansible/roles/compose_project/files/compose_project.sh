@@ -1,8 +1,10 @@
 # Phases of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
 #
-# Arguments   phases run deployment project seconds settle [rival...]       phases and their seconds with commas between,
+# Arguments   phases run deployment project seconds settle logins [rival...]
+#                                                                           phases and their seconds with commas between,
 #                                                                           settle in hundredths of a second
-# Stdin       with prepare, an uncompressed tar of the project's files
+# Stdin       with prepare, as many lines as there are logins, "registry password user", the password as `printf %b`
+#             reads it; then an uncompressed tar of the project's files
 # Stdout      ". "            still at work
 #             "| words"       what docker, compose or a container said
 #             "= key value"   a fact for the server; "= phase NAME" begins a phase, "= result ok" or "= result failed"
@@ -18,6 +20,8 @@
 #                             baseline  the containers before the run: id, start, restarts, state
 #                             seen      what docker had when the files arrived: two lists of containers
 #                             recreate  exists when files have changed that compose does not look into
+# /dev/shm/daos.PROJECT.PID/  docker's configuration with the run's logins at registries, while images are pulled, or
+#                             ~/.daos/state/PROJECT/login.PID where there is no such memory
 #
 # What ends with .new is to take the place of what does not, and is gone when the phase is over.
 
@@ -25,14 +29,14 @@ set -u
 umask 077
 export LC_ALL=C # words that can be told apart, and lengths in bytes
 
-phases=$1 run=$2 deployment=$3 project=$4 limits=$5 settle=$6
-shift 6
+phases=$1 run=$2 deployment=$3 project=$4 limits=$5 settle=$6 count=$7
+shift 7
 rivals=" $* "
 
 newline='
 '
 changed=false reason= detail= heartbeat= marked= unpacked= fresh= prefix= up_at= looked= has_images=
-ids= containers= baseline= stranger=
+ids= containers= baseline= stranger= logins= login_config=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
 tick() {
@@ -102,6 +106,10 @@ end_phase() {
     [ "$phase" != prepare ] || [ -n "$unpacked" ] || cat >/dev/null # or ssh may take the closed pipe for a lost host
     [ -z "$fresh" ] || rm -rf "$fresh" "$state"/*.new
     fresh=
+    case $phase,$1,$phases in
+        pull,ok,?*) ;; # up may pull too
+        *) [ -z "$login_config" ] || forget_logins "$$" ;;
+    esac
     if [ -n "$marked" ]; then
         case $1,$phases in
             failed,*) mark failed ;;
@@ -157,6 +165,7 @@ take_lock() {
     done
     printf '%s %s %s\n' "$$" "$run" "$deployment" >&8
     exec 9>&8 8>&-
+    forget_logins '*' # of runs that were killed
     watch_channel &
     heartbeat=$!
 }
@@ -179,6 +188,7 @@ watch_channel() {
         wait "$sleeper"
     done
     end_work "$$"
+    forget_logins "$$"
 } 2>/dev/null
 
 # Ends the phase whose pid is given, and all that it has started; with a second argument its watch too.
@@ -277,10 +287,88 @@ compose() {
     [ -n "$plugin" ] || set -- compose "$@"
     bounded env -i HOME="$HOME" PATH="$PATH" \
         ${DOCKER_HOST+"DOCKER_HOST=$DOCKER_HOST"} ${DOCKER_CONTEXT+"DOCKER_CONTEXT=$DOCKER_CONTEXT"} \
-        ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
+        ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${login_config:+"DOCKER_CONFIG=$login_config"} \
+        ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
         ${DOCKER_TLS_VERIFY+"DOCKER_TLS_VERIFY=$DOCKER_TLS_VERIFY"} \
         ${XDG_RUNTIME_DIR+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${SSH_AUTH_SOCK+"SSH_AUTH_SOCK=$SSH_AUTH_SOCK"} \
         "${plugin:-docker}" "$@"
+}
+
+# Logs in at the registries of the package, in a configuration of docker that is this run's own. False, with
+# `login_problem`, when one of them refuses.
+log_in() {
+    [ -n "$logins" ] || return 0
+    [ -z "$login_config" ] || return 0
+    make_login_config || fail TASK_FAILED 'The logins at registries have no place on the host. Is the disk full?'
+    left_logins=$logins
+    while [ -n "$left_logins" ]; do
+        login=${left_logins%%"$newline"*} left_logins=${left_logins#*"$newline"}
+        registry=${login%% *} login=${login#* }
+        words=$(hand_over "${login%% *}" "${login#* }" "$registry" 2>&1) && continue
+        say printf '%s\n' "$words"
+        login_problem="The login at registry $registry failed: $last"
+        return 1
+    done
+}
+
+# The shell's own printf: a password is in no command line. Docker's warning about files that are not encrypted is of no
+# use here, and is told only where the login fails.
+hand_over() {
+    printf %b "$1" | bounded env DOCKER_CONFIG="$login_config" docker login --username="$2" --password-stdin "$3"
+}
+
+# Sets `login_config` to a new copy of docker's configuration. Of what the login has set up all still works: its other
+# logins, helpers, contexts and plugins. An empty helper keeps the run's logins out of a store that would outlast the run;
+# where an object has a key twice, docker puts both together, and the last one wins.
+make_login_config() {
+    config=${DOCKER_CONFIG:-$HOME/.docker} place=/dev/shm/daos.$project.$$
+    mkdir "$place" 2>/dev/null || { place=$state/login.$$ && mkdir "$place"; } || return 1
+    login_config=$place
+    for entry in "$config"/* "$config"/.[!.]*; do
+        case $entry in
+            */config.json) ;;
+            *) [ ! -e "$entry" ] || ln -s "$entry" "$place/" || return 1 ;;
+        esac
+    done
+    settings=
+    [ ! -f "$config/config.json" ] || settings=$(cat "$config/config.json")
+    settings=${settings%"${settings##*[![:space:]]}"}
+    [ -n "$settings" ] || settings='{}'
+    settings=${settings%?}
+    settings=${settings%"${settings##*[![:space:]]}"}
+    case $settings in
+        '{') ;;
+        *) settings=$settings, ;;
+    esac
+    main=
+    case $settings in
+        *credsStore*) main=$(bounded docker info --format '{{.IndexServerAddress}}' 2>/dev/null) ;;
+    esac
+    helpers= left_logins=$logins
+    while [ -n "$left_logins" ]; do
+        registry=${left_logins%% *} left_logins=${left_logins#*"$newline"}
+        case $main in
+            *"$registry"*) helpers="$helpers\"$main\":\"\"," ;; # docker knows its main registry by another name
+        esac
+        helpers="$helpers\"$registry\":\"\","
+    done
+    printf '%s"credHelpers":{%s}}\n' "$settings" "${helpers%,}" >"$place/config.json"
+} 2>/dev/null
+
+# Removes the configurations with logins that the phase of this pid has left, or all.
+forget_logins() {
+    for left_config in /dev/shm/daos."$project".$1 "$state"/login.$1; do
+        [ ! -d "$left_config" ] || rm -rf "$left_config"
+    done 2>/dev/null
+    login_config=
+}
+
+# Whether compose may pull or build although all images are there.
+may_pull() {
+    case $(cat "$directory/compose.yaml") in
+        *pull_policy* | *build*) ;;
+        *) return 1 ;;
+    esac
 }
 
 compose_in() {
@@ -706,6 +794,12 @@ pull() {
     if [ -n "$has_images" ] || { [ -f "$state/images" ] && have_images; }; then
         return
     fi
+    if ! log_in; then
+        ! is_late || fail_late
+        show_services
+        require_docker
+        fail IMAGE_PULL_FAILED "$login_problem"
+    fi
     say compose_in "$directory" pull --policy missing --ignore-buildable
     if [ "$status" -ne 0 ]; then
         words=$last
@@ -720,6 +814,8 @@ pull() {
 up() {
     continue_run
     recall_baseline
+    # Nobody knows before whether compose will need it, and it tells itself what it could not pull.
+    [ -z "$logins" ] || ! may_pull || log_in || printf '| %s\n' "$login_problem"
     if [ -f "$state/images" ] && [ ! -s "$state/images" ]; then
         say compose down --remove-orphans # all services are behind profiles: compose refuses to go up without any
     else
@@ -906,6 +1002,10 @@ require_tool() {
 exec 4>&1
 printf '. \n'
 begin_phase
+while [ "$count" -gt 0 ]; do
+    IFS= read -r login
+    logins=$logins$login$newline count=$((count - 1))
+done
 [ -n "${HOME:-}" ] || derive_home # LOCAL, started by systemd
 [ -d "$HOME" ] || fail TASK_FAILED 'The user has no home directory on the host.'
 directory=$HOME/.daos/projects/$project

@@ -1,0 +1,173 @@
+"""Logins at registries: used for the pull, and gone afterwards, however the run ends."""
+
+import base64
+import json
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from db.encryption import Secret
+from db.models import Connection, RunAction
+from runner import project as content
+from runner.project import Login, Project, Target
+from tests.ansible.machine import Machine, kill_with_children, service, wait_for
+from tests.e2e.test_secrets import watching
+from tests.support.registry import Registry, serve_registry
+
+USERNAME = "robot$me"
+PASSWORD = "x'\"\\ $(id)`{{ü\n%s\\0101"
+
+
+@pytest.fixture
+def registry() -> Iterator[Registry]:
+    with serve_registry(USERNAME, PASSWORD) as registry:
+        yield registry
+
+
+def give(machine: Machine, *logins: tuple[str, str]) -> dict[str, int]:
+    """Put logins (registry, password) in front of the machine's archive; gives the variables that go with them."""
+    target = Target(uuid4(), "", Connection.LOCAL, None, 22, "root", None, None)
+    project = Project(uuid4(), 1, RunAction.UP, uuid4(), "", "", target, "", {}, {})
+    project.logins.extend(Login(registry, USERNAME, Secret(password)) for registry, password in logins)
+    path = machine.directory / "files.tar"
+    path.write_bytes(content.logins(project) + path.read_bytes())
+    return {"logins": len(logins)}
+
+
+def image_at(registry: Registry) -> dict[str, Any]:
+    return {"web": service("true") | {"image": f"{registry.address}/x/y:{uuid4()}"}}
+
+
+def left(machine: Machine) -> list[Path]:
+    """Configurations with logins that are still there."""
+    return [*Path("/dev/shm").glob(f"daos.{machine.project}.*"), *machine.state.glob("login.*")]
+
+
+def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: Registry) -> None:
+    machine.begin(image_at(registry))
+    with watching("cmdline", "0170\\0047", "(id)`") as lines:  # the password, as it travels and as it is
+        play = machine.play("deploy.yml", **give(machine, (registry.address, PASSWORD)))
+    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")  # it is not there
+    assert play.last.detail is not None
+    assert "login" not in play.last.detail
+    assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
+    assert left(machine) == []
+    assert lines == set()
+    assert "WARNING" not in play.last.words
+
+
+def test_a_login_that_is_refused_names_the_registry(local: Machine, registry: Registry) -> None:
+    local.begin(image_at(registry))
+    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
+    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")
+    assert play.last.detail.startswith(f"The login at registry {registry.address} failed: ")
+    assert "401 Unauthorized" in play.last.detail
+    assert "401 Unauthorized" in play.last.words
+    assert left(local) == []
+
+
+def test_busybox_logs_in(local: Machine, registry: Registry, busybox_path: str) -> None:
+    local.begin(image_at(registry))
+    count = give(local, (registry.address, PASSWORD))["logins"]
+    local.run_phases("prepare", "pull", interpreter=("busybox", "sh"), environment={"PATH": busybox_path}, logins=count)
+    assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
+    assert left(local) == []
+
+
+def test_images_that_are_there_need_no_login(local: Machine, registry: Registry) -> None:
+    local.begin({"web": service("sleep", "1000")})
+    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
+    assert play.succeeded, play.last.detail
+    assert registry.asked == []
+
+
+def test_what_compose_pulls_in_up_has_the_login_too(local: Machine, registry: Registry) -> None:
+    local.begin({"web": service("true", pull_policy="build")})
+    play = local.play("deploy.yml", **give(local, (registry.address, PASSWORD)))
+    assert registry.asked[-1] == ("/v2/", f"{USERNAME}:{PASSWORD}")
+    assert left(local) == [], play.last.detail
+
+
+def test_up_goes_on_without_a_login_that_it_does_not_need(local: Machine, registry: Registry) -> None:
+    local.begin({"web": service("sleep", "1000", pull_policy="missing")})
+    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
+    assert play.succeeded, play.last.detail
+    assert f"The login at registry {registry.address} failed: " in play["up"].words
+    assert left(local) == []
+
+
+def test_the_configuration_of_the_host_is_as_it_was_and_in_force(local: Machine, registry: Registry) -> None:
+    """Its own login for this registry is passed over, its store never gets the run's, and its folders are there."""
+    config = local.home / ".docker"
+    (config / "contexts").mkdir(parents=True)
+    other = {"auth": base64.b64encode(b"a:b").decode()}
+    text = json.dumps({"auths": {"other.example": other}, "credsStore": "none", "credHelpers": {registry.address: "x"}})
+    (config / "config.json").write_text(f"{text}\n\n")
+    local.begin(image_at(registry))
+    fake = spying_docker(local)
+    local.play("deploy.yml", **give(local, (registry.address, PASSWORD)))
+    assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
+    assert (config / "config.json").read_text() == f"{text}\n\n"
+    seen = json.loads((fake.parent / "seen.json").read_text())
+    assert seen["auths"]["other.example"] == other
+    assert seen["credsStore"] == "none"
+    assert b"(id)" not in (fake.parent / "environment").read_bytes()
+    assert (fake.parent / "seen").read_text().split() == ["drwx------", "config.json", "contexts"]
+    assert left(local) == []
+
+
+def spying_docker(machine: Machine) -> Path:
+    """A docker that notes the configuration with which it was called for a pull."""
+    fake = machine.directory / "bin" / "docker"
+    fake.parent.mkdir()
+    fake.write_text(
+        f"""#!/bin/sh
+case "$DOCKER_CONFIG $*" in
+    */daos.*" login "*)
+        cat /proc/$PPID/environ /proc/$$/environ >{fake.parent}/environment
+        {shutil.which("docker")} "$@" || exit
+        cp "$DOCKER_CONFIG/config.json" {fake.parent}/seen.json
+        (ls -ld "$DOCKER_CONFIG" | cut -c1-10; ls "$DOCKER_CONFIG") >{fake.parent}/seen
+        exit ;;
+esac
+exec {shutil.which("docker")} "$@"
+"""
+    )
+    fake.chmod(0o755)
+    machine.environment = {**machine.environment, "PATH": f"{fake.parent}:{os.environ['PATH']}"}
+    return fake
+
+
+@pytest.mark.parametrize("how", ["terminated", "killed"])
+def test_a_run_that_is_cut_off_leaves_no_login(machine: Machine, registry: Registry, how: str) -> None:
+    registry.holding = True
+    machine.begin(image_at(registry))
+    with machine.playing("deploy.yml", **give(machine, (registry.address, PASSWORD))) as ansible:
+        wait_for(lambda: registry.pulled_by, 30)
+        assert [path.stat().st_mode & 0o777 for path in left(machine)] == [0o700]
+        if how == "terminated":
+            ansible.terminate()
+        else:
+            kill_with_children(ansible.pid, keep="/bin/sh")
+        wait_for(lambda: left(machine) == [])
+
+
+def test_what_a_script_has_left_that_was_killed_goes_with_the_next(local: Machine, registry: Registry) -> None:
+    registry.holding = True
+    local.begin(image_at(registry))
+    with local.playing("deploy.yml", **give(local, (registry.address, PASSWORD))):
+        wait_for(lambda: registry.pulled_by, 30)
+        for pid in local.processes():  # the watch too
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not local.processes())
+    assert len(left(local)) == 1
+    local.settle()
+    assert left(local) == []

@@ -1,0 +1,68 @@
+"""A registry without images that wants a login: enough for `docker login`, and to see who asks for an image."""
+
+import base64
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from threading import Event, Thread
+
+
+@dataclass
+class Registry:
+    """What was asked, and by whom; while `holding` is set it answers nothing about images."""
+
+    username: str
+    password: str
+    address: str = ""  # on the loopback, where docker talks HTTP
+    asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, and "username:password"
+    holding: bool = False
+    ended: Event = field(default_factory=Event)
+
+    @property
+    def pulled_by(self) -> set[str | None]:
+        """Who has asked for an image."""
+        return {who for path, who in self.asked if "/manifests/" in path}
+
+
+@contextmanager
+def serve_registry(username: str, password: str) -> Iterator[Registry]:
+    """A registry with one login."""
+    registry = Registry(username, password)
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            who = _who(self.headers.get("Authorization"))
+            registry.asked.append((self.path, who))
+            if registry.holding and self.path != "/v2/":
+                registry.ended.wait(60)
+            if who != f"{username}:{password}":
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="tests"')
+            else:
+                self.send_response(200 if self.path == "/v2/" else 404)
+            self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        do_HEAD = do_GET  # noqa: N815 - http.server's name
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        registry.address = f"127.0.0.1:{server.server_port}"
+        serving = Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield registry
+        finally:
+            registry.ended.set()
+            server.shutdown()
+            serving.join()
+
+
+def _who(authorization: str | None) -> str | None:
+    return base64.b64decode(authorization.split()[1]).decode() if authorization else None
