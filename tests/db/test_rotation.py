@@ -148,6 +148,7 @@ async def test_idempotency_keys_go_with_the_key_of_their_fingerprints(rotating: 
 def test_every_column_with_ciphertexts_is_known() -> None:
     assert {f"{column.table.name}.{column.name}" for column in CIPHERTEXTS} == {
         "registry_logins.ciphertext",
+        "ssh_keys.ciphertext",
         "variables.ciphertext",
     }
 

@@ -195,10 +195,10 @@ async def test_the_environment_of_a_login_does_not_matter(client: Client, make_s
 
 
 def _tables_with(server: Server, identity: str) -> set[str]:
-    """The tables of the server's database that have this id in any row."""
+    """The tables of the server's database that have this id in any row, but for the audit, which forgets nothing."""
     needle = UUID(identity).hex
     with connected(server) as database:
-        tables = inspect(database).get_table_names()
+        tables = set(inspect(database).get_table_names()) - {"audit_entries"}
         rows = {name: str(database.execute(text(f"SELECT * FROM {name}")).all()) for name in tables}  # noqa: S608
     return {name for name, words in rows.items() if needle in words.replace("-", "")}
 

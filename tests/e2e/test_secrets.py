@@ -87,7 +87,7 @@ async def told(tmp_path_factory: pytest.TempPathFactory, docker: Docker, sshd: S
                     {"passphrase": passphrase},
                     {"privateKey": [given], "passphrase": [passphrase]},
                     {"name": None, "privateKey": given, "passphrase": passphrase},
-                    {"private_key": text, "passphrase": passphrase},
+                    {"private_key": given, "passphrase": passphrase},
                 )
             ]
             hosts = {"LOCAL": await client.local_host(), "SSH": by_key}
