@@ -1,6 +1,7 @@
 """The house itself: folders, names, imports, scripts, and what no file may say."""
 
 import os
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -103,3 +104,13 @@ def test_both_lock_files_name_one_version_of_each_package() -> None:
 def _pins(lock: str) -> dict[str, str]:
     pins = [line.removesuffix("\\") for line in (ROOT / lock).read_text().splitlines() if not line.startswith(" ")]
     return dict(pin.split("==", 1) for pin in pins)
+
+
+def test_each_promise_of_security_names_what_holds_it_and_a_test_that_is_there() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    named = set(re.findall(r"`((?:daos|schema|resolvers|runner|db|ansible|tests)/[^`*]+)`", text))
+    assert {path for path in named if not (ROOT / path).exists()} == set()
+    tables = re.findall(r"\|.*\| test \|\n\| --- \| --- \| --- \|\n((?:\|.*\n)+)", text)
+    promises = [row for table in tables for row in table.splitlines()]
+    assert len(promises) > 40
+    assert [row for row in promises if "`tests/" not in row.rsplit("|", 2)[1]] == []
