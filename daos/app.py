@@ -179,7 +179,7 @@ async def running(
         stack.enter_context(_reserved(db))
         broadcast = Broadcast()
         worker_settings = _worker_settings(settings, home, environment)
-        warm = settings.warm and plays
+        warm = settings.warm and plays and settings.ansible_verbosity == "0"
         keeper = Keeper(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=warm)
         start_latency = make_start_latency()
         worker = Worker(db, broadcast, worker_settings, keeper, start_latency.observe)
@@ -250,6 +250,6 @@ def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, s
         timeouts=settings.timeouts,
         accept_new=settings.host_key_policy == ACCEPT_NEW,
         settle=settings.settle_seconds,
-        passed_on=docker_environment(environment),
+        passed_on=docker_environment(environment) | {"ANSIBLE_VERBOSITY": settings.ansible_verbosity},
         held=(home.lock,),
     )

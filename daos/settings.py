@@ -55,6 +55,9 @@ class Settings:
         metadata={"what": "PostgreSQL: seconds without it after which a worker ends its plays; others wait half more."},
     )
     warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
+    ansible_verbosity: str = field(
+        default="0", metadata={"what": "0 to 3: what Ansible says of itself in runs' logs; above 0 DAOS_WARM is off."}
+    )
     host_key_policy: str = field(
         default=ACCEPT_NEW,
         metadata={"what": "accept-new pins the key of a new host; strict talks to no host without a pinned one."},
@@ -122,6 +125,8 @@ class Settings:
             raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
         if settings.log_format not in {"text", "json"}:
             raise BadSetting("DAOS_LOG_FORMAT must be text or json")
+        if settings.ansible_verbosity not in {"0", "1", "2", "3"}:  # with 4 ssh talks where its errors are read
+            raise BadSetting("DAOS_ANSIBLE_VERBOSITY must be 0, 1, 2 or 3")
         if settings.host_key_policy not in {ACCEPT_NEW, "strict"}:
             raise BadSetting("DAOS_HOST_KEY_POLICY must be accept-new or strict")
         if settings.oidc_issuer and (problem := problem_of(settings.oidc_issuer)) is not None:

@@ -4,7 +4,7 @@ import asyncio
 import fcntl
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionm
 from db import sqlite
 from db.encryption import Keyring, Secret
 from db.session import LABELS, OurSession
+
+POOL = 20  # connections to PostgreSQL
+# libpq's own values are minutes and more; what the URL says counts before these.
+LINK = {
+    "connect_timeout": "10",  # seconds
+    "tcp_user_timeout": "15000",  # milliseconds
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "2",
+}
 
 Witness = Callable[[AsyncSession], Awaitable[None]]
 
@@ -47,12 +57,13 @@ class Database:
             self._writer = sqlite.engine(self.url, writes=True)
             self._reader = sqlite.engine(self.url, writes=False)
         else:
-            self._writer = create_async_engine(self.url, pool_size=10, max_overflow=10, pool_pre_ping=True)
+            self._writer = create_async_engine(self.url, pool_size=10, max_overflow=POOL - 10, pool_pre_ping=True)
             # One snapshot for all statements of a reader, as SQLite gives it anyway.
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         options: dict[str, Any] = {"expire_on_commit": False, "sync_session_class": OurSession}
         self._write_session = async_sessionmaker(self._writer, **options)
         self._read_session = async_sessionmaker(self._reader, **options)
+        self._room = None if self.is_sqlite else asyncio.Semaphore(POOL)
         self._labels: frozenset[str] | None = None
         self._witness: Witness | None = None
 
@@ -88,13 +99,13 @@ class Database:
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
         """A session in one read-only transaction: all its statements see the same state."""
-        async with self._read_session(info=self._info) as session, _transaction(session):
+        async with self._read_session(info=self._info) as session, _transaction(session, self._room):
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, rolled back when the block raises."""
-        async with self._write_session(info=self._info) as session, _transaction(session):
+        async with self._write_session(info=self._info) as session, _transaction(session, self._room):
             yield session
             if self._witness is not None:
                 await self._witness(session)
@@ -149,21 +160,25 @@ class Database:
 
 
 @asynccontextmanager
-async def _transaction(session: AsyncSession) -> AsyncIterator[None]:
+async def _transaction(session: AsyncSession, room: asyncio.Semaphore | None) -> AsyncIterator[None]:
     """As SQLAlchemy's own `begin()`, but for its end, which is never cut off.
 
     A task of anyio that is cancelled is cancelled again and again until it has ended.  SQLAlchemy bears that once: the
     second time it lets go of the connection that it is closing.  So cancelling waits here until the transaction has
     ended; asyncio's own, which comes once, does not.
+
+    On PostgreSQL it does not bear one while a connection is set up either (2.0): the turn is waited for in `room`, and
+    what comes then is seen through.
     """
-    try:
-        await _see_through(session.connection(), leave=True)  # waits its turn here, where it can still be cancelled
-        with anyio.CancelScope(shield=True):
-            yield
-    except BaseException:
-        await _see_through(session.rollback())
-        raise
-    await _see_through(session.commit())
+    async with room or nullcontext():
+        try:
+            await _see_through(session.connection(), leave=room is None)
+            with anyio.CancelScope(shield=True):
+                yield
+        except BaseException:
+            await _see_through(session.rollback())
+            raise
+        await _see_through(session.commit())
 
 
 async def _see_through(part: Coroutine[Any, Any, object], *, leave: bool = False) -> None:
@@ -217,4 +232,5 @@ def _with_driver(url: str) -> URL:
         raise UnsupportedDatabase(f"the database must be sqlite:///… or postgresql://…, not {backend}")
     if backend == "sqlite" and (parsed.host or parsed.username):
         raise UnsupportedDatabase("the path of a SQLite database comes after three slashes: sqlite:///…")
-    return parsed.set(drivername=drivers[backend])
+    parsed = parsed.set(drivername=drivers[backend])
+    return parsed if backend == "sqlite" else parsed.update_query_dict({**LINK, **parsed.query})

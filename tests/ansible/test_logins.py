@@ -18,7 +18,7 @@ from db.models import Connection, RunAction
 from runner import project as content
 from runner.project import Login, Project, Target
 from tests.ansible.machine import Machine, kill_with_children, service, wait_for
-from tests.e2e.test_secrets import watching
+from tests.support.canaries import watching
 from tests.support.registry import Registry, serve_registry
 
 USERNAME = "robot$me"
@@ -52,14 +52,14 @@ def left(machine: Machine) -> list[Path]:
 
 def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: Registry) -> None:
     machine.begin(image_at(registry))
-    with watching("cmdline", "0170\\0047", "(id)`") as lines:  # the password, as it travels and as it is
+    with watching("0170\\0047", "(id)`") as watched:  # the password, as it travels and as it is
         play = machine.play("deploy.yml", **give(machine, (registry.address, PASSWORD)))
     assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")  # it is not there
     assert play.last.detail is not None
     assert "login" not in play.last.detail
     assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
     assert left(machine) == []
-    assert lines == set()
+    assert watched == set()
     assert "WARNING" not in play.last.words
 
 
@@ -147,7 +147,7 @@ exec {shutil.which("docker")} "$@"
 
 @pytest.mark.parametrize("how", ["terminated", "killed"])
 def test_a_run_that_is_cut_off_leaves_no_login(machine: Machine, registry: Registry, how: str) -> None:
-    registry.holding = True
+    registry.hold()
     machine.begin(image_at(registry))
     with machine.playing("deploy.yml", **give(machine, (registry.address, PASSWORD))) as ansible:
         wait_for(lambda: registry.pulled_by, 30)
@@ -160,7 +160,7 @@ def test_a_run_that_is_cut_off_leaves_no_login(machine: Machine, registry: Regis
 
 
 def test_what_a_script_has_left_that_was_killed_goes_with_the_next(local: Machine, registry: Registry) -> None:
-    registry.holding = True
+    registry.hold()
     local.begin(image_at(registry))
     with local.playing("deploy.yml", **give(local, (registry.address, PASSWORD))):
         wait_for(lambda: registry.pulled_by, 30)

@@ -45,6 +45,7 @@ def test_limits_of_the_transport_are_settings() -> None:
         ("DAOS_LOG_FORMAT", "xml"),
         ("DAOS_LOG_LEVEL", "loud"),
         ("DAOS_HOST_KEY_POLICY", "accept"),
+        ("DAOS_ANSIBLE_VERBOSITY", "4"),
         ("DAOS_MAX_DEPTH", "0"),
         ("DAOS_MAX_BODY", "8 MiB"),
         ("DAOS_OPERATION_TIMEOUT", "nan"),

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
 
-from db.engine import Database, Reserved, UnsupportedDatabase, sqlite_url
+from db.engine import LINK, Database, Reserved, UnsupportedDatabase, sqlite_url
 from db.models import Host, Token
 from db.sqlite import BUSY_TIMEOUT
 from tests import factories
@@ -85,8 +85,15 @@ def test_the_driver_is_the_servers_choice(url: str, driver: str) -> None:
 )
 def test_psycopg_connects_as_the_url_says(url: str, parameters: dict[str, str]) -> None:
     conninfo = Database(url, factories.keyring()).conninfo
-    assert conninfo_to_dict(conninfo.reveal()) == {**parameters, "sslmode": "require"}
+    assert conninfo_to_dict(conninfo.reveal()) == {**LINK, **parameters, "sslmode": "require"}
     assert str(conninfo) == "********"
+
+
+def test_a_dead_link_to_postgresql_is_noticed_in_seconds_unless_the_url_says_when() -> None:
+    url = "postgresql://db.example/daos?connect_timeout=3"
+    said = conninfo_to_dict(Database(url, factories.keyring()).conninfo.reveal())
+    assert said["connect_timeout"] == "3"
+    assert said["tcp_user_timeout"] == "15000"
 
 
 async def test_any_path_can_be_a_sqlite_url(tmp_path: Path) -> None:

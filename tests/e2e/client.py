@@ -99,13 +99,17 @@ class Client:
         key: Json = payload["sshKey"]
         return key
 
-    async def package(self, compose: Mapping[str, Any] | str, files: Mapping[str, str] | None = None) -> str:
+    async def package(
+        self,
+        compose: Mapping[str, Any] | str,
+        files: Mapping[str, str] | None = None,
+        logins: Sequence[Mapping[str, str]] = (),
+    ) -> str:
         """A package of these services, or of the text of a compose file.  Its version is 1."""
         text = compose if isinstance(compose, str) else json.dumps({"services": compose})
         further = [{"path": path, "content": content} for path, content in (files or {}).items()]
-        payload = await self.change(
-            "createPackage", "package { id }", name=_name(), version="1", composeFile=text, files=further
-        )
+        values = {"name": _name(), "version": "1", "composeFile": text, "files": further, "registryLogins": logins}
+        payload = await self.change("createPackage", "package { id }", **values)
         return str(payload["package"]["id"])
 
     async def deployment(

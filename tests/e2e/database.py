@@ -3,8 +3,9 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, create_engine, text
 
+from db.encryption import Keyring
 from db.engine import sqlite_url
 from tests.e2e.server import Server
 
@@ -19,3 +20,10 @@ def connected(server: Server) -> Iterator[Connection]:
             yield connection
     finally:
         engine.dispose()
+
+
+def stored_key(server: Server) -> str:
+    """The one key that the server keeps, as it hands it to ssh."""
+    with connected(server) as database:
+        ciphertext = database.scalars(text("SELECT ciphertext FROM ssh_keys")).one()
+    return Keyring.read(server.data_dir / "secret-key").decrypt(ciphertext).reveal()

@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.client import Client, service
 from tests.e2e.server import Server, wait_until
-from tests.e2e.test_secrets import watching
+from tests.support.canaries import holding, leaking, watching
 from tests.support.registry import Registry, serve_registry
 
 PASSWORD = f"x{secrets.token_hex(8)}"
@@ -39,15 +39,14 @@ async def test_an_image_is_asked_for_with_the_packages_login_which_nobody_sees(
     server: Server, client: Client, host: str, project: str, guarded: Registry
 ) -> None:
     package = await package_at(client, guarded, PASSWORD)
-    with watching("cmdline", PASSWORD) as lines:
+    with watching(PASSWORD) as watched:
         run = await client.play(await client.deployment(host, package, project))
     assert guarded.pulled_by == {f"robot$ci:{PASSWORD}"}
     words = await client.words(run["id"])
     assert (run["status"], run["reason"]) == ("FAILED", "IMAGE_PULL_FAILED"), words  # it has no images
-    assert lines == set()
-    assert PASSWORD not in words + str(run) + server.log
-    stored = [path for path in server.data_dir.rglob("*") if path.is_file() and PASSWORD.encode() in path.read_bytes()]
-    assert stored == []
+    assert watched == set()
+    assert holding(f"{words}{run}{server.log}".encode(), [PASSWORD]) == set()
+    assert leaking(server.data_dir.rglob("*"), [PASSWORD]) == {}
 
 
 async def test_a_login_that_is_refused_says_where(client: Client, host: str, project: str, guarded: Registry) -> None:
@@ -59,7 +58,7 @@ async def test_a_login_that_is_refused_says_where(client: Client, host: str, pro
 
 
 async def test_a_canceled_run_leaves_no_login(client: Client, host: str, project: str, guarded: Registry) -> None:
-    guarded.holding = True
+    guarded.hold()
     package = await package_at(client, guarded, PASSWORD)
     run_id = await client.start(await client.deployment(host, package, project))
     await asyncio.to_thread(wait_until, lambda: guarded.pulled_by, "the image is asked for", 60)

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.serialization import (
 from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, UNDECIDED, Client
 from tests.e2e.conftest import Connect, MakeServer
+from tests.e2e.database import stored_key
 from tests.e2e.server import Server, wait_until
 from tests.e2e.test_failures import fail_to_reach
-from tests.e2e.test_secrets import parts, stored_key
 from tests.runner.test_identity import holders
+from tests.support.canaries import parts
 from tests.support.sshd import SshServer
 
 

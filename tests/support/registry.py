@@ -10,14 +10,28 @@ from threading import Event, Thread
 
 @dataclass
 class Registry:
-    """What was asked, and by whom; while `holding` is set it answers nothing about images."""
+    """What was asked, and by whom."""
 
     username: str
     password: str
     address: str = ""  # on the loopback, where docker talks HTTP
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, and "username:password"
-    holding: bool = False
-    ended: Event = field(default_factory=Event)
+    held: set[str] = field(default_factory=set)  # paths that were asked for since `hold`, and wait
+    _released: Event = field(default_factory=Event)
+
+    def hold(self) -> None:
+        """Answer nothing about images until `release`."""
+        self._released.clear()
+        self.held.clear()
+
+    def release(self) -> None:
+        self._released.set()
+
+    def wait(self, path: str) -> None:
+        """Return when `path` may be answered."""
+        if path != "/v2/" and not self._released.is_set():
+            self.held.add(path)
+            self._released.wait(60)
 
     @property
     def pulled_by(self) -> set[str | None]:
@@ -29,13 +43,13 @@ class Registry:
 def serve_registry(username: str, password: str) -> Iterator[Registry]:
     """A registry with one login."""
     registry = Registry(username, password)
+    registry.release()
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             who = _who(self.headers.get("Authorization"))
             registry.asked.append((self.path, who))
-            if registry.holding and self.path != "/v2/":
-                registry.ended.wait(60)
+            registry.wait(self.path)
             if who != f"{username}:{password}":
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="tests"')
@@ -59,7 +73,7 @@ def serve_registry(username: str, password: str) -> Iterator[Registry]:
         try:
             yield registry
         finally:
-            registry.ended.set()
+            registry.release()
             server.shutdown()
             serving.join()
 
