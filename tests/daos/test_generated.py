@@ -223,7 +223,7 @@ async def test_no_operation_breaks_the_server(served: Served) -> None:
     ids = await populate(served.db)
     values = known(ids, cursors((await served.ask(CURSORS)).json()["data"]))
     introspected = await introspect(served)
-    answers = await asyncio.to_thread(ask, served, introspected, fitting(values), 40)
+    answers = await asyncio.to_thread(ask, served, introspected, fitting(values), 25)
     assert answers.keys() == root_fields(introspected)
     bodies = list(chain(*answers.values()))
     assert len(bodies) >= 300

@@ -110,7 +110,7 @@ def site(
 
 @asynccontextmanager
 async def client_of(server: Server) -> AsyncIterator[Client]:
-    server.start()
+    await asyncio.to_thread(server.start)  # the others go on
     client = Client(server)
     try:
         yield client
@@ -152,7 +152,7 @@ async def killed_at(point: str, victim: Server, survivor: Server, site: Site) ->
         run = await client.end_of(run_id)
         assert not at_work(project), await client.words(run_id)
         assert run["status"] != "SUCCESS" or site.docker.containers(project), run
-    survivor.stop()
+    await asyncio.to_thread(survivor.stop)
     return Outcome(run["reason"] or run["status"], site.ups(project))
 
 

@@ -169,10 +169,10 @@ async def told(tmp_path_factory: pytest.TempPathFactory, docker: Docker, sshd: S
     given = make_key(tmp_path_factory.mktemp("key") / "key", passphrase=canaries.passphrase).read_text()
     settings = {**QUICK, "DAOS_LOG_LEVEL": "debug"}
     server = Server(tmp_path_factory.mktemp("server"), settings)
-    server.start()
-    client = Client(server)
-    try:
-        with serve_registry(ROBOT, canaries.password) as registry, projects(docker) as new_project:
+    with serve_registry(ROBOT, canaries.password) as registry, projects(docker) as new_project:
+        server.start()
+        client = Client(server)
+        try:
             token = await new_token(client)
             server.token = token
             story = Story(client, canaries, registry, new_project)
@@ -214,9 +214,9 @@ async def told(tmp_path_factory: pytest.TempPathFactory, docker: Docker, sshd: S
                 watched=watched,
                 pulled_by=registry.pulled_by,
             )
-    finally:
-        await client.close()
-        server.close()
+        finally:
+            await client.close()
+            server.close()
 
 
 async def new_token(client: Client) -> str:
