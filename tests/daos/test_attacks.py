@@ -1,6 +1,7 @@
 """The strings of tests/support/attacks.py wherever the API takes one: stored as they are, or refused by a rule."""
 
 import json
+from collections.abc import AsyncIterator
 from itertools import count
 from typing import Any
 
@@ -100,15 +101,27 @@ CURSORS = [
 ]
 
 
-async def answer(served: Served, query: str, variables: str, token: str = ADMIN_TOKEN) -> dict[str, Any]:
-    """The answer to a request that a rule may refuse, and nothing else; `variables` are JSON."""
-    body = f'{{"query": {json.dumps(query)}, "variables": {variables}}}'
+async def answers(
+    served: Served, query: str, variables: dict[str, str], token: str = ADMIN_TOKEN
+) -> AsyncIterator[tuple[str, dict[str, Any]]]:
+    """The answers to requests that a rule may refuse, and nothing else; `variables` are JSON, by the attack in them."""
     async with served.client(token) as client:
-        response = await client.post(served.url, content=body, headers={"content-type": "application/json"})
-    assert response.status_code in {200, 400}
-    answered: dict[str, Any] = response.json()
-    assert {error["extensions"]["code"] for error in answered.get("errors", [])} <= REFUSALS, answered
-    return answered
+        for text, some in variables.items():
+            body = f'{{"query": {json.dumps(query)}, "variables": {some}}}'
+            response = await client.post(served.url, content=body, headers={"content-type": "application/json"})
+            assert response.status_code in {200, 400}
+            answered: dict[str, Any] = response.json()
+            assert {error["extensions"]["code"] for error in answered.get("errors", [])} <= REFUSALS, answered
+            yield text, answered
+
+
+async def attacks(db: Database, given: dict[str, Any]) -> dict[str, str]:
+    """The variables of a mutation with this input, in JSON, by the attack in it."""
+    host, package = await factories.host(db), await factories.package(db)
+    known = json.dumps({"i": given}).replace('"HOST"', f'"{host.id}"').replace('"PACKAGE"', f'"{package.id}"')
+    return {
+        text: known.replace("NEW", f"attack-{next(NUMBERS)}").replace('"HERE"', json.dumps(text)) for text in STRINGS
+    }
 
 
 def found(data: Any) -> list[Any]:
@@ -123,11 +136,7 @@ async def test_a_member_of_an_input_is_kept_as_it_is_or_refused(
     served: Served, mutation: str, payload: str, given: dict[str, Any]
 ) -> None:
     query = f"mutation ($i: {mutation[0].upper()}{mutation[1:]}Input!) {{ {mutation}(input: $i) {{ {payload} }} }}"
-    host, package = await factories.host(served.db), await factories.package(served.db)
-    known = json.dumps({"i": given}).replace('"HOST"', f'"{host.id}"').replace('"PACKAGE"', f'"{package.id}"')
-    for text in STRINGS:
-        variables = known.replace("NEW", f"attack-{next(NUMBERS)}").replace('"HERE"', json.dumps(text))
-        answered = await answer(served, query, variables)
+    async for text, answered in answers(served, query, await attacks(served.db, given)):
         assert "FORBIDDEN" not in str(answered)
         if "errors" not in answered:
             assert found(answered["data"]) in ([text], [[text]])
@@ -138,13 +147,10 @@ async def test_with_a_viewers_token_no_member_of_an_input_changes_anything(
     served: Served, mutation: str, payload: str, given: dict[str, Any]
 ) -> None:
     query = f"mutation ($i: {mutation[0].upper()}{mutation[1:]}Input!) {{ {mutation}(input: $i) {{ {payload} }} }}"
-    host, package = await factories.host(served.db), await factories.package(served.db)
+    variables = await attacks(served.db, given)
     _, token = await tokens.create(served.db, f"viewer {next(NUMBERS)}", Role.VIEWER)
-    known = json.dumps({"i": given}).replace('"HOST"', f'"{host.id}"').replace('"PACKAGE"', f'"{package.id}"')
     before = await _rows(served.db)
-    for text in STRINGS:
-        variables = known.replace("NEW", f"attack-{next(NUMBERS)}").replace('"HERE"', json.dumps(text))
-        answered = await answer(served, query, variables, token.reveal())
+    async for _, answered in answers(served, query, variables, token.reveal()):
         codes = {error["extensions"]["code"] for error in answered["errors"]}
         assert codes in ({"FORBIDDEN"}, {"BAD_REQUEST"}), answered  # the latter for what is no text at all
     assert await _rows(served.db) == before
@@ -162,14 +168,12 @@ async def _rows(db: Database) -> dict[str, int]:
 
 @pytest.mark.parametrize("query", IDS)
 async def test_an_id_finds_nothing_or_is_refused(served: Served, query: str) -> None:
-    for text in STRINGS:
-        answered = await answer(served, query, json.dumps({"it": text}))
+    async for _, answered in answers(served, query, {text: json.dumps({"it": text}) for text in STRINGS}):
         if "errors" not in answered:
             assert answered["data"] in ({"node": None}, {"deployments": {"totalCount": 0}})
 
 
 @pytest.mark.parametrize("query", CURSORS)
 async def test_a_cursor_is_refused(served: Served, query: str) -> None:
-    for text in STRINGS:
-        answered = await answer(served, query, json.dumps({"it": text}))
+    async for text, answered in answers(served, query, {text: json.dumps({"it": text}) for text in STRINGS}):
         assert answered.get("errors") or not text, text  # an empty one is as none
