@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 
 from daos.app import CannotStart, key_path, keyring, opened
 from daos.settings import Settings
@@ -9,6 +10,7 @@ from db import rotation
 from db.engine import Database
 from db.key_file import Busy, KeyFile
 from db.rotation import CannotRotate
+from resolvers import audit
 
 LATE = 60.0  # seconds after which a file that machines share is the new one for all of them
 
@@ -20,9 +22,10 @@ async def rotate(settings: Settings) -> None:
     """
     with _reserved(settings) as file:
         async with opened(settings, keyring(settings)) as db:
-            if not await _renewed(db):
+            if not await _renewed(settings, db):
                 with _writable(settings):
                     file.put_new_key()
+                await _tell(settings, db, "rotateSecrets", [db.keyring.ids[0]])
                 print(f"The new key is {db.keyring.ids[0]}.", flush=True)
                 print(f"{await rotation.renew(db)} secrets were encrypted anew.")
             await _name_unreadable(db)
@@ -32,14 +35,15 @@ async def renew(settings: Settings) -> None:
     """Encrypt everything with the first key that there is.  Raises: CannotStart, CannotRotate."""
     _file(settings)
     async with opened(settings, keyring(settings)) as db:
-        if not await _renewed(db):
+        if not await _renewed(settings, db):
             print(f"Everything is encrypted with key {db.keyring.ids[0]}.")
         await _name_unreadable(db)
 
 
-async def _renewed(db: Database) -> bool:
+async def _renewed(settings: Settings, db: Database) -> bool:
     renewed = await rotation.renew(db)
     if renewed:
+        await _tell(settings, db, "renewSecrets", [db.keyring.ids[0]])
         print(f"{renewed} secrets were encrypted anew with key {db.keyring.ids[0]}, which was there already.")
         print("No new key was made.")
     return renewed > 0
@@ -64,9 +68,17 @@ async def retire(settings: Settings) -> None:
         async with opened(settings, keys) as db:
             with _writable(settings):
                 retired, dropped = await rotation.retire(db, file)
+            if retired:
+                await _tell(settings, db, "retireSecrets", retired)
     print(f"Retired: {', '.join(retired)}." if retired else "There is one key only.")
     if dropped:
         print(f"{dropped} idempotency keys went with them: a request that comes again counts as a new one.")
+
+
+async def _tell(settings: Settings, db: Database, what: str, keys: list[str]) -> None:
+    """Put it into the audit, with the ids of the keys."""
+    retention = timedelta(days=settings.audit_days)
+    await audit.Deed(audit.COMMAND_LINE, None, what, keys, retention).done(db)
 
 
 @contextmanager

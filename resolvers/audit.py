@@ -45,6 +45,11 @@ class Deed:
             some = oldest.limit(TIDY_SIZE).scalar_subquery()
             await session.execute(delete(AuditEntry).where(AuditEntry.id.in_(some)))
 
+    async def done(self, db: Database) -> None:
+        """Write down that it was done, where that is in no transaction."""
+        async with db.write() as session:
+            await self.witness(session)
+
     async def failed(self, db: Database, code: str) -> None:
         """Write down that nothing came of it but an error with this code."""
         async with db.write() as session:

@@ -8,10 +8,11 @@ import pytest
 from cryptography.fernet import Fernet
 
 from daos import secrets
-from daos.app import CannotStart
+from daos.app import CannotStart, keyring, opened
 from daos.settings import Settings
 from db.key_file import KeyFile
 from db.rotation import CannotRotate
+from resolvers import audit
 
 LONG_AGO = 1_000_000_000  # seconds since 1970
 
@@ -59,6 +60,9 @@ async def test_a_new_key_comes_first_and_older_ones_can_be_retired(
     assert _ids(keys) == [new]
     await secrets.retire(settings)
     assert capsys.readouterr().out == "There is one key only.\n"
+    async with opened(settings, keyring(settings)) as db:
+        told = [(entry["principal"], entry["mutation"], entry["objectIds"]) async for entry in audit.export(db)]
+    assert told == [("command line", "rotateSecrets", [new]), ("command line", "retireSecrets", ["first"])]
 
 
 async def test_everything_can_be_encrypted_with_the_first_key_that_there_is_and_the_file_only_read(
