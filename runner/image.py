@@ -12,6 +12,7 @@ import shutil
 import sys
 import warnings
 from pathlib import Path
+from types import ModuleType
 
 from ansible.cli.playbook import PlaybookCLI
 from ansible.plugins import loader
@@ -42,6 +43,7 @@ def load() -> None:
     for name in MODULES:
         importlib.import_module(name)
     loader.init_plugin_loader()
+    loader.PluginLoader._load_config_defs = _load_settings
     for plugins in (loader.connection_loader, loader.shell_loader, loader.become_loader):
         list(plugins.all(class_only=True))
     # ansible-runner's own changes how Ansible talks, and a play talks before it loads that.
@@ -58,6 +60,17 @@ def load() -> None:
     # What is to be done at the end was meant for this process, and is done at the end of each fork otherwise.
     atexit._clear()
     shutil.rmtree(constants.DEFAULT_LOCAL_TMP)
+
+
+_load_config_defs = loader.PluginLoader._load_config_defs
+
+
+def _load_settings(self: loader.PluginLoader, name: str, module: ModuleType, path: str) -> None:
+    """As Ansible's own, but remembers a plugin without settings too: each play would read its words anew."""
+    _load_config_defs(self, name, module, path)
+    kind = loader.get_plugin_class(self.class_name) if self.class_name else None
+    if kind in constants.CONFIGURABLE_PLUGINS and not constants.config.has_configuration_definition(kind, name):
+        constants.config.initialize_plugin_configuration_definitions(kind, name, {})
 
 
 def play(arguments: list[str]) -> int:

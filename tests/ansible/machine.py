@@ -20,7 +20,7 @@ from typing import Any
 from uuid import uuid4
 
 PROJECT = Path(__file__).parents[2] / "ansible"
-SCRIPT = PROJECT / "roles/compose_project/files/compose_project.sh"
+SCRIPT = PROJECT / "files/compose_project.sh"
 PLAYBOOKS = {"deploy.yml": ("prepare", "pull", "up", "verify"), "down.yml": ("down",), "settle.yml": ("settle",)}
 TIMEOUTS = {"prepare": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
 
@@ -105,7 +105,7 @@ class Machine:
     def marker(self) -> dict[str, str]:
         """The host's note of the last run, empty when there is none."""
         with contextlib.suppress(FileNotFoundError):
-            return dict(line.split("=", 1) for line in (self.state / "run").read_text().splitlines())
+            return dict(line.split("=", 1) for line in (self.state / "run").read_text().splitlines() if line)
         return {}
 
     def deploy(
@@ -251,6 +251,7 @@ def write_archive(path: Path, files: Mapping[str, str]) -> None:
         for name, content in sorted(files.items()):
             entry = tarfile.TarInfo(name)
             entry.size = len(content.encode())
+            entry.mode = 0o600 if name == ".env" else 0o644  # as runner.project has them
             tar.addfile(entry, io.BytesIO(content.encode()))
 
 

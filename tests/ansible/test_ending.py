@@ -149,3 +149,36 @@ def test_a_pull_that_takes_too_long_is_a_timeout(local: Machine, silent_registry
     assert (play.last.phase, play.last.reason) == ("pull", "TIMEOUT")
     assert play.last.detail == "Pull did not finish within 1 s."
     assert local.processes() == {}
+
+
+def test_a_command_that_nobody_listens_to_any_more_has_not_failed(local: Machine, tmp_path: Path) -> None:
+    """It cannot get rid of its words, and ends with a status that says nothing of the project."""
+    local.begin({"web": service("true")})
+    plugin = tmp_path / "cli-plugins" / "docker-compose"
+    plugin.parent.mkdir()
+    plugin.write_text(
+        f"""#!/bin/sh
+case " $* " in
+    *" config --images "*) echo demo:1 ;;
+    *" up "*)
+        : >{tmp_path}/begun
+        until [ -e {tmp_path}/alone ]; do sleep 0.02; done
+        echo words || exit 120
+        sleep 0.1
+        echo words || exit 120 ;;
+esac
+"""
+    )
+    plugin.chmod(0o755)
+    environment = {**os.environ, "HOME": str(local.home), **local.environment, "DOCKER_CONFIG": str(tmp_path)}
+    command = ["/bin/sh", "-c", local.command("prepare", "pull", "up", "verify")]
+    with (
+        (local.directory / "files.tar").open("rb") as archive,
+        subprocess.Popen(command, env=environment, stdin=archive, stdout=subprocess.PIPE) as phases,
+    ):
+        wait_for((tmp_path / "begun").exists)
+        assert phases.stdout is not None
+        phases.stdout.close()
+        (tmp_path / "alone").touch()
+    assert_nothing_is_left(local)
+    assert (local.marker["phase"], local.marker["state"]) == ("up", "running")

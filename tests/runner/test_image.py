@@ -122,3 +122,17 @@ def test_the_streams_of_a_play_wait_for_the_lock_of_the_display(tmp_path: Path) 
     compare(tell)
     """
     assert forks(tmp_path, script) == [True, True]
+
+
+def test_what_was_loaded_is_not_read_again(tmp_path: Path) -> None:
+    """Also the documentation of what has no settings, of which nothing is kept: the callback "oneline" and a cache."""
+    script = """
+    import yaml
+    from ansible.plugins.loader import cache_loader, callback_loader, connection_loader
+    def tell():
+        yaml.load = None
+        plugins = (connection_loader, "ssh"), (callback_loader, "oneline"), (cache_loader, "memory")
+        return [loader.get(name, class_only=True).__name__ for loader, name in plugins]
+    compare(tell)
+    """
+    assert forks(tmp_path, script) == [["Connection", "CallbackModule", "CacheModule"]] * 2

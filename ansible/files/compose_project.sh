@@ -63,6 +63,7 @@ tell() {
 
 # Passes words on with their prefix; prints whether compose told of new containers, and the last line. A longer line is
 # cut: beyond PIPE_BUF a write can be torn by a heartbeat, and the rest of the words would stand at the start of a line.
+# The dot at the end tells that it was not ended before.
 relay() {
     last= made=
     while IFS= read -r line || [ -n "$line" ]; do
@@ -74,17 +75,33 @@ relay() {
         esac
         printf '| %s%.2000s\n' "$prefix" "$line" >&4
     done
-    printf '%s\n%.500s' "$made" "$last"
+    printf '%s\n%.500s.' "$made" "$last"
+}
+
+# Sets `made` and `last` to what relay has printed. It ends when nobody listens any more, and then what it served may
+# have failed for that alone: the marker stays as it is, and whoever asks next finds out how it went.
+take_in() {
+    case $1 in
+        *.) ;;
+        *) exit 1 ;;
+    esac
+    made=${1%%"$newline"*} last=${1#*"$newline"}
+    last=${last%.}
+    last=${last#"${last%%[![:space:]]*}"}
 }
 
 # Runs a command and relays its words. Sets `status`, `made`, and `last` to its last line.
 say() {
     answer=$({ { "$@" 2>&1 3>&- 4>&-; echo "$?" >&3; } | relay 3>&-; } 3>&1)
     status=${answer%%"$newline"*}
-    last=${answer#*"$newline"}
-    made=${last%%"$newline"*}
-    last=${last#*"$newline"}
-    last=${last#"${last%%[![:space:]]*}"}
+    take_in "${answer#*"$newline"}"
+}
+
+# The same for what is silent when it goes well: its words are passed on when it has ended, and it costs one fork.
+hush() {
+    answer=$("$@" 2>&1 4>&-)
+    status=$? made= last=
+    [ -z "$answer" ] || take_in "$(printf '%s\n' "$answer" | relay)"
 }
 
 # Begins the phase that is next in `phases`.
@@ -114,7 +131,7 @@ end_phase() {
         case $1,$phases in
             failed,*) mark failed ;;
             ok,) mark 'done' ;;
-        esac 2>/dev/null # a full disk
+        esac
     fi
     [ -z "$reason" ] || tell reason "$reason"
     [ -z "$detail" ] || tell detail "$detail"
@@ -206,12 +223,18 @@ end_work() {
     done
 }
 
-# Sets `workers` to the pids of a phase and of all that it has started, `watchers` to those of its watch. The signature is read after the search, for the
-# next run may take the lock at any moment.
+# Sets `workers` to the pids of a phase and of all that it has started, `watchers` to those of its watch. The phase comes
+# first: it must not see its commands end before itself. The signature is read after the search, for the next run may take
+# the lock at any moment.
 find_workers() {
     workers= watchers=
     for process in /proc/[0-9]*; do
-        [ ! "$process/fd/9" -ef "$state/lock" ] || workers="$workers ${process#/proc/}"
+        if [ "$process/fd/9" -ef "$state/lock" ]; then
+            case ${process#/proc/} in
+                "$1") workers="$1 $workers" ;;
+                *) workers="$workers ${process#/proc/}" ;;
+            esac
+        fi
         [ ! "$process/fd/7" -ef "$state/lock" ] || watchers="$watchers ${process#/proc/}"
     done
     read_lock
@@ -228,19 +251,27 @@ read_marker() {
     done <"$state/run"
 }
 
-mark() {
+# Begins the marker of this run.
+mark_beginning() {
     case $phase in
         down) action=DOWN ;;
         *) action=UP ;;
     esac
     tick
-    printf '%s\n' "run=$run" "deployment=$deployment" "action=$action" "phase=$phase" "state=$1" \
-        "reason=$reason" "detail=$detail" "at=$now" "pid=$$" >"$state/run.new" && mv -f "$state/run.new" "$state/run"
+    printf '%s\n' "run=$run" "deployment=$deployment" "action=$action" "pid=$$" "phase=$phase" "at=$now" "state=running" \
+        >"$state/run.new" && mv -f "$state/run.new" "$state/run"
 }
+
+# Adds how far the run has got: what comes later counts. A full disk does not matter here. It can cut this off, so the
+# state comes last, and a line of its own ends what was cut off before.
+mark() {
+    tick
+    printf '%s\n' '' "phase=$phase" "reason=$reason" "detail=$detail" "at=$now" "state=$1" >>"$state/run"
+} 2>/dev/null
 
 begin() {
     marked=yes
-    mark running 2>/dev/null # a full disk does not matter here
+    mark running
 }
 
 # Every phase after the first belongs to a run that is still the last one to have begun.
@@ -637,16 +668,17 @@ are_scaled_to_zero() {
 
 # Unpacks the package beside the project, so that a full disk or a lost connection leaves the project as it was.
 unpack() {
-    mkdir -p "$fresh" "$directory" && bounded tar -xmof - -C "$fresh"
+    mkdir -p "$fresh" || return 1
+    # A container may have it mounted as a whole; only .env is nobody else's business.
+    [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
+    # With the modes of the archive: containers read these files as other users, through bind mounts that pass by the
+    # closed directories above.
+    bounded tar -xpmof - -C "$fresh"
 }
 
-# Sets modes, and notes the checksums in `manifest.new`.
+# Notes the checksums in `manifest.new`.
 inventory_files() {
-    chmod 755 "$directory" # a container may have it mounted as a whole; only .env is nobody else's business
-    # Containers read these files as other users, through bind mounts that pass by the closed directory above.
-    chmod -R u=rwX,go=rX "$fresh"
-    [ ! -f "$fresh/.env" ] || chmod 600 "$fresh/.env"
-    (cd "$fresh" && find . -type f -exec sha256sum {} +) >"$state/manifest.new"
+    cd "$fresh" && find . -type f -exec sha256sum {} + >"$state/manifest.new"
 }
 
 # Sets `differing` to the paths that are new or changed, `obsolete` to those that only the package before had.
@@ -713,14 +745,14 @@ prepare() {
     [ ! -e "$fresh" ] || rm -rf "$fresh"
     see_containers >"$state/seen" 2>/dev/null </dev/null 4>&- &
     seeing=$! judging=
-    say unpack
+    hush unpack
     [ "$status" -ne 0 ] || unpacked=yes
     if [ -n "$unpacked" ]; then
         if ! describes_the_same; then
             compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null </dev/null 4>&- &
             judging=$!
         fi
-        say inventory_files
+        hush inventory_files
     fi
     words=$last
     if [ "$status" -ne 0 ]; then
@@ -732,7 +764,7 @@ prepare() {
     fi
     recall_containers || give_up_looking
     refuse_strangers
-    say remember_beginning
+    hush remember_beginning
     [ "$status" -ne 0 ] || marked=yes
     if [ -z "$unpacked" ]; then
         unpacked=yes
@@ -753,7 +785,7 @@ prepare() {
     if [ -n "$ids" ] && touches_mounts; then
         : >"$state/recreate" # before the files are moved: after a crash it would be too late
     fi
-    say move_files
+    hush move_files
     [ "$status" -eq 0 ] || fail TASK_FAILED "The files could not be moved into the project: $last"
     changed=true
 }
@@ -786,7 +818,7 @@ recall_containers() {
 }
 
 remember_beginning() {
-    mark running && printf '%s\n' "$deployment" >"$state/owner" && printf '%s\n' "$containers" >"$state/baseline"
+    mark_beginning && printf '%s\n' "$deployment" >"$state/owner" && printf '%s\n' "$containers" >"$state/baseline"
 }
 
 pull() {
@@ -830,12 +862,17 @@ up() {
     [ -z "$made" ] || ids= # they are others now
     look || give_up_looking
     looked=yes
-    [ "$(list_starts "$baseline")" = "$(list_starts "$containers")" ] || changed=true
+    list_starts "$baseline"
+    before=$starts
+    list_starts "$containers"
+    [ "$before" = "$starts" ] || changed=true
 }
 
+# Sets `starts` to the ids of the containers and when each was started.
 list_starts() {
+    starts=
     while read -r id started _; do
-        [ -z "$id" ] || echo "$id $started"
+        [ -z "$id" ] || starts="$starts$id $started$newline"
     done <<CONTAINERS
 $1
 CONTAINERS
@@ -881,7 +918,7 @@ verify() {
 down() {
     list_containers || give_up_looking
     refuse_strangers
-    begin
+    ! mark_beginning 2>/dev/null || marked=yes # a full disk does not matter here
     [ -z "$listing" ] || changed=true
     status=1
     [ ! -f "$directory/compose.yaml" ] || say compose_in "$directory" down --remove-orphans
@@ -1020,7 +1057,7 @@ find_plugin
 
 if [ "$phase" != settle ] && [ "$phase" != halt ]; then
     if [ ! -d "$state" ]; then
-        say mkdir -p "$state"
+        hush mkdir -p "$state"
         [ "$status" -eq 0 ] || fail TASK_FAILED "$last"
     fi
     if ! take_lock 1500; then
