@@ -6,8 +6,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import cast
 
-from sqlalchemy import func, insert, select
+from sqlalchemy import Table, func, insert, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
@@ -158,5 +159,6 @@ class Recorder:
                 for number, entry in enumerate(batch, start=1)
             ]
             if rows:
-                await session.execute(insert(LogEntry), rows)
+                # By the table: of the class, rows with a task and those without would be two statements.
+                await session.execute(insert(cast("Table", LogEntry.__table__)), rows)
         self._sequence += len(batch)

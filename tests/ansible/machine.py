@@ -105,7 +105,7 @@ class Machine:
     def marker(self) -> dict[str, str]:
         """The host's note of the last run, empty when there is none."""
         with contextlib.suppress(FileNotFoundError):
-            return dict(line.split("=", 1) for line in (self.state / "run").read_text().splitlines() if line)
+            return dict(line.split("=", 1) for line in (self.state / "run").read_text().splitlines() if "=" in line)
         return {}
 
     def deploy(

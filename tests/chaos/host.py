@@ -39,7 +39,7 @@ class Host:
         marker = {}
         with contextlib.suppress(FileNotFoundError):
             lines = (self.home / ".daos/state" / project / "run").read_text().splitlines()
-            marker = dict(line.split("=", 1) for line in lines)
+            marker = dict(line.split("=", 1) for line in lines if "=" in line)
         return Word(marker, Docker(self.home).left(project))
 
     def journal(self) -> list[dict[str, str]]:
