@@ -194,6 +194,8 @@ async def _see_through(part: Coroutine[Any, Any, object], *, leave: bool = False
             going.cancel()
         with anyio.CancelScope(shield=True):
             await asyncio.wait({going})
+        if not going.cancelled():
+            going.exception()  # which nobody will ask for: the loop would complain
         raise
 
 

@@ -112,7 +112,7 @@ class DistributedEngine:
         lease = Lease(self._db, self._node, self._capacity.runs, self._lease_seconds)
         await lease.begin()
         self._lease = worker.lease = lease
-        worker.again = self.enqueue
+        worker.again = self._queue.put_again
         keeping = asyncio.create_task(lease.keep(worker.extend), name="lease")
         try:
             async with asyncio.TaskGroup() as settling:

@@ -49,8 +49,8 @@ def judge(project: Project, events: list[Event]) -> End | None:
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
         return _success(project, done[-1].result.get("services", []))
-    if end is None or done:
-        return None
+    if end is None or done or any(event.kind is Kind.TASK for event in events):
+        return None  # once it was reached, only the host knows what became of it
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
     errors = [line for line in words if "ERROR" in line]  # what follows shows where in the file it is
     detail = (errors or words or [f"it ended with status {end.rc}"])[0]

@@ -88,6 +88,12 @@ class Queue:
         )
         await job.defer_async(run_id=str(run.id))
 
+    async def put_again(self, session: AsyncSession, run: Run) -> None:
+        """Queue a run that was queued before: a second job of it may still wait, which would keep this one out."""
+        waiting = _job.c.queueing_lock == str(run.id), _job.c.status == "todo"
+        await session.execute(delete(_job).where(*waiting))
+        await self.put(session, run)
+
     async def forget(self, session: AsyncSession, run_ids: Iterable[UUID]) -> None:
         """Drop the jobs of runs that are not this queue's business any more: others wait for their places."""
         if names := [str(run_id) for run_id in run_ids]:

@@ -648,7 +648,8 @@ wait_until_up() {
 
 # Whether the compose file asks for no container: all its services are behind profiles, or scaled to zero.
 expects_none() {
-    services=$(compose_in "$directory" config --services 2>/dev/null) && are_scaled_to_zero "$services"
+    services=$(compose_in "$directory" config --services 2>/dev/null) || return 1
+    [ -z "$services" ] || are_scaled_to_zero "$services"
 }
 
 are_scaled_to_zero() {

@@ -5,6 +5,7 @@ import gc
 import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -13,6 +14,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import LINK, Database, Reserved, UnsupportedDatabase, sqlite_url
 from db.models import Host, Token
@@ -236,6 +238,36 @@ async def test_a_transaction_that_is_cancelled_at_its_end_leaves_its_connection_
     assert looking.cancelled()
     await look()
     assert not [record.message for record in caplog.records if record.levelname == "ERROR"]
+
+
+async def test_who_gives_up_on_a_database_that_fails_then_leaves_no_complaint() -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context["message"]))
+    is_asked, is_given_up = asyncio.Event(), asyncio.Event()
+
+    async def fail(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        is_asked.set()
+        await is_given_up.wait()
+        writer.close()
+
+    async with await asyncio.start_server(fail, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with factories.database(f"postgresql://daos@127.0.0.1:{port}/daos?sslmode=disable") as failing:
+            looking = asyncio.create_task(anext(aiter(_sessions(failing))))
+            await is_asked.wait()
+            looking.cancel()
+            await asyncio.sleep(0)
+            is_given_up.set()
+            await asyncio.wait({looking})
+            assert looking.cancelled()
+            del looking
+            gc.collect()
+    assert complaints == []
+
+
+async def _sessions(db: Database) -> AsyncIterator[AsyncSession]:
+    async with db.read() as session:
+        yield session
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])

@@ -90,6 +90,11 @@ def test_a_play_that_never_began_is_ansibles_error_with_its_words() -> None:
     assert end.message.endswith("ERROR! the playbook could not be found")
 
 
+def test_a_play_whose_worker_was_killed_at_the_host_is_no_verdict() -> None:
+    words = Event(Kind.WORDS, message="[ERROR]: A worker was found in a dead state")
+    assert judge(PROJECT, [Event(Kind.TASK, task="Prepare"), words, replace(END, rc=250)]) is None
+
+
 @pytest.mark.parametrize(
     ("words", "reason"),
     [

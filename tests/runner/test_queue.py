@@ -6,6 +6,7 @@ from uuid import UUID
 from sqlalchemy import make_url, text
 
 from db.engine import Database
+from db.models import RunStatus
 from runner.queue import Queue
 from tests import factories
 from tests.support.relay import relay
@@ -32,3 +33,14 @@ async def test_work_ends_when_it_is_cancelled_while_the_database_is_away(postgre
 async def _workers(db: Database) -> int:
     async with db.read() as session:
         return await session.scalar(text("SELECT count(*) FROM procrastinate_workers")) or 0
+
+
+async def test_a_run_whose_job_still_waits_can_be_queued_again(postgresql_db: Database) -> None:
+    run = await factories.run(postgresql_db, to=RunStatus.QUEUED)
+    queue = Queue(postgresql_db, 1)
+    for put in (queue.put, queue.put_again, queue.put_again):
+        async with postgresql_db.write() as session:
+            await put(session, run)
+    async with postgresql_db.read() as session:
+        jobs = (await session.execute(text("SELECT queueing_lock, status FROM procrastinate_jobs"))).all()
+    assert [tuple(job) for job in jobs] == [(str(run.id), "todo")]
