@@ -30,6 +30,7 @@ NUMBERS = count()
 # In each a string stands for HERE, a number that was not there before for NEW, and an id for HOST and PACKAGE.
 HOST = {"name": "NEW", "address": "host.example"}
 PACKAGE = {"name": "NEW", "version": "1", "composeFile": factories.COMPOSE_FILE}
+LOGIN = {"registry": "r.example", "username": "me", "password": "p"}
 DEPLOYMENT = {"hostId": "HOST", "packageId": "PACKAGE"}
 INPUTS: list[tuple[str, str, dict[str, Any]]] = [
     ("createHost", "host { it: name }", HOST | {"name": "HERE"}),
@@ -61,8 +62,7 @@ INPUTS: list[tuple[str, str, dict[str, Any]]] = [
         (
             "createPackage",
             f"package {{ registryLogins {{ it: {answered} }} }}",
-            PACKAGE
-            | {"registryLogins": [{"registry": "r.example", "username": "me", "password": "p"} | {name: "HERE"}]},
+            PACKAGE | {"registryLogins": [LOGIN | {name: "HERE"}]},
         )
         for name, answered in (("registry", "registry"), ("username", "username"))
     ),
@@ -84,6 +84,10 @@ INPUTS: list[tuple[str, str, dict[str, Any]]] = [
     ("runDeployment", "run { it: id }", {"deploymentId": "HERE"}),
     ("runDeployments", "runs { it: id }", {"deploymentIds": ["HERE"]}),
     ("cancelRun", "run { it: id }", {"runId": "HERE"}),
+    # What is not answered: only that nothing else comes of it than a rule's refusal.
+    ("createPackage", "package { id }", PACKAGE | {"registryLogins": [LOGIN | {"password": "HERE"}]}),
+    ("createSshKey", "sshKey { id }", {"name": "NEW", "privateKey": "", "passphrase": "HERE"}),
+    ("createHost", "host { id }", HOST | {"idempotencyKey": "HERE"}),
     ("createHost", "host { it: labels }", HOST | {"labels": ["HERE"]}),
     ("updateHost", "host { it: labels }", {"hostId": "HOST", "labels": ["HERE"]}),
     ("createToken", "token { it: name }", {"role": "VIEWER", "name": "HERE"}),
@@ -138,7 +142,7 @@ async def test_a_member_of_an_input_is_kept_as_it_is_or_refused(
     query = f"mutation ($i: {mutation[0].upper()}{mutation[1:]}Input!) {{ {mutation}(input: $i) {{ {payload} }} }}"
     async for text, answered in answers(served, query, await attacks(served.db, given)):
         assert "FORBIDDEN" not in str(answered)
-        if "errors" not in answered:
+        if "errors" not in answered and "it:" in payload:
             assert found(answered["data"]) in ([text], [[text]])
 
 

@@ -5,7 +5,6 @@ import gc
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +13,6 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import event, func, select, text, update
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import LINK, Database, Reserved, UnsupportedDatabase, sqlite_url
 from db.models import Host, Token
@@ -253,7 +251,12 @@ async def test_who_gives_up_on_a_database_that_fails_then_leaves_no_complaint() 
     async with await asyncio.start_server(fail, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         async with factories.database(f"postgresql://daos@127.0.0.1:{port}/daos?sslmode=disable") as failing:
-            looking = asyncio.create_task(anext(aiter(_sessions(failing))))
+
+            async def look() -> None:
+                async with failing.read():
+                    pass
+
+            looking = asyncio.create_task(look())
             await is_asked.wait()
             looking.cancel()
             await asyncio.sleep(0)
@@ -263,11 +266,6 @@ async def test_who_gives_up_on_a_database_that_fails_then_leaves_no_complaint() 
             del looking
             gc.collect()
     assert complaints == []
-
-
-async def _sessions(db: Database) -> AsyncIterator[AsyncSession]:
-    async with db.read() as session:
-        yield session
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])
