@@ -3,11 +3,12 @@
 import hmac
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from daos.oidc import Issuer
 from db.encryption import Secret, write_private
-from db.engine import Database
+from db.engine import Database, patiently
 from resolvers import tokens
 from resolvers.errors import Unauthenticated
 from resolvers.tokens import Principal
@@ -56,6 +57,7 @@ class Authenticator:
     async def recheck(self, authorization: str | None) -> None:
         """See that a token which was valid is so still; one that was seen in the last second is.
 
+        A database that is away is waited for: nobody is told anything meanwhile, and nobody is sent away.
         Raises: Unauthenticated.
         """
         key, moment = tokens.digest(authorization or ""), time.monotonic()
@@ -65,7 +67,7 @@ class Authenticator:
             self._seen.clear()
         self._seen[key] = moment  # before it is known: many subscribers get an event at once, and one looks for all
         try:
-            await self.principal(authorization)
+            await patiently(partial(self.principal, authorization), "a token")
         except Unauthenticated:
             del self._seen[key]
             raise

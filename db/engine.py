@@ -2,16 +2,18 @@
 
 import asyncio
 import fcntl
+import logging
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url, text
+from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from db import sqlite
@@ -28,6 +30,11 @@ LINK = {
     "keepalives_count": "2",
 }
 
+RETRY_INTERVAL = 1.0  # seconds between questions to a database that is away
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 Witness = Callable[[AsyncSession], Awaitable[None]]
 
 
@@ -157,6 +164,19 @@ class Database:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
+
+
+async def patiently(read: Callable[[], Awaitable[T]], what: str) -> T:
+    """The answer of `read`, which is asked again while the database is away: for who has been promised all."""
+    is_told = False
+    while True:
+        try:
+            return await read()
+        except (InterfaceError, OperationalError) as error:
+            if not is_told:
+                logger.warning("%s cannot be read, trying again: %r", what, error.orig)
+            is_told = True
+        await asyncio.sleep(RETRY_INTERVAL)
 
 
 @asynccontextmanager

@@ -5,8 +5,10 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
+from db.engine import patiently
 from runner.broadcast import Broadcast, Listener, Topic
 
 BATCH_SIZE = 100  # entries that a subscriber gets at once
@@ -67,7 +69,7 @@ class Tail(Generic[Entry]):
         while not self._is_gone:
             if self._entries is not None:
                 if position < self._start:
-                    start, piece = self._start, await self._source.read(position)
+                    start, piece = self._start, await self._read(position)
                     if piece is None or piece.entries or piece.is_last:
                         return piece
                     position = start  # what was in between is deleted
@@ -107,7 +109,7 @@ class Tail(Generic[Entry]):
             await self._begin()
             return
         await self._listener.wait(LOOK_INTERVAL)
-        piece = await self._source.read(self._last)
+        piece = await self._read(self._last)
         if piece is None:
             self._is_gone = True
             return
@@ -117,8 +119,11 @@ class Tail(Generic[Entry]):
         if len(piece.entries) == BATCH_SIZE:
             self._listener.notify()  # there may be more
 
+    async def _read(self, position: int) -> Piece[Entry] | None:
+        return await patiently(partial(self._source.read, position), "what is followed")
+
     async def _begin(self) -> None:
-        """Find where it ends now."""
+        """Find where it ends now.  Raises: SQLAlchemyError, for nobody follows it yet."""
         end = await self._source.read_end()
         if end is None:
             self._is_gone = True
