@@ -20,6 +20,12 @@ from tests.support.sshd import SshServer
 QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}
 
 
+# What is said of a server that has its database to itself; tests/e2e/test_workers.py has what others do instead.
+ALONE = pytest.mark.skipif(
+    os.environ.get("DAOS_TEST_DATABASE") == "postgresql", reason="with PostgreSQL another node goes on with the run"
+)
+
+
 class MakeServer(Protocol):
     def __call__(self, **settings: object) -> Server: ...
 

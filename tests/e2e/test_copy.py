@@ -26,7 +26,7 @@ EVERYTHING = """{
 
 @pytest.fixture
 def server(make_server: MakeServer) -> Server:
-    return make_server()
+    return make_server(database_url="")  # SQLite, whatever the others have
 
 
 @pytest.fixture

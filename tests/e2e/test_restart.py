@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.client import NEVER_UP, ONCE, PATIENCE, SLEEPER, UNDECIDED, Client, Json, make_ill, make_well
-from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject, projects
+from tests.e2e.conftest import ALONE, QUICK, Connect, MakeServer, NewProject, projects
 from tests.e2e.server import Server, at_work, wait_until
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
@@ -135,6 +135,7 @@ def killable(make_server: MakeServer) -> Server:
     return make_server()
 
 
+@ALONE
 async def test_after_a_kill_an_unreachable_host_leaves_the_run_interrupted(
     killable: Server, connect: Connect, make_sshd: Callable[[], SshServer], project: str
 ) -> None:
@@ -150,6 +151,7 @@ async def test_after_a_kill_an_unreachable_host_leaves_the_run_interrupted(
     assert (run["status"], run["reason"]) == ("FAILED", "INTERRUPTED"), run
 
 
+@ALONE
 async def test_queued_runs_are_played_after_a_kill(
     make_server: MakeServer, connect: Connect, new_project: NewProject
 ) -> None:
@@ -178,6 +180,7 @@ async def test_a_cancel_before_a_kill_counts(killable: Server, connect: Connect,
     assert (run["status"], run["reason"]) == ("CANCELED", "CANCELED"), run
 
 
+@ALONE
 async def test_a_polite_stop_interrupts_what_does_not_end_in_time(
     make_server: MakeServer, connect: Connect, sshd: SshServer, new_project: NewProject
 ) -> None:
@@ -203,6 +206,7 @@ async def test_a_polite_stop_interrupts_what_does_not_end_in_time(
     assert "Traceback" not in server.log
 
 
+@ALONE
 async def test_a_polite_stop_lets_runs_end_within_the_grace_time(
     make_server: MakeServer, connect: Connect, new_project: NewProject, docker: Docker
 ) -> None:
