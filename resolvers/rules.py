@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import yaml
 
 from resolvers.errors import InvalidInput, Problem
-from runner.known_hosts import BadLine, HostKey, names_of, read
+from runner.known_hosts import FINGERPRINT, BadLine, HostKey, names_of, read
 
 MAX_NAME = 100  # characters
 MAX_IDEMPOTENCY_KEY = 255  # characters
@@ -35,7 +35,6 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
 # libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")

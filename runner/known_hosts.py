@@ -24,6 +24,7 @@ TYPES = (
     "sk-ssh-ed25519@openssh.com",
     "sk-ecdsa-sha2-nistp256@openssh.com",
 )
+FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 AUTHORITY = "@cert-authority"
 HASHED = "|1|"  # begins a name that is kept as an HMAC with a salt
 

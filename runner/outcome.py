@@ -12,7 +12,7 @@ from typing import Any
 from db.models import FailureReason, RunAction, RunStatus
 from db.status import End
 from runner.events import Event, Kind
-from runner.known_hosts import stored
+from runner.known_hosts import FINGERPRINT, stored
 from runner.project import Project, Target
 
 PHASES = {RunAction.UP: ("Prepare", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
@@ -99,7 +99,6 @@ _UNREACHABLE = (
 
 
 _MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # ssh's words
-_FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 _BAD_CERTIFICATE = re.compile(r"Certificate invalid: ([ -~]+)")
 
 
@@ -118,7 +117,7 @@ def _mismatch(target: Target, words: str) -> str:
     """Which keys do not fit, and what to do."""
     known = stored(target.known_hosts)
     pinned = [key.fingerprint for key in known if not key.is_authority]
-    shown = _FINGERPRINT.search(words)
+    shown = FINGERPRINT.search(words)
     invalid = _BAD_CERTIFICATE.search(words)
     told = [
         f"shown is {shown[0]}" if shown else "",
