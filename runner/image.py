@@ -5,19 +5,29 @@ its ids unique and its streams when it is imported, and two forks would have the
 line of that was found by a failure or by reading ansible-core 2.19 and ansible-runner 2.4: it is their private matter.
 """
 
+import ast
 import atexit
 import importlib
+import itertools
+import re
 import secrets
 import shutil
 import sys
 import warnings
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
+from ansible._internal._templating._engine import TemplateEngine
 from ansible.cli.playbook import PlaybookCLI
+from ansible.inventory.manager import InventoryManager
+from ansible.parsing.dataloader import DataLoader
+from ansible.playbook import Playbook
 from ansible.plugins import loader
 from ansible.utils import vars as ids
+from ansible.utils.context_objects import CLIArgs
 from ansible.utils.display import Display, _synchronize_textiowrapper
+from ansible.vars.clean import clean_facts
+from ansible.vars.manager import VariableManager
 from ansible.vars.plugins import _prime_vars_loader
 
 from ansible import constants  # type: ignore[attr-defined] # mypy sees our own folder of that name
@@ -38,8 +48,12 @@ MODULES = (
 )
 
 
-def load() -> None:
-    """Load what every play needs; a plugin's documentation too, for it defines the plugin's settings."""
+FINDER_WARNING = "AnsibleCollectionFinder has already been configured"
+REHEARSALS = 12  # Python specialises a function that has been called eight times
+
+
+def load(project: Path) -> None:
+    """Load what every play of `project` needs; a plugin's documentation too, for it defines the plugin's settings."""
     for name in MODULES:
         importlib.import_module(name)
     loader.init_plugin_loader()
@@ -50,6 +64,8 @@ def load() -> None:
     for path in loader.callback_loader.all(path_only=True):
         if (name := Path(path).stem) != constants.DEFAULT_STDOUT_CALLBACK:
             loader.callback_loader.get(name, class_only=True)
+        else:
+            loader.callback_loader._load_config_defs(name, _documentation(path), path)
     for plugins in (loader.filter_loader, loader.test_loader):
         list(plugins.all())
     for name in constants.INVENTORY_ENABLED:
@@ -57,6 +73,11 @@ def load() -> None:
     loader.strategy_loader.get(constants.DEFAULT_STRATEGY, class_only=True)
     loader.cache_loader.get(constants.CACHE_PLUGIN, class_only=True)
     _prime_vars_loader()
+    # A play adds this directory too, when it reads its playbook, and asks for no action before.
+    loader.action_loader.add_directory(str(project / "action_plugins"))
+    for path in loader.action_loader.all(path_only=True):
+        if Path(path).is_relative_to(project):
+            loader.action_loader.get(Path(path).stem, class_only=True)
     # What is to be done at the end was meant for this process, and is done at the end of each fork otherwise.
     atexit._clear()
     shutil.rmtree(constants.DEFAULT_LOCAL_TMP)
@@ -71,6 +92,40 @@ def _load_settings(self: loader.PluginLoader, name: str, module: ModuleType, pat
     kind = loader.get_plugin_class(self.class_name) if self.class_name else None
     if kind in constants.CONFIGURABLE_PLUGINS and not constants.config.has_configuration_definition(kind, name):
         constants.config.initialize_plugin_configuration_definitions(kind, name, {})
+
+
+def _documentation(path: str) -> SimpleNamespace:
+    """What a plugin says of itself, without running it."""
+    for statement in ast.parse(Path(path).read_text(encoding="utf-8")).body:
+        match statement:
+            case ast.Assign(targets=[ast.Name(id="DOCUMENTATION")], value=ast.Constant(value=words)):
+                return SimpleNamespace(DOCUMENTATION=words)
+    return SimpleNamespace()
+
+
+def rehearse(arguments: list[str], playbooks: list[Path]) -> None:
+    """Do what a play does before its first task, as often as it takes until it costs least.
+
+    A fork inherits what Python and Ansible remember of it: specialised code, compiled patterns, which class is which.
+    Only what leaves nothing else behind is done: no callback, no task, no connection.
+    """
+    cli = PlaybookCLI(["ansible-playbook"])
+    cli.init_parser()
+    PlaybookCLI.init_parser = lambda self: setattr(self, "parser", cli.parser)  # the same for all plays
+    re.compile(FINDER_WARNING, re.IGNORECASE)
+    for _ in range(REHEARSALS):
+        options = cli.parser.parse_args(arguments)
+        CLIArgs.from_options(options)
+        files = DataLoader()
+        inventory = InventoryManager(files, sources=options.inventory)
+        variables = VariableManager(files, inventory)
+        plays = [play for path in playbooks for play in Playbook.load(str(path), variables, files).get_plays()]
+        for play, host in itertools.product(plays, inventory.get_hosts()):
+            for task in itertools.chain.from_iterable(block.block for block in play.compile()):
+                templates = TemplateEngine(files, variables.get_vars(play, host, task))
+                templates.template(task.action)
+                task.copy().post_validate(templates)
+        clean_facts({})
 
 
 def play(arguments: list[str]) -> int:
@@ -101,4 +156,4 @@ def renew() -> None:
     fork.open_streams("_replacing_warning_handler")
     for stream in (sys.stdout, sys.stderr):
         _synchronize_textiowrapper(stream, display._lock)
-    warnings.filterwarnings("ignore", "AnsibleCollectionFinder has already been configured")
+    warnings.filterwarnings("ignore", FINDER_WARNING)

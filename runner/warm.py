@@ -58,13 +58,14 @@ class Image:
     """Ansible as it was loaded, and what it was loaded with: it reads its configuration only then."""
 
     def __init__(self, project: Path) -> None:
-        self._configuration_file = Path(os.environ["ANSIBLE_CONFIG"])
-        self._state = _state(self._configuration_file)
+        files = [Path(os.environ["ANSIBLE_CONFIG"]), *project.rglob("*.py"), *project.rglob("*.sh")]
+        self._loaded = {path: _state(path) for path in files}
         with _example(project) as config:
             os.environ.update(config.env)
-        # Not before now: the environment is its configuration.
-        self.ansible: ModuleType = importlib.import_module("runner.image")
-        self.ansible.load()
+            # Not before now: the environment is its configuration.
+            self.ansible: ModuleType = importlib.import_module("runner.image")
+            self.ansible.load(project)
+            self.ansible.rehearse(config.command[1:], sorted(project.glob("*.yml")))
         self._environment = dict(os.environ)
 
     def difference(self, environment: Mapping[str, str]) -> str | None:
@@ -73,20 +74,24 @@ class Image:
         different = sorted(name for name in names if self._environment.get(name) != environment.get(name))
         if different:
             return f"other environment variables: {', '.join(different)}"
-        if _state(self._configuration_file) != self._state:
-            return f"{self._configuration_file} has changed"
+        changed = [path for path, state in self._loaded.items() if _state(path) != state]
+        return f"{changed[0]} has changed" if changed else None
+
+
+def _state(path: Path) -> tuple[int, int, int] | None:
+    try:
+        status = path.stat()
+    except FileNotFoundError:
         return None
-
-
-def _state(path: Path) -> tuple[int, int, int]:
-    status = path.stat()
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 @contextmanager
 def _example(project: Path) -> Iterator[RunnerConfig]:
-    """The configuration of a play that is not played, for what ansible-runner adds to the environment."""
+    """The configuration of a play that is not played.  ansible-runner adds to its environment."""
     with tempfile.TemporaryDirectory() as directory:
+        host = {"ansible_connection": "ssh", "ansible_host": {"__ansible_unsafe": "example"}, "ansible_port": 22}
+        Path(directory, "inventory.json").write_text(json.dumps({"all": {"hosts": {"example": host}}}))
         yield configuration({"directory": directory, "project": str(project), "playbook": "none.yml", "held": []})
 
 

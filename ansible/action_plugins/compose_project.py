@@ -1,6 +1,6 @@
 """Plays phases of a compose project: one command on the host, without python there.
 
-The work is done by the role's compose_project.sh, which describes what it says.  Here is how it gets to the host, how
+The work is done by files/compose_project.sh, which describes what it says.  Here is how it gets to the host, how
 its words become results, and how they are told while the command still runs.  When a host cannot be reached, Ansible's
 AnsibleConnectionFailure passes through.
 """
@@ -51,12 +51,11 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         variables = task_vars or {}
         phases = list(self._task.args["phases"])
-        script = Path(self._find_needle("files", "compose_project.sh")).read_text(encoding="utf-8")
         # Never empty: without input the ssh plugin asks for a terminal, which would mix the streams.
         stdin = Path(variables["daos_archive"]).read_bytes() if "prepare" in phases else b"\n"
         listener = Listener(phases, tell=lambda messages: Display().display(TOLD + json.dumps(messages)))
         self._listen(listener)
-        answer = self._low_level_execute_command(command(script, phases, variables), in_data=stdin)
+        answer = self._low_level_execute_command(command(phases, variables), in_data=stdin)
         return listener.result(answer["rc"], answer["stderr"])
 
     def _listen(self, listener: Listener) -> None:
@@ -129,7 +128,7 @@ def send(pipe: Any, data: memoryview) -> int:
         return len(data)
 
 
-def command(script: str, phases: list[str], variables: dict[str, Any]) -> str:
+def command(phases: list[str], variables: dict[str, Any]) -> str:
     """The script and its arguments as one line of shell, which any login shell passes on unharmed."""
     timeouts = variables["daos_timeouts"]
     arguments = [
@@ -142,12 +141,19 @@ def command(script: str, phases: list[str], variables: dict[str, Any]) -> str:
         variables.get("daos_logins", 0) if "prepare" in phases else 0,
         *variables["daos_rivals"],
     ]
-    return f'set -- {shlex.join(map(str, arguments))}; eval "$(printf %b "{escaped(script)}")"'
+    return f'set -- {shlex.join(map(str, arguments))}; eval "$(printf %b "{SCRIPT}")"'
 
 
 def escaped(script: str) -> str:
-    """The script for `printf %b`, without the characters that fish and csh read in their own way inside quotes."""
-    return re.sub(r"[^ -~]|[\\'\"$`!]", lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), script)
+    """The script for `printf %b`, without the characters that fish and csh read in their own way inside quotes.
+
+    Its comments stay here: the host's shell would read them in each run.
+    """
+    code = re.sub(r"(?m)^[ \t]*#.*\n", "", script)
+    return re.sub(r"[^ -~]|[\\'\"$`!]", lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), code)
+
+
+SCRIPT = escaped((Path(__file__).parents[1] / "files/compose_project.sh").read_text(encoding="utf-8"))
 
 
 class Listener:

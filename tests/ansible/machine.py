@@ -197,7 +197,7 @@ class Machine:
         return results(told)
 
     def command(self, *phases: str, **variables: Any) -> str:
-        return str(load_plugin().command(SCRIPT.read_text(), list(phases), self.arguments(**variables)))
+        return str(load_plugin().command(list(phases), self.arguments(**variables)))
 
     def arguments(self, **variables: Any) -> dict[str, Any]:
         """The variables that the server gives to a host; `timeouts` are put over the usual ones."""

@@ -102,9 +102,9 @@ def test_a_user_who_may_not_use_docker_is_told_so(nobodys_home: Machine) -> None
 
 
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)
-def test_the_command_survives_a_login_shell(shell: str) -> None:
+def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_program(shell)
-    script = """printf '%s|' "$@" 'it''s' "\\"$1\\"" `echo a` \\\\ '\\n' '!!' # comment\necho 'ü'"""
+    script = """printf '%s|' "$@" 'it''s' "\\"$1\\"" `echo a` \\\\ '\\n' '!!' # comment\n  # a line\necho 'ü'"""
     variables = {
         "daos_run": "run",
         "daos_deployment": "deployment",
@@ -113,7 +113,9 @@ def test_the_command_survives_a_login_shell(shell: str) -> None:
         "daos_settle": 0.5,
         "daos_rivals": ["rival"],
     }
-    line = plugin.command(script, ["up", "verify"], variables)
+    monkeypatch.setattr(plugin, "SCRIPT", plugin.escaped(script))
+    line = plugin.command(["up", "verify"], variables)
+    assert "a line" not in line
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)
     assert ended.stdout == 'up,verify|run|deployment|project|2,3|50|0|rival|its|"up,verify"|a|\\|\\n|!!|ü\n'
 

@@ -20,7 +20,12 @@ from ansible_runner.utils import get_callback_dir
 os.environ["ANSIBLE_STDOUT_CALLBACK"] = "awx_display"
 os.environ["ANSIBLE_CALLBACK_PLUGINS"] = get_callback_dir()
 from runner import fork, image
-image.load()
+from runner.process import project_directory
+project = project_directory()
+image.load(project)
+inventory = Path(sys.argv[1], "inventory.json")
+inventory.write_text('{"all": {"hosts": {"here": {"ansible_connection": "local"}}}}')
+image.rehearse(["-i", str(inventory), "none.yml"], sorted(project.glob("*.yml")))
 from ansible import constants
 from ansible.utils.display import Display
 from ansible.utils.vars import get_unique_id
@@ -128,11 +133,44 @@ def test_what_was_loaded_is_not_read_again(tmp_path: Path) -> None:
     """Also the documentation of what has no settings, of which nothing is kept: the callback "oneline" and a cache."""
     script = """
     import yaml
-    from ansible.plugins.loader import cache_loader, callback_loader, connection_loader
+    from ansible.plugins.loader import action_loader, cache_loader, callback_loader, connection_loader
     def tell():
         yaml.load = None
-        plugins = (connection_loader, "ssh"), (callback_loader, "oneline"), (cache_loader, "memory")
+        plugins = (connection_loader, "ssh"), (callback_loader, "oneline"), (callback_loader, "awx_display"), (
+            cache_loader, "memory"), (action_loader, "compose_project")
         return [loader.get(name, class_only=True).__name__ for loader, name in plugins]
     compare(tell)
     """
-    assert forks(tmp_path, script) == [["Connection", "CallbackModule", "CacheModule"]] * 2
+    assert (
+        forks(tmp_path, script)
+        == [["Connection", "CallbackModule", "CallbackModule", "CacheModule", "ActionModule"]] * 2
+    )
+
+
+def test_what_was_rehearsed_is_not_done_again(tmp_path: Path) -> None:
+    """A pattern is not compiled, and the parser of the command line not made; what one play parses is its own."""
+    script = """
+    import argparse, re
+    from ansible import context
+    from ansible.cli.playbook import PlaybookCLI
+    from ansible.vars.clean import clean_facts
+    def tell():
+        re._compiler = argparse.ArgumentParser = None
+        clean_facts({"fact": 1})
+        cli = PlaybookCLI(["ansible-playbook", "-i", os.environ["TMPDIR"] + ",", "play.yml"])
+        before = len(context.CLIARGS)
+        cli.parse()
+        return [before, context.CLIARGS["inventory"], context.CLIARGS["args"]]
+    compare(tell)
+    """
+    assert forks(tmp_path, script) == [[0, [f"{tmp_path / name / 'tmp'},"], ["play.yml"]] for name in ("one", "two")]
+
+
+def test_rehearsing_says_nothing_and_leaves_nothing_to_run(tmp_path: Path) -> None:
+    script = """
+    import threading
+    display = Display()
+    said = [len(words) for words in (display._warns, display._deprecations, display._errors)]
+    print(json.dumps([*said, threading.active_count(), len(os.listdir("/proc/self/task"))]))
+    """
+    assert forks(tmp_path, script) == [0, 0, 0, 1, 1]

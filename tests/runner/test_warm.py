@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 from runner import forked, leftovers
 from runner.events import Event, Kind
 from runner.keeper import Keeper
-from runner.process import Process, environment
+from runner.process import Process, environment, project_directory
 from tests.runner.plays import SLOW, kept, make_directory, until, wait_for, write_playbook
 
 # Writes down what a command of a play finds around it, apart from the play's own names.
@@ -316,9 +317,9 @@ async def test_the_warm_process_ends_with_its_keeper(tmp_path: Path, cookie: str
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-def test_a_changed_configuration_file_is_noticed(tmp_path: Path) -> None:
-    configuration = tmp_path / "ansible.cfg"
-    configuration.write_text("[defaults]\ngathering = explicit\n")
+@pytest.mark.parametrize("name", ["ansible.cfg", "action_plugins/compose_project.py", "files/compose_project.sh"])
+def test_a_file_that_has_changed_since_it_was_loaded_is_noticed(name: str, tmp_path: Path) -> None:
+    project = shutil.copytree(project_directory(), tmp_path / "project")
     (tmp_path / "tmp").mkdir()
     script = """
 import os, sys
@@ -326,17 +327,20 @@ from pathlib import Path
 from runner.warm import Image
 image = Image(Path(sys.argv[1]))
 assert image.difference(os.environ) is None
-Path(os.environ["ANSIBLE_CONFIG"]).write_text("[defaults]\\ngathering = smart\\n")
+with open(sys.argv[2], "a") as file:
+    file.write("# another line")
+print(image.difference(os.environ))
+os.remove(sys.argv[2])
 print(image.difference(os.environ))
 """
     ended = subprocess.run(
-        [sys.executable, "-c", script, str(tmp_path)],
-        env={**environment(tmp_path, "image", {}), "ANSIBLE_CONFIG": str(configuration)},
+        [sys.executable, "-c", script, str(project), str(project / name)],
+        env={**environment(tmp_path, "image", {}), "ANSIBLE_CONFIG": str(project / "ansible.cfg")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert ended.stdout == f"{configuration} has changed\n", ended.stderr
+    assert ended.stdout == f"{project / name} has changed\n" * 2, ended.stderr
 
 
 async def _all(process: Process) -> list[Event]:
