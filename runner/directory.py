@@ -21,7 +21,7 @@ KNOWN_HOSTS = "known_hosts"
 async def prepared(
     root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None = None
 ) -> AsyncIterator[Path]:
-    """A fresh directory below `root` with the inventory and the archive of `project`; removed at the end."""
+    """A fresh directory below `root` with the inventory and the delivery of `project`; removed at the end."""
     with shown(project.target.ssh_key) as key:
         make = partial(_make, root, project, timeouts, settle, master=master, identity=key)
         directory = await anyio.to_thread.run_sync(make)
@@ -38,10 +38,10 @@ def _make(
     root.mkdir(mode=0o700, parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(dir=root))  # 0700; a short name, for sockets must have short paths
     try:
-        paths = Paths(directory / "archive.tar", directory / KNOWN_HOSTS, directory, master, identity)
+        paths = Paths(directory / "delivery", directory / KNOWN_HOSTS, directory, master, identity)
         (directory / "tmp").mkdir()
-        paths.archive.touch(mode=0o600)
-        paths.archive.write_bytes(content.logins(project) + content.archive(project))
+        paths.delivery.touch(mode=0o600)
+        paths.delivery.write_bytes(content.delivery(project))
         paths.known_hosts.write_text(project.target.known_hosts or "")
         inventory = content.inventory(project, paths, timeouts, settle)
         (directory / "inventory.json").write_text(json.dumps(inventory))

@@ -1,4 +1,4 @@
-"""What a run needs, as plain data: Ansible's inventory and the archive of the project's files.  Nothing is played here.
+"""What a run needs, as plain data: Ansible's inventory, and the project's files for the host.  Nothing is played here.
 
 Every string that a user may have written is marked `__ansible_unsafe`.  Without the mark Ansible evaluates it as a
 template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
@@ -6,7 +6,9 @@ template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server
 
 import io
 import tarfile
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -86,7 +88,7 @@ class Timeouts:
 class Paths:
     """Where a run's files are while it is played."""
 
-    archive: Path  # what the host reads: `logins`, then `archive`
+    delivery: Path  # what the host reads, see `delivery`
     known_hosts: Path
     control: Path  # the directory of ssh's control socket
     master: Path | None = None  # the socket of a connection that is open already
@@ -109,13 +111,19 @@ def _in_octal(secret: Secret) -> str:
     return "".join(f"\\0{byte:03o}" for byte in secret.reveal().encode())
 
 
-def archive(project: Project) -> bytes:
-    """The project's files as a tar archive: compose.yaml, .env and the package's own files."""
+def delivery(project: Project) -> bytes:
+    """What the host reads: the logins at registries, then `packed` compose.yaml, .env and the package's own files."""
     files = {COMPOSE_FILE: project.compose_file, ENV_FILE: dotenv(project.variables), **project.files}
+    return logins(project) + packed({path: content.encode() for path, content in files.items()})
+
+
+def packed(files: Mapping[str, bytes]) -> bytes:
+    """A manifest, from which the host learns whether it has these files already, an empty line, and a tar archive."""
+    manifest = "".join(f"{sha256(data).hexdigest()}  ./{path}\n" for path, data in sorted(files.items()))
     buffer = io.BytesIO()
+    buffer.write(f"{manifest}\n".encode())
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path, content in sorted(files.items()):
-            data = content.encode()
+        for path, data in sorted(files.items()):
             entry = tarfile.TarInfo(path)
             entry.size = len(data)
             entry.mode = 0o600 if path == ENV_FILE else 0o644
@@ -142,7 +150,7 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
         "daos_run": str(project.run_id),
         "daos_deployment": str(project.deployment_id),
         "daos_project": _unsafe(project.name),
-        "daos_archive": _unsafe(str(paths.archive)),
+        "daos_delivery": _unsafe(str(paths.delivery)),
         "daos_logins": len(project.logins),
         "daos_rivals": [str(rival) for rival in project.rivals],
         "daos_timeouts": {

@@ -52,7 +52,7 @@ class ActionModule(ActionBase):
         variables = task_vars or {}
         phases = list(self._task.args["phases"])
         # Never empty: without input the ssh plugin asks for a terminal, which would mix the streams.
-        stdin = Path(variables["daos_archive"]).read_bytes() if "prepare" in phases else b"\n"
+        stdin = Path(variables["daos_delivery"]).read_bytes() if "prepare" in phases else b"\n"
         listener = Listener(phases, tell=lambda messages: Display().display(TOLD + json.dumps(messages)))
         self._listen(listener)
         answer = self._low_level_execute_command(command(phases, variables), in_data=stdin)

@@ -4,7 +4,8 @@
 #                                                                           phases and their seconds with commas between,
 #                                                                           settle in hundredths of a second
 # Stdin       with prepare, as many lines as there are logins, "registry password user", the password as `printf %b`
-#             reads it; then an uncompressed tar of the project's files
+#             reads it; then the manifest, as sha256sum writes it, and an empty line; then an uncompressed tar of the
+#             project's files
 # Stdout      ". "            still at work
 #             "| words"       what docker, compose or a container said
 #             "= key value"   a fact for the server; "= phase NAME" begins a phase, "= result ok" or "= result failed"
@@ -35,7 +36,7 @@ rivals=" $* "
 
 newline='
 '
-changed=false reason= detail= heartbeat= marked= unpacked= fresh= prefix= up_at= looked= has_images=
+changed=false reason= detail= heartbeat= marked= received= fresh= prefix= up_at= looked= has_images=
 ids= containers= baseline= stranger= logins= login_config=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
@@ -47,6 +48,14 @@ tick() {
 is_late() {
     tick
     [ "$now" -ge "$deadline" ]
+}
+
+# Sets `text` to a file's lines, each with its end. The shell reads byte by byte, and is done before a program has begun.
+read_all() {
+    text=
+    while IFS= read -r line || [ -n "$line" ]; do
+        text=$text$line$newline
+    done <"$1"
 }
 
 # Runs a command for no longer than the phase may still last.
@@ -120,7 +129,9 @@ begin_phase() {
 
 # Tells how the phase ended, after what is left of it to be done.
 end_phase() {
-    [ "$phase" != prepare ] || [ -n "$unpacked" ] || cat >/dev/null # or ssh may take the closed pipe for a lost host
+    if [ "$phase" = prepare ] && [ -z "$received" ]; then
+        bounded cat >/dev/null # or ssh may take the closed pipe for a lost host
+    fi
     [ -z "$fresh" ] || rm -rf "$fresh" "$state"/*.new
     fresh=
     case $phase,$1,$phases in
@@ -301,7 +312,8 @@ find_plugin() {
     plugin=
     config=${DOCKER_CONFIG:-$HOME/.docker}
     if [ -f "$config/config.json" ]; then
-        case $(cat "$config/config.json") in
+        read_all "$config/config.json"
+        case $text in
             *cliPluginsExtraDirs*) return ;;
         esac
     fi
@@ -667,6 +679,59 @@ are_scaled_to_zero() {
     done
 }
 
+# Sets `manifest` to what the server says of the package's files. False when it ends too soon.
+receive_manifest() {
+    manifest=
+    while IFS= read -r line; do
+        [ -n "$line" ] || return 0
+        manifest=$manifest$line$newline
+    done
+    return 1
+}
+
+# Sets `differing` to the paths that are new or changed, `obsolete` to those that only the package before had.
+compare_files() {
+    differing= obsolete= all_same=
+    if [ -d "$directory" ]; then
+        checked=$(
+            cd "$directory" && sha256sum -c - 2>/dev/null <<MANIFEST
+${manifest%"$newline"}
+MANIFEST
+        ) && all_same=yes
+        while IFS= read -r line; do
+            case $line in
+                *': FAILED'*) differing=$differing${line%': FAILED'*}$newline ;;
+            esac
+        done <<CHECKED
+$checked
+CHECKED
+    else
+        while IFS= read -r line; do
+            [ -z "$line" ] || differing=$differing${line#*  }$newline
+        done <<MANIFEST
+$manifest
+MANIFEST
+    fi
+    [ -n "$differing$all_same" ] || return 1
+    [ -f "$state/manifest" ] || return 0
+    while IFS= read -r line; do
+        path=${line#*  }
+        case $manifest in
+            *"  $path$newline"*) ;;
+            *) [ ! -f "$directory/$path" ] || obsolete=$obsolete$path$newline ;;
+        esac
+    done <"$state/manifest"
+}
+
+# Whether compose would read something else than before, or nobody knows what it has read.
+describes_another() {
+    [ -f "$state/images" ] || return 0
+    case $newline$differing in
+        *"$newline./compose.yaml$newline"* | *"$newline./.env$newline"*) return 0 ;;
+    esac
+    return 1
+}
+
 # Unpacks the package beside the project, so that a full disk or a lost connection leaves the project as it was.
 unpack() {
     mkdir -p "$fresh" || return 1
@@ -675,34 +740,6 @@ unpack() {
     # With the modes of the archive: containers read these files as other users, through bind mounts that pass by the
     # closed directories above.
     bounded tar -xpmof - -C "$fresh"
-}
-
-# Notes the checksums in `manifest.new`.
-inventory_files() {
-    cd "$fresh" && find . -type f -exec sha256sum {} + >"$state/manifest.new"
-}
-
-# Sets `differing` to the paths that are new or changed, `obsolete` to those that only the package before had.
-compare_files() {
-    differing= obsolete=
-    checked=$(cd "$directory" && sha256sum -c "$state/manifest.new" 2>/dev/null) && all_same=yes || all_same=
-    while IFS= read -r line; do
-        case $line in
-            *': FAILED'*) differing=$differing${line%': FAILED'*}$newline ;;
-        esac
-    done <<CHECKED
-$checked
-CHECKED
-    [ -n "$differing$all_same" ] || return 1
-    [ -f "$state/manifest" ] || return 0
-    manifest=$(cat "$state/manifest.new")$newline
-    while IFS= read -r line; do
-        path=${line#*  }
-        case $manifest in
-            *"  $path$newline"*) ;;
-            *) [ ! -f "$directory/$path" ] || obsolete=$obsolete$path$newline ;;
-        esac
-    done <"$state/manifest"
 }
 
 # Whether files differ that containers may have mounted. Compose sees a change of compose.yaml and .env by itself.
@@ -736,44 +773,45 @@ OBSOLETE
 $differing
 DIFFERING
     [ -z "$judging" ] || mv -f "$state/images.new" "$state/images" || return 1
-    mv -f "$state/manifest.new" "$state/manifest"
+    printf %s "$manifest" >"$state/manifest.new" && mv -f "$state/manifest.new" "$state/manifest"
 }
 
 # What docker and compose are asked, and what is done to the files, goes on side by side: each question is a program that
-# takes longer than all the rest.
+# takes longer than all the rest. Files are unpacked only where some differ.
 prepare() {
     fresh=$directory.new
     [ ! -e "$fresh" ] || rm -rf "$fresh"
     see_containers >"$state/seen" 2>/dev/null </dev/null 4>&- &
-    seeing=$! judging=
-    hush unpack
-    [ "$status" -ne 0 ] || unpacked=yes
-    if [ -n "$unpacked" ]; then
-        if ! describes_the_same; then
+    seeing=$! judging= problem=
+    if ! receive_manifest; then
+        received=yes problem='The files could not be unpacked: the package ended too soon.'
+    elif ! compare_files; then
+        problem='The files could not be compared with those on the host.'
+    elif [ -z "$differing" ] && ! describes_another; then
+        fresh=
+    else
+        hush unpack
+        received=yes
+        if [ "$status" -ne 0 ]; then
+            problem="The files could not be unpacked: $last"
+            rm -rf "$fresh" # it may be what the disk is full of
+        elif describes_another; then
             compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null </dev/null 4>&- &
             judging=$!
         fi
-        hush inventory_files
     fi
-    words=$last
-    if [ "$status" -ne 0 ]; then
-        [ -z "$judging" ] || wait "$judging"
-        rm -rf "$fresh" # it may be what the disk is full of
-        unpacked=
-    elif [ -f "$state/images" ] && have_images; then
+    if [ -z "$problem" ] && [ -f "$state/images" ] && have_images; then
         has_images=yes # of the package before
     fi
     recall_containers || give_up_looking
     refuse_strangers
     hush remember_beginning
     [ "$status" -ne 0 ] || marked=yes
-    if [ -z "$unpacked" ]; then
-        unpacked=yes
+    if [ -n "$problem" ]; then
         ! is_late || fail_late
-        fail TASK_FAILED "The files could not be unpacked: $words"
+        fail TASK_FAILED "$problem"
     fi
     [ -n "$marked" ] || fail TASK_FAILED "The run could not be noted in $state. Is the disk full?"
-    compare_files || fail TASK_FAILED 'The files could not be compared with those on the host.'
     if [ -n "$judging" ] && ! wait "$judging"; then
         say compose_in "$fresh" config --quiet
         words=$last
@@ -791,12 +829,6 @@ prepare() {
     changed=true
 }
 
-# Whether compose reads what it has read before.
-describes_the_same() {
-    [ -f "$state/images" ] && cmp -s "$fresh/compose.yaml" "$directory/compose.yaml" &&
-        cmp -s "$fresh/.env" "$directory/.env"
-} 2>/dev/null
-
 # Prints what list_containers and a look at the services' containers find.
 see_containers() {
     list_containers || return 1
@@ -807,9 +839,9 @@ see_containers() {
 
 # Sets what see_containers has found in the background; what it could not write down is looked for again.
 recall_containers() {
-    if wait "$seeing" && seen=$(cat "$state/seen") && [ -n "$seen" ]; then
-        listing=${seen%%"$newline/"*} containers=${seen#*"$newline/"}
-        containers=${containers#"$newline"}
+    if wait "$seeing" && read_all "$state/seen" && [ -n "$text" ]; then
+        listing=${text%%"$newline/"*} containers=${text#*"$newline/"}
+        containers=${containers#"$newline"} containers=${containers%"$newline"}
         read_listing
     else
         list_containers || return 1

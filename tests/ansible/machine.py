@@ -2,14 +2,12 @@
 
 import contextlib
 import importlib.util
-import io
 import json
 import os
 import re
 import signal
 import subprocess
 import sys
-import tarfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
+
+from runner.project import packed
 
 PROJECT = Path(__file__).parents[2] / "ansible"
 SCRIPT = PROJECT / "files/compose_project.sh"
@@ -98,6 +98,10 @@ class Machine:
         return self.home / ".daos/projects" / self.project
 
     @property
+    def delivery(self) -> Path:
+        return self.directory / "delivery"
+
+    @property
     def state(self) -> Path:
         return self.home / ".daos/state" / self.project
 
@@ -127,7 +131,8 @@ class Machine:
         """A new run of a package; nothing is played yet."""
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
-        write_archive(self.directory / "files.tar", {"compose.yaml": compose, ".env": "", **(files or {})})
+        package = {"compose.yaml": compose, ".env": "", **(files or {})}
+        self.delivery.write_bytes(packed({path: content.encode() for path, content in package.items()}))
 
     def play(self, playbook: str, **variables: Any) -> Play:
         if not self.by_hand:
@@ -181,11 +186,10 @@ class Machine:
         **variables: Any,
     ) -> list[Result]:
         """Run phases in one command here without Ansible, up to the first that fails."""
-        archive = self.directory / "files.tar"
         ended = subprocess.run(
             [*interpreter, "-c", self.command(*names, **variables)],
             env={**os.environ, "HOME": str(self.home), **self.environment, **(environment or {})},
-            input=archive.read_bytes() if "prepare" in names else b"",
+            input=self.delivery.read_bytes() if "prepare" in names else b"",
             capture_output=True,
             check=False,
             timeout=60,
@@ -207,7 +211,7 @@ class Machine:
             "daos_run": self.run,
             "daos_deployment": self.deployment,
             "daos_project": self.project,
-            "daos_archive": str(self.directory / "files.tar"),
+            "daos_delivery": str(self.delivery),
             "daos_rivals": [],
             "daos_timeouts": timeouts,
             "daos_settle": 0.3,
@@ -244,15 +248,6 @@ def compose_by_docker(directory: Path) -> dict[str, str]:
     """The environment in which only `docker` knows where compose is; its configuration is put into the directory."""
     (directory / "config.json").write_text('{"cliPluginsExtraDirs": []}')
     return {"DOCKER_CONFIG": str(directory)}
-
-
-def write_archive(path: Path, files: Mapping[str, str]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, content in sorted(files.items()):
-            entry = tarfile.TarInfo(name)
-            entry.size = len(content.encode())
-            entry.mode = 0o600 if name == ".env" else 0o644  # as runner.project has them
-            tar.addfile(entry, io.BytesIO(content.encode()))
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:

@@ -37,6 +37,15 @@ def test_a_second_deployment_of_the_same_changes_nothing(machine: Machine, docke
     assert docker.containers(machine.project) == before
 
 
+def test_megabytes_that_are_there_already_change_nothing(machine: Machine) -> None:
+    """They are sent all the same, and nobody unpacks them."""
+    files = {"large": "x" * 4_000_000}
+    for changed in (True, False):
+        play = machine.deploy({"web": service("sleep", "1000")}, files)
+        assert play.succeeded, play.output
+        assert play["prepare"].changed is changed
+
+
 def test_a_changed_service_is_started_anew_and_a_removed_one_is_gone(machine: Machine) -> None:
     machine.deploy({"web": service("sleep", "1000"), "old": service("sleep", "1000")})
     play = machine.deploy({"web": service("sleep", "2000")})

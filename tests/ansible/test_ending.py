@@ -173,8 +173,8 @@ esac
     environment = {**os.environ, "HOME": str(local.home), **local.environment, "DOCKER_CONFIG": str(tmp_path)}
     command = ["/bin/sh", "-c", local.command("prepare", "pull", "up", "verify")]
     with (
-        (local.directory / "files.tar").open("rb") as archive,
-        subprocess.Popen(command, env=environment, stdin=archive, stdout=subprocess.PIPE) as phases,
+        local.delivery.open("rb") as delivery,
+        subprocess.Popen(command, env=environment, stdin=delivery, stdout=subprocess.PIPE) as phases,
     ):
         wait_for((tmp_path / "begun").exists)
         assert phases.stdout is not None

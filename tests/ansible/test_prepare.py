@@ -145,6 +145,20 @@ def test_an_edited_file_is_put_right(local: Machine) -> None:
     assert (local.files / "page").read_text() == "1"
 
 
+def test_files_that_are_all_there_are_not_unpacked(local: Machine, tmp_path: Path) -> None:
+    prepare(local, {"page": "x", "gone": "x"})
+    refusing = tmp_path / "bin/tar"
+    refusing.parent.mkdir()
+    refusing.write_text("#!/bin/sh\nexit 1\n")
+    refusing.chmod(0o755)
+    environment = {"PATH": f"{refusing.parent}:{os.environ['PATH']}"}
+    local.begin(WEB, {"page": "x"})
+    assert not local.phase("prepare", environment=environment).failed
+    assert {"page", "gone"} & contents(local.files).keys() == {"page"}
+    local.begin(WEB, {"page": "y"})
+    assert local.phase("prepare", environment=environment).failed
+
+
 def test_a_file_replaces_the_empty_directory_that_docker_made_for_it(local: Machine) -> None:
     prepare(local)
     (local.files / "site.conf").mkdir()
@@ -213,12 +227,12 @@ def test_a_disk_without_a_byte_leaves_everything(small_home: Machine) -> None:
     assert small_home.marker == marker or small_home.marker["state"] == "failed"
 
 
-def test_an_archive_that_was_cut_leaves_the_old_files(local: Machine) -> None:
+@pytest.mark.parametrize("size", [0, 100, 50_000])  # in the manifest, and in the archive
+def test_a_delivery_that_was_cut_leaves_the_old_files(local: Machine, size: int) -> None:
     prepare(local, {"page": "old"})
     before = contents(local.files)
     local.begin(WEB, {"page": "new", "large": "x" * 100_000})
-    archive = local.directory / "files.tar"
-    archive.write_bytes(archive.read_bytes()[:50_000])
+    local.delivery.write_bytes(local.delivery.read_bytes()[:size])
     result = local.phase("prepare")
     assert result.reason == "TASK_FAILED"
     assert result.detail.startswith("The files could not be unpacked: ")

@@ -246,7 +246,7 @@ async def test_processes_and_files_of_a_killed_server_are_gone_before_runs_begin
 ) -> None:
     left = settings.run_root / "left"
     left.mkdir(parents=True)
-    (left / "archive.tar").touch()
+    (left / "delivery").touch()
     environment = {leftovers.COOKIE: f"{settings.cookie}/{uuid4()}"}
     orphan = await asyncio.create_subprocess_exec("/bin/sleep", "300", env=environment)
     run = await queued_run(db)

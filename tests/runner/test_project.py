@@ -1,5 +1,6 @@
-"""What is played: the inventory and the archive."""
+"""What is played: the inventory and the delivery."""
 
+import hashlib
 import io
 import json
 import subprocess
@@ -12,10 +13,10 @@ import pytest
 
 from db.encryption import Secret
 from db.models import Connection
-from runner.project import Login, Paths, Project, Timeouts, archive, dotenv, inventory, logins
+from runner.project import Login, Paths, Project, Timeouts, delivery, dotenv, inventory, logins
 from tests.runner.test_outcome import PROJECT, TARGET
 
-PATHS = Paths(archive=Path("/run/a/archive.tar"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
+PATHS = Paths(delivery=Path("/run/a/delivery"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"
 TEMPLATE = "{{ lookup('pipe', 'id') }}"
 
@@ -94,13 +95,17 @@ def test_the_inventory_holds_no_secret() -> None:
     assert "hunter2" not in json.dumps(inventory(project, PATHS, Timeouts(), 2.0))
 
 
-def test_the_archive_has_the_files_and_keeps_variables_from_others() -> None:
-    project = replace(PROJECT, files={"conf/site.conf": "ü\n"}, variables={"A": Secret("1")})
-    with tarfile.open(fileobj=io.BytesIO(archive(project))) as tar:
+def test_the_delivery_has_the_files_and_keeps_variables_from_others() -> None:
+    login = Login("r.example", "me", Secret("hunter2"))
+    project = replace(PROJECT, files={"conf/site.conf": "ü\n"}, variables={"A": Secret("1")}, logins=[login])
+    head, archive = delivery(project).split(b"\n\n", 1)
+    given, *manifest = head.decode().splitlines()
+    assert f"{given}\n".encode() == logins(project)
+    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         modes = {entry.name: oct(entry.mode) for entry in tar}
-        content = tar.extractfile("conf/site.conf")
-        assert content is not None
-        assert content.read().decode() == "ü\n"
+        contents = {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry))}
+    assert contents["conf/site.conf"].decode() == "ü\n"
+    assert manifest == [f"{hashlib.sha256(data).hexdigest()}  ./{name}" for name, data in contents.items()]
     assert modes == {".env": "0o600", "compose.yaml": "0o644", "conf/site.conf": "0o644"}
 
 
