@@ -20,7 +20,7 @@ from tests.e2e.conftest import QUICK, NewProject, projects
 from tests.e2e.database import stored_key
 from tests.e2e.server import Server, wait_until
 from tests.runner.test_keys import make_key
-from tests.support.canaries import Watched, holding, leaking, parts, watching
+from tests.support.canaries import Watched, files_below, holding, leaking, parts, watching
 from tests.support.docker import Docker
 from tests.support.registry import Registry, serve_registry
 from tests.support.sshd import SshServer
@@ -256,8 +256,7 @@ def places(server: Server, sshd: SshServer, began: float) -> Iterator[Path]:
     ]
     hosts = [home() / name for name in (".daos", ".docker", ".ansible", ".ssh")]
     of_runs = server.run_root.parent.glob(f"{server.run_root.name}*")
-    for root in [server.directory, sshd.directory, *of_runs, *hosts, *temporary]:
-        yield from (path for path in [root, *root.rglob("*")] if path.is_file())
+    return files_below(server.directory, sshd.directory, *of_runs, *hosts, *temporary)
 
 
 def shown(docker: Docker, names: Sequence[str]) -> str:

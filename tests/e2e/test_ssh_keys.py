@@ -17,7 +17,7 @@ from tests.e2e.database import stored_key
 from tests.e2e.server import Server, wait_until
 from tests.e2e.test_failures import fail_to_reach
 from tests.runner.test_identity import holders
-from tests.support.canaries import leaking, parts
+from tests.support.canaries import files_below, leaking, parts
 from tests.support.sshd import SshServer
 
 
@@ -95,4 +95,4 @@ async def test_a_killed_server_leaves_no_key(
 def left(server: Server, needles: list[str]) -> list[Path]:
     """The files of the server and of its runs with a part of the key in them."""
     roots = [server.directory, *server.run_root.parent.glob(f"{server.run_root.name}*")]
-    return list(leaking((path for root in roots for path in root.rglob("*")), needles))
+    return list(leaking(files_below(*roots), needles))

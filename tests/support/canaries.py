@@ -1,6 +1,7 @@
 """Looks for secrets where they must not be: in files, processes and texts, as they are and in base64."""
 
 import base64
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -28,6 +29,13 @@ def forms(needle: str) -> set[bytes]:
 def holding(data: bytes, needles: Iterable[str]) -> set[str]:
     """Those of `needles` that are in `data` in any form."""
     return {needle for needle in needles if any(form in data for form in forms(needle))}
+
+
+def files_below(*roots: Path) -> Iterator[Path]:
+    """All files in `roots`, and those of them that are files; without what goes away meanwhile."""
+    for root in roots:
+        found = [root, *(Path(directory, name) for directory, _, names in os.walk(root) for name in names)]
+        yield from (path for path in found if path.is_file())
 
 
 def leaking(files: Iterable[Path], needles: Iterable[str]) -> dict[Path, set[str]]:
