@@ -762,18 +762,33 @@ move_files() {
     done <<OBSOLETE
 $obsolete
 OBSOLETE
+    parent=
+    set --
     while IFS= read -r path; do
         [ -n "$path" ] || continue
-        parent=$directory/${path%/*}
-        [ -d "$parent" ] || (umask 022 && mkdir -p "$parent") || return 1
+        if [ "$parent" != "$directory/${path%/*}" ]; then
+            move_into "$parent" "$@" || return 1
+            parent=$directory/${path%/*}
+            set --
+        fi
         # Where a file to be mounted was missing, docker has made an empty directory.
         [ ! -d "$directory/$path" ] || rmdir "$directory/$path" || return 1
-        mv -f "$fresh/$path" "$directory/$path" || return 1
+        set -- "$@" "$fresh/$path"
     done <<DIFFERING
 $differing
 DIFFERING
+    move_into "$parent" "$@" || return 1
     [ -z "$judging" ] || mv -f "$state/images.new" "$state/images" || return 1
     printf %s "$manifest" >"$state/manifest.new" && mv -f "$state/manifest.new" "$state/manifest"
+}
+
+# Moves files into a directory, which is made if need be: a program for each file would take longer than all the rest.
+move_into() {
+    [ "$#" -gt 1 ] || return 0
+    into=$1
+    shift
+    [ -d "$into" ] || (umask 022 && mkdir -p "$into") || return 1
+    mv -f "$@" "$into/"
 }
 
 # What docker and compose are asked, and what is done to the files, goes on side by side: each question is a program that
@@ -819,7 +834,7 @@ prepare() {
         rule_out "$fresh"
         fail TASK_FAILED "$words"
     fi
-    [ -z "$judging" ] || cmp -s "$state/images.new" "$state/images" 2>/dev/null || has_images=
+    [ -z "$judging" ] || has_same_images || has_images=
     [ -n "$judging$differing$obsolete" ] || return 0
     if [ -n "$ids" ] && touches_mounts; then
         : >"$state/recreate" # before the files are moved: after a crash it would be too late
@@ -827,6 +842,15 @@ prepare() {
     hush move_files
     [ "$status" -eq 0 ] || fail TASK_FAILED "The files could not be moved into the project: $last"
     changed=true
+}
+
+# Whether the package's images are those of the package before.
+has_same_images() {
+    [ -f "$state/images" ] || return 1
+    read_all "$state/images.new"
+    images=$text
+    read_all "$state/images"
+    [ "$text" = "$images" ]
 }
 
 # Prints what list_containers and a look at the services' containers find.
