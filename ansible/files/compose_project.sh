@@ -516,6 +516,11 @@ have_images() {
     [ "$#" -eq 0 ] || bounded docker image inspect --format '{{.ID}}' "$@" >/dev/null 2>&1
 }
 
+# Whether all services are behind profiles, as Prepare has found.
+runs_nothing() {
+    [ -f "$state/images" ] && [ ! -s "$state/images" ]
+}
+
 recall_baseline() {
     baseline=$newline
     [ -f "$state/baseline" ] || return 0
@@ -660,6 +665,7 @@ wait_until_up() {
 
 # Whether the compose file asks for no container: all its services are behind profiles, or scaled to zero.
 expects_none() {
+    ! runs_nothing || return 0
     services=$(compose_in "$directory" config --services 2>/dev/null) || return 1
     [ -z "$services" ] || are_scaled_to_zero "$services"
 }
@@ -905,8 +911,8 @@ up() {
     recall_baseline
     # Nobody knows before whether compose will need it, and it tells itself what it could not pull.
     [ -z "$logins" ] || ! may_pull || log_in || printf '| %s\n' "$login_problem"
-    if [ -f "$state/images" ] && [ ! -s "$state/images" ]; then
-        say compose down --remove-orphans # all services are behind profiles: compose refuses to go up without any
+    if runs_nothing; then
+        say compose down --remove-orphans # compose refuses to go up without a service
     else
         recreate=
         [ ! -f "$state/recreate" ] || recreate=--force-recreate
