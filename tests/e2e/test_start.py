@@ -1,6 +1,7 @@
 """Starting: what is wrong is one clear line, and an installed daos needs nothing of its environment."""
 
 import asyncio
+import contextlib
 import socket
 import sqlite3
 import subprocess
@@ -113,15 +114,16 @@ def test_a_database_that_is_broken(tmp_path: Path, content: bytes) -> None:
     refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path))
 
 
-def test_a_database_of_a_newer_daos_is_used_and_one_of_another_program_is_not(make_server: MakeServer) -> None:
-    server = make_server()
-    server.stop()
-    _set_version(server.data_dir, "9999")
-    server.start()  # returns when it is ready
-    assert "of a newer daos" in server.log
-    server.stop()
-    _set_version(server.data_dir, "1975ea83b712")
-    refuse("serve", "--port", "0", DAOS_DATA_DIR=str(server.data_dir))
+def test_a_database_of_a_newer_daos_is_used_and_one_of_another_program_is_not(tmp_path: Path) -> None:
+    with contextlib.closing(Server(tmp_path, QUICK)) as server:  # with SQLite, whatever the others have
+        server.start()
+        server.stop()
+        _set_version(server.data_dir, "9999")
+        server.start()  # returns when it is ready
+        assert "of a newer daos" in server.log
+        server.stop()
+        _set_version(server.data_dir, "1975ea83b712")
+        refuse("serve", "--port", "0", DAOS_DATA_DIR=str(server.data_dir))
 
 
 def _set_version(data_dir: Path, version: str) -> None:
