@@ -763,6 +763,8 @@ PATHS
 
 # Moves the package's files into the project, each by a rename: whoever reads a file gets the old one or the new one.
 move_files() {
+    # If this is cut off, what the next run finds must not be the images of other files.
+    [ -z "$judging" ] || [ ! -f "$state/images" ] || rm -f "$state/images" || return 1
     while IFS= read -r path; do
         [ -z "$path" ] || rm -f "$directory/$path" || return 1
     done <<OBSOLETE

@@ -145,6 +145,24 @@ def test_an_edited_file_is_put_right(local: Machine) -> None:
     assert (local.files / "page").read_text() == "1"
 
 
+def test_the_images_of_the_package_before_are_not_taken_for_those_of_files_that_came_after(
+    local: Machine, tmp_path: Path
+) -> None:
+    """A run that was cut off between the two: the package before ran nothing, and this one must not be taken for it."""
+    failing = tmp_path / "bin/mv"
+    failing.parent.mkdir()
+    failing.write_text(f'#!/bin/sh\ncase "$*" in *images.new*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
+    failing.chmod(0o755)
+    local.begin({"web": service("sleep", "1000", profiles=["never"])})
+    assert not local.phase("prepare").failed
+    local.begin(WEB)
+    assert local.phase("prepare", environment={"PATH": f"{failing.parent}:{os.environ['PATH']}"}).failed
+    local.begin(WEB)
+    *_, last = local.run_phases("prepare", "pull", "up", "verify")
+    assert (last.phase, last.failed) == ("verify", False)
+    assert [found["state"] for found in last.services] == ["running"]
+
+
 def test_files_that_are_all_there_are_not_unpacked(local: Machine, tmp_path: Path) -> None:
     prepare(local, {"page": "x", "gone": "x"})
     refusing = tmp_path / "bin/tar"
