@@ -24,7 +24,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -35,7 +35,7 @@ from sqlalchemy import select
 from db import status
 from db.encryption import Keyring
 from db.engine import Database, sqlite_url
-from db.models import Run, RunStatus
+from db.models import Run, RunAction, RunStatus
 from runner.broadcast import Broadcast
 from runner.record import Mask, Recorder
 from runner.wire import Wire
@@ -170,12 +170,14 @@ async def measure_slot(nodes: Nodes, waiting: int) -> tuple[list[float], str]:
     """Milliseconds from a run's end to the next claim, while so many runs wait; and what a run costs who plays it."""
     async with nodes.clients() as clients, nodes.database() as db:
         deployments = await _deployments(clients[0], waiting + MORE)
-        soon = (datetime.now(UTC) + timedelta(seconds=15)).isoformat()
-        turn = {"notBefore": soon} if nodes.is_embedded else {}  # all at one moment, when all are queued
-        for first in range(0, len(deployments), 100):
-            some = deployments[first : first + 100]
-            await clients[0].change("runDeployments", "__typename", deploymentIds=some, **turn)
-        if not nodes.is_embedded:
+        if nodes.is_embedded:
+            async with db.write() as session:  # all at one moment: the server plays at once what it is asked for
+                for deployment_id in deployments:
+                    await status.start(session, UUID(deployment_id), RunAction.UP)
+        else:
+            for first in range(0, len(deployments), 100):
+                some = deployments[first : first + 100]
+                await clients[0].change("runDeployments", "__typename", deploymentIds=some)
             await asyncio.to_thread(nodes.start, nodes.playing)
         before = _used(nodes.playing.pid)
         while True:

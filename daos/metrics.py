@@ -51,7 +51,7 @@ def _of_database(queue: Figures, ended: Mapping[RunStatus, int]) -> Iterator[Met
     yield _gauges("daos_runs", "Runs by status.", "status", counts)
     yield GaugeMetricFamily("daos_capacity_runs", "Runs that are played at once by all workers.", queue.capacity)
     yield GaugeMetricFamily(
-        "daos_queue_age_seconds", "Since the oldest run was accepted, or due, whose host has room.", queue.age
+        "daos_queue_age_seconds", "Since the oldest run was accepted whose host has room.", queue.age
     )
 
 

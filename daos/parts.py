@@ -18,7 +18,7 @@ def make_start_latency() -> Histogram:
     """How long runs waited for this process to play them."""
     return Histogram(
         "daos_start_latency_seconds",
-        "From when a run was accepted, or due, until this process claimed it.",
+        "From when a run was accepted until this process claimed it.",
         buckets=BUCKETS,
         registry=None,
     )

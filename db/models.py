@@ -281,7 +281,6 @@ class Run(Base):
     cancel_requested_at: Mapped[datetime | None]
     # The default is the database's too: the last release, which knows no priority, can go on beside this one.
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
-    not_before: Mapped[datetime | None]
     queued_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]

@@ -65,14 +65,7 @@ async def _take_turn(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
 
 
-async def start(
-    session: AsyncSession,
-    deployment_id: UUID,
-    action: RunAction,
-    *,
-    priority: int = 0,
-    not_before: datetime | None = None,
-) -> Run | None:
+async def start(session: AsyncSession, deployment_id: UUID, action: RunAction, *, priority: int = 0) -> Run | None:
     """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
     await _take_turn(session)
     started = await session.execute(
@@ -90,7 +83,6 @@ async def start(
         status=RunStatus.QUEUED,
         services=[],
         priority=priority,
-        not_before=not_before,
     )
     session.add(run)
     await session.flush()

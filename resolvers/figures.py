@@ -21,7 +21,7 @@ class Figures:
 
     runs: Mapping[RunStatus, int]  # of those that have not ended; also where there are none
     capacity: int  # runs that all workers together play at the same time
-    age: float  # seconds since the oldest of the runs was accepted, or due, whose host has room; 0 without one
+    age: float  # seconds since the oldest of the runs was accepted whose host has room; 0 without one
 
 
 async def of_queue(db: Database, engine: Engine) -> Figures | None:

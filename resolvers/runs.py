@@ -2,7 +2,6 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -49,10 +48,9 @@ class LogBatch:
 
 @dataclass(frozen=True)
 class Turn:
-    """When a run is to be played: before those of lower `priority`, which is -100 to 100, and not before a time."""
+    """When a run is to be played: before those of lower `priority`, which is -100 to 100."""
 
     priority: int = 0
-    not_before: datetime | None = None
 
 
 async def get(db: Database, run_id: str) -> Run:
@@ -104,8 +102,6 @@ async def start(
     check = Check()
     _check_number(check, deployment_ids)
     check.priority("priority", turn.priority)
-    if turn.not_before is not None:
-        check.moment("not_before", turn.not_before)
     request = Request.of(key, check, {"deployment_ids": deployment_ids, "action": action, **asdict(turn)})
     check.done()
     started: dict[str, tuple[Deployment, Run]] = {}
@@ -200,7 +196,7 @@ async def _start(
     key = ids.parse(deployment_id)
     run = None
     if key is not None:
-        run = await status.start(session, key, action, priority=turn.priority, not_before=turn.not_before)
+        run = await status.start(session, key, action, priority=turn.priority)
     deployment = await session.get(Deployment, key, populate_existing=True) if key is not None else None
     if deployment is None:
         raise NotFound(kind="Deployment", id=deployment_id)

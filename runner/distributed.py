@@ -72,8 +72,7 @@ class DistributedEngine:
         return Capacity(runs or 0, self._capacity.per_host)
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
-        if run.not_before is None or run.not_before <= models.now():  # a sweep sees to the others when it is time
-            await self._queue.put(session, run)
+        await self._queue.put(session, run)
 
     def wake(self) -> None:
         """Nothing to do: the queue's own notification comes with the commit."""
@@ -157,7 +156,6 @@ class DistributedEngine:
         await self._take(lease, worker, settling, self._node)  # whoever had this node before is dead
         since: dict[UUID, float] = {}
         while True:
-            delayed = None
             try:
                 async with self._db.read() as session:
                     look = await store.look(session, lease.silence, self._queue.astray)
@@ -169,12 +167,10 @@ class DistributedEngine:
                     await self._take(lease, worker, settling, unknown=unknown)
                 if look.astray:
                     await self._repair()
-                delayed = look.next_time
             except SQLAlchemyError as error:
                 logger.warning("the queue cannot be looked through, trying again: %s", error)
-            until = SWEEP_INTERVAL if delayed is None else (delayed - models.now()).total_seconds()
             # Not all nodes at the same moment.
-            await asyncio.sleep(min(SWEEP_INTERVAL * random.uniform(0.8, 1.2), max(until, 0.0)))  # noqa: S311
+            await asyncio.sleep(SWEEP_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311
 
     async def _take(
         self,
@@ -199,7 +195,7 @@ class DistributedEngine:
             settling.create_task(worker.settle_taken(run, sequence), name=f"run {run.id}")
 
     async def _repair(self) -> None:
-        """Queue the runs that are to be played and are not in the queue: delayed ones, and those of lost workers."""
+        """Queue the runs that are to be played and are not in the queue, as those of lost workers."""
         async with self._db.write() as session:
             if not await session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _SWEEP_LOCK}):
                 return  # another node does it

@@ -11,7 +11,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.engine import Database
-from db.models import Run, now
+from db.models import Run
 from runner import store
 from runner.store import Capacity
 from runner.worker import Worker
@@ -111,7 +111,8 @@ class EmbeddedEngine:
             self.ready = True
             while not self._draining:
                 self._look.clear()
-                await self._wait(await self._fill(group))
+                await self._fill(group)
+                await self._wait(POLL_INTERVAL)
         await self._worker.leave()
 
     async def drain(self, grace: float) -> None:
@@ -127,24 +128,22 @@ class EmbeddedEngine:
         if self._plays:
             await asyncio.wait(list(self._plays.values()))
 
-    async def _fill(self, group: asyncio.TaskGroup) -> float:
-        """Begin as many queued runs as there is room for; gives the seconds until it is worth a look again."""
+    async def _fill(self, group: asyncio.TaskGroup) -> None:
+        """Begin as many queued runs as there is room for."""
         room = self._capacity.runs - len(self._plays)
         if room <= 0:
             self._looked = time.monotonic()
-            return POLL_INTERVAL
+            return
         try:
             async with self._db.read() as session:
-                delayed = await store.next_time(session)  # first, or one whose time comes in between is in neither
                 queued = await store.queued(session, self._hosts, room, self._capacity.per_host)
         except SQLAlchemyError:
             logger.exception("the queue cannot be read, trying again")
-            return POLL_INTERVAL
+            return
         self._looked = time.monotonic()
         # What is drained while the queue was read stays in it.
         for run_id, host_id in queued.items() if not self._draining else ():
             self._begin(group, run_id, host_id, self._play(run_id))
-        return POLL_INTERVAL if delayed is None else min(POLL_INTERVAL, max(0.0, (delayed - now()).total_seconds()))
 
     def _begin(self, group: asyncio.TaskGroup, run_id: UUID, host_id: UUID, play: Coroutine[None, None, None]) -> None:
         task = group.create_task(play, name=f"run {run_id}")

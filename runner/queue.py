@@ -173,9 +173,8 @@ def _lost() -> Select[Any]:
 
 
 def _unqueued() -> Select[UUID]:
-    """The runs that are to be played now and have no job."""
-    due = or_(Run.not_before.is_(None), Run.not_before <= status.clock())
+    """The runs that are to be played and have no job."""
     # All at once, which PostgreSQL hashes whatever it thinks of the tables; asked for each run, it may go through all
     # jobs each time where many runs were queued since it has last counted.
     queued = select(_job.c.queueing_lock).where(_job.c.queueing_lock.is_not(None), _living())
-    return select(Run.id).where(Run.status == RunStatus.QUEUED, due, cast(Run.id, Text).not_in(queued))
+    return select(Run.id).where(Run.status == RunStatus.QUEUED, cast(Run.id, Text).not_in(queued))

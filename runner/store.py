@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Subquery, and_, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, case, exists, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
@@ -43,7 +43,6 @@ class RunBlocker(StrEnum):
 
     SERVER_LIMIT = "SERVER_LIMIT"
     HOST_LIMIT = "HOST_LIMIT"
-    NOT_BEFORE = "NOT_BEFORE"
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ ORDER = (Run.priority.desc(), Run.id)  # of the queue; ids grow with acceptance
 
 
 async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
-    """Up to `limit` queued runs whose time has come, with their hosts: the highest priority first, then the oldest.
+    """Up to `limit` queued runs with their hosts: the highest priority first, then the oldest.
 
     Of one host there are as many as make `per_host` with `active`, the runs that are being played already with theirs.
     """
@@ -67,7 +66,7 @@ async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int,
     waiting = (
         select(Run.id, Deployment.host_id, place.label("place"), turn.label("turn"))
         .join(Deployment, Deployment.id == Run.deployment_id)
-        .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active), ~_is_early(now()))
+        .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active))
         .subquery()
     )
     # A host with active runs has fewer places than the statement gives it: at most as many fewer as are active in all.
@@ -85,24 +84,20 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
     """Where those of the runs stand that are queued.
 
     First come the runs that `queued` would give if the server had room for all, in its order, then those whose hosts
-    have none, then those whose time has not come, the nearest first.  When a run of a full host ends, the host's next
-    one goes where priority and age put it.
+    have none.  When a run of a full host ends, the host's next one goes where priority and age put it.
     """
-    moment = now()
     of_host = _playing_by_host()
-    early = _is_early(moment)
-    place = func.row_number().over(partition_by=(Deployment.host_id, case((early, 1), else_=0)), order_by=ORDER)
+    place = func.row_number().over(partition_by=Deployment.host_id, order_by=ORDER)
     full = func.coalesce(of_host.c.playing, 0) + place > capacity.per_host
-    waits_for = case((early, _EARLY), (full, _FULL), else_=_READY).label("waits_for")
-    time = case((early, Run.not_before)).label("time")
+    waits_for = case((full, _FULL), else_=_READY).label("waits_for")
     waiting = (
-        select(Run.id, Run.priority, waits_for, time)
+        select(Run.id, Run.priority, waits_for)
         .join(Deployment, Deployment.id == Run.deployment_id)
         .outerjoin(of_host, of_host.c.host_id == Deployment.host_id)
         .where(Run.status == RunStatus.QUEUED)
         .subquery()
     )
-    order = (waiting.c.waits_for, waiting.c.time, waiting.c.priority.desc(), waiting.c.id)
+    order = (waiting.c.waits_for, waiting.c.priority.desc(), waiting.c.id)
     position = func.row_number().over(order_by=order).label("position")
     line = select(waiting.c.id, waiting.c.waits_for, position).subquery()
     playing = select(func.count()).select_from(Run).where(Run.status == RunStatus.RUNNING).scalar_subquery()
@@ -114,15 +109,14 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
 
 
 async def waiting_since(session: AsyncSession, per_host: int) -> datetime | None:
-    """When the oldest of the runs was accepted, or due, that could be played if there were workers enough."""
-    since = case((Run.not_before > Run.queued_at, Run.not_before), else_=Run.queued_at)
+    """When the oldest of the runs was accepted that could be played if there were workers enough."""
     of_host = _playing_by_host()
     has_room = func.coalesce(of_host.c.playing, 0) < per_host
     statement = (
-        select(func.min(since))
+        select(func.min(Run.queued_at))
         .join(Deployment, Deployment.id == Run.deployment_id)
         .outerjoin(of_host, of_host.c.host_id == Deployment.host_id)
-        .where(Run.status == RunStatus.QUEUED, ~_is_early(now()), has_room)
+        .where(Run.status == RunStatus.QUEUED, has_room)
     )
     moment: datetime | None = await session.scalar(statement)
     return moment
@@ -138,13 +132,13 @@ def _playing_by_host() -> Subquery:
     )
 
 
-_READY, _FULL, _EARLY = range(3)  # what a run waits for: its turn, its host, its time
+_READY, _FULL = range(2)  # what a run waits for: its turn, its host
 
 
 def _blocker(waits_for: int, position: int, room: int) -> RunBlocker | None:
     if waits_for == _READY:
         return RunBlocker.SERVER_LIMIT if position > room else None
-    return RunBlocker.HOST_LIMIT if waits_for == _FULL else RunBlocker.NOT_BEFORE
+    return RunBlocker.HOST_LIMIT
 
 
 @dataclass(frozen=True)
@@ -153,33 +147,20 @@ class Look:
 
     lost: bool  # workers, or runs that no worker holds
     astray: bool  # runs and jobs that do not fit
-    next_time: datetime | None  # as of the function
 
 
 async def look(session: AsyncSession, silence: float, astray: ColumnElement[bool]) -> Look:
     """Whether something is to be done; one statement, for each worker asks again and again."""
     silent = exists().where(Worker.seen_at < status.clock() - timedelta(seconds=silence))
     orphan = exists().where(Run.status == RunStatus.RUNNING, ~exists().where(Worker.id == Run.worker))
-    early = select(func.min(Run.not_before)).where(Run.status == RunStatus.QUEUED, _is_early(now())).scalar_subquery()
-    lost, needed, time = (await session.execute(select(or_(silent, orphan), astray, early))).one()
-    return Look(lost, needed, time)
+    lost, needed = (await session.execute(select(or_(silent, orphan), astray))).one()
+    return Look(lost, needed)
 
 
 async def held(session: AsyncSession, worker: str) -> set[UUID]:
     """The runs that the worker holds, as the database knows it."""
     statement = select(Run.id).where(Run.status == RunStatus.RUNNING, Run.worker == worker)
     return set(await session.scalars(statement))
-
-
-async def next_time(session: AsyncSession) -> datetime | None:
-    """When the next of the queued runs whose time has not come may begin; None where there is none."""
-    early = select(func.min(Run.not_before)).where(Run.status == RunStatus.QUEUED, _is_early(now()))
-    return await session.scalar(early)
-
-
-def _is_early(moment: datetime) -> ColumnElement[bool]:
-    # Never unknown, as a comparison with NULL would be, so that it can be negated.
-    return and_(Run.not_before.is_not(None), Run.not_before > moment)
 
 
 async def running(session: AsyncSession) -> dict[UUID, UUID]:

@@ -131,7 +131,7 @@ class Worker:
                 return
             sequence = await record.begin(session, run, f"Run {run.number} begins.")
         if run.epoch == 1:  # another one's first wait is long over
-            self._waited((now() - max(run.queued_at, run.not_before or run.queued_at)).total_seconds())
+            self._waited((now() - run.queued_at).total_seconds())
         await self._hold(run, sequence, self._play)
 
     async def settle(self, run_id: UUID) -> None:

@@ -85,7 +85,6 @@ _describe(
     {
         RunBlocker.SERVER_LIMIT: "The server plays as many runs as `DAOS_MAX_RUNS` allows, or others come first.",
         RunBlocker.HOST_LIMIT: "Its host has as many runs as `DAOS_MAX_RUNS_PER_HOST` allows, or others come first.",
-        RunBlocker.NOT_BEFORE: "Its time, `notBefore`, has not come.",
     },
 )
 _describe(

@@ -8,7 +8,6 @@ from strawberry import UNSET
 from schema.enums import Connection, DeploymentStatus, Role, RunAction
 
 PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
-NOT_BEFORE = "The run stays QUEUED until then, and holds up no other; a time that has passed means at once."
 LABELS = "Up to 20 words of a-z, 0-9, ., _ and -: a token can be limited to hosts that bear one of some."
 KNOWN_HOSTS = (
     "Keys to know the host by from the first contact on: lines of OpenSSH's known_hosts that name its address, or "
@@ -169,7 +168,6 @@ class RunDeploymentInput:
     deployment_id: strawberry.ID = strawberry.field(description="A deployment without a run in progress.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the project.")
     priority: int | None = strawberry.field(default=0, description=PRIORITY)
-    not_before: datetime | None = strawberry.field(default=UNSET, description=NOT_BEFORE)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 
@@ -178,7 +176,6 @@ class RunDeploymentsInput:
     deployment_ids: list[strawberry.ID] = strawberry.field(description="1 to 100, each once.")
     action: RunAction | None = strawberry.field(default=RunAction.UP, description="What to do with the projects.")
     priority: int | None = strawberry.field(default=0, description=PRIORITY)
-    not_before: datetime | None = strawberry.field(default=UNSET, description=NOT_BEFORE)
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 

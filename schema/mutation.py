@@ -314,7 +314,7 @@ async def _start(
         context.broadcast,
         deployment_ids,
         input.action or RunAction.UP,
-        turn=runs.Turn(input.priority or 0, _given(input.not_before)),
+        turn=runs.Turn(input.priority or 0),
         key=_key(info, input.idempotency_key),
     )
 

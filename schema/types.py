@@ -270,7 +270,6 @@ class Run(Node):
     message: str | None = strawberry.field(description="How it ended, in one sentence; null before.")
     progress: float = strawberry.field(description="0 to 1.")
     priority: int = strawberry.field(description="-100 to 100; a higher one is played first.")
-    not_before: datetime | None = strawberry.field(description="It is not played before this time; null: at once.")
     queued_at: datetime = strawberry.field(description="When the run was accepted.")
     started_at: datetime | None = strawberry.field(description="When it began to be played.")
     finished_at: datetime | None = strawberry.field(description="When it ended.")
@@ -292,7 +291,6 @@ class Run(Node):
             message=run.message,
             progress=run.progress,
             priority=run.priority,
-            not_before=run.not_before,
             queued_at=run.queued_at,
             started_at=run.started_at,
             finished_at=run.finished_at,
@@ -304,7 +302,7 @@ class Run(Node):
 
     @strawberry.field(
         description="Its place in the queue: 1 is next; null where it is not queued.  Runs whose hosts have room come "
-        "first, by priority and age, then those whose hosts have none, then those whose time has not come."
+        "first, by priority and age, then those whose hosts have none."
     )
     async def queue_position(self, info: Info) -> int | None:
         place = await _place(info, self)

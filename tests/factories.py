@@ -117,13 +117,12 @@ async def run(
     *,
     action: RunAction = RunAction.UP,
     priority: int = 0,
-    not_before: datetime | None = None,
     services: list[dict[str, Any]] | None = None,
 ) -> models.Run:
     """A run in the status `to`, by the way that leads there.  `of` must have no run in progress."""
     what = of or await deployment(db)
     async with db.write() as session:
-        run = await status.start(session, what.id, action, priority=priority, not_before=not_before)
+        run = await status.start(session, what.id, action, priority=priority)
         assert run is not None
         if to is RunStatus.QUEUED:
             return run

@@ -190,7 +190,6 @@ def known(ids: dict[str, list[str]], cursors: dict[str, list[str]]) -> Values:
         "passphrase": [""],
         "composeFile": [factories.COMPOSE_FILE],
         "expiresAt": ["2999-12-31T23:59:59Z"],
-        "notBefore": ["2026-01-31T12:00:00Z", "2999-12-31T23:59:59.999+14:00"],
         "idempotencyKey": [f"key {number}" for number in range(1000)],
         "node.id": list(chain(*ids.values())),
     }

@@ -3,7 +3,9 @@
 import asyncio
 import threading
 from contextlib import AsyncExitStack
+from datetime import timedelta
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,11 +16,13 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Connection, String, Uuid, column, delete, func, insert, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
+from uuid_utils.compat import uuid7
 
 from db import migrations
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
 from db.models import Base, Deployment, Host, Package, PackageFile, Run, UTCDateTime, now
+from runner import store
 from tests import factories
 
 
@@ -204,11 +208,23 @@ async def test_runs_of_the_last_release_get_the_usual_priority_also_beside_this_
             await connection.run_sync(_upgrade_to, "0002")
         deployment = await _first_deployment(db)
         await queue(db, 1, deployment)
-        await migrations.upgrade(db)
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0003")
         await queue(db, 2, deployment)
+        await migrations.upgrade(db)
         async with db.read() as session:
-            found = await session.execute(select(Run.number, Run.priority, Run.not_before).order_by(Run.number))
-            assert [tuple(row) for row in found] == [(1, 0, None), (2, 0, None)]
+            found = await session.execute(select(Run.number, Run.priority).order_by(Run.number))
+            assert [tuple(row) for row in found] == [(1, 0), (2, 0)]
+
+
+async def test_a_run_that_waited_for_its_time_is_due(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        waiting = await _old_run(db, await _first_deployment(db), not_before=now() + timedelta(days=1))
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            assert list(await store.queued(session, {}, 10, 10)) == [waiting]
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:
@@ -236,6 +252,20 @@ async def _first_deployment(db: Database) -> UUID:
         given = {"id": deployment, "host_id": host, "package_id": package, "project_name": "p", "status": "SUCCESS"}
         await session.execute(insert(Deployment).values(given))
     return deployment
+
+
+async def _old_run(db: Database, deployment: UUID, number: int = 1, **values: Any) -> UUID:
+    """A run as the tables of version 0007 have it; gives its id."""
+    columns = ("number", "action", "status", "reason", "progress", "epoch")
+    typed = {"id": Uuid(), "deployment_id": Uuid(), "services": JSON(), "queued_at": UTCDateTime()}
+    times = {"not_before": UTCDateTime(), "finished_at": UTCDateTime()}
+    runs = table("runs", *map(column, columns), *(column(name, kind) for name, kind in {**typed, **times}.items()))
+    run_id: UUID = uuid7()
+    defaults = {"action": "UP", "status": "QUEUED", "services": [], "progress": 0.0, "epoch": 0, "queued_at": now()}
+    given = {"id": run_id, "deployment_id": deployment, "number": number, **defaults, **values}
+    async with db.write() as session:
+        await session.execute(insert(runs).values(given))
+    return run_id
 
 
 async def _set_version(db: Database, version: str) -> None:

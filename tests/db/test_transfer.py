@@ -55,7 +55,7 @@ async def source(own_sqlite_db: Database) -> Database:
         run = await factories.run(db, deployment, to, services=services)
     await factories.log(db, run, 2 * BATCH + 1)
     await factories.run(db, deployment, RunStatus.RUNNING)
-    await factories.run(db, to=RunStatus.QUEUED, action=RunAction.DOWN, priority=-100, not_before=ELSEWHERE)
+    await factories.run(db, to=RunStatus.QUEUED, action=RunAction.DOWN, priority=-100)
     async with db.write() as session:
         session.add(LogEntry(run_id=run.id, sequence=2 * BATCH + 2, level="ERROR", task=None, message=ODD))
         session.add(Worker(id="w", node="n", name="w", max_runs=8, started_at=now(), seen_at=now()))

@@ -65,13 +65,6 @@ async def test_a_run_whose_host_is_full_does_not_make_the_queue_older(db: Databa
     assert await age(db, engine) >= 180
 
 
-async def test_a_delayed_run_waits_from_its_time_on(db: Database, engine: RecordingEngine) -> None:
-    await accept(db, await factories.run(db, not_before=now() + MINUTE), 3 * MINUTE)
-    assert await age(db, engine) == 0
-    await accept(db, await factories.run(db, not_before=now() - MINUTE), 3 * MINUTE)
-    assert 60 <= await age(db, engine) < 80
-
-
 async def test_there_are_none_where_the_database_is_away(engine: RecordingEngine) -> None:
     async with factories.database("postgresql://daos@127.0.0.1:1/daos") as db:
         assert await figures.of_queue(db, engine) is None

@@ -1,7 +1,6 @@
 """Runs, on both engines; how their logs are watched is in test_watch."""
 
 import asyncio
-from datetime import UTC, datetime, timedelta
 from uuid import UUID, uuid4
 
 import pytest
@@ -9,7 +8,7 @@ from sqlalchemy import select
 
 from db import status
 from db.engine import Database
-from db.models import DeploymentStatus, FailureReason, Run, RunAction, RunStatus, now
+from db.models import DeploymentStatus, FailureReason, Run, RunAction, RunStatus
 from resolvers import deployments, runs
 from resolvers.errors import InvalidInput, NotFound, RunInProgress
 from resolvers.idempotency import Key
@@ -85,42 +84,29 @@ async def test_a_run_has_the_turn_that_it_was_given(
     db: Database, broadcast: Broadcast, engine: RecordingEngine
 ) -> None:
     keys = [str((await factories.deployment(db)).id) for _ in range(3)]
-    moment = datetime(2999, 1, 31, 12, 0, tzinfo=UTC)
     await runs.start(db, engine, broadcast, keys[:1], RunAction.UP)
-    await runs.start(db, engine, broadcast, keys[1:], RunAction.UP, turn=Turn(-100, moment))
-    turns = [(run.priority, run.not_before) for run in await _stored(db)]
-    assert turns == [(0, None), (-100, moment), (-100, moment)]
+    await runs.start(db, engine, broadcast, keys[1:], RunAction.UP, turn=Turn(-100))
+    assert [run.priority for run in await _stored(db)] == [0, -100, -100]
 
 
 @pytest.mark.parametrize("priority", [-101, 101, 2**31 - 1])
-@pytest.mark.parametrize("year", [1, 1999, 3000, 9999])
 async def test_a_turn_has_its_limits(
-    sqlite_db: Database, broadcast: Broadcast, engine: RecordingEngine, priority: int, year: int
+    sqlite_db: Database, broadcast: Broadcast, engine: RecordingEngine, priority: int
 ) -> None:
     key = str((await factories.deployment(sqlite_db)).id)
-    turn = Turn(priority, datetime(year, 6, 1, tzinfo=UTC))
     with pytest.raises(InvalidInput) as refused:
-        await runs.start(sqlite_db, engine, broadcast, [key], RunAction.UP, turn=turn)
+        await runs.start(sqlite_db, engine, broadcast, [key], RunAction.UP, turn=Turn(priority))
     problems = [(problem.path, problem.code) for problem in refused.value.problems]
-    assert problems == [(("priority",), "RANGE"), (("not_before",), "RANGE")]
+    assert problems == [(("priority",), "RANGE")]
 
 
-@pytest.mark.parametrize("other", [Turn(1), Turn(0, datetime(2999, 1, 1, tzinfo=UTC))])
 async def test_another_turn_is_another_input(
-    sqlite_db: Database, broadcast: Broadcast, engine: RecordingEngine, other: Turn
+    sqlite_db: Database, broadcast: Broadcast, engine: RecordingEngine
 ) -> None:
     wanted, key = [str((await factories.deployment(sqlite_db)).id)], Key("ci", "runDeployment", "one")
     await runs.start(sqlite_db, engine, broadcast, wanted, RunAction.UP, key=key)
     with pytest.raises(InvalidInput):
-        await runs.start(sqlite_db, engine, broadcast, wanted, RunAction.UP, turn=other, key=key)
-
-
-async def test_a_run_whose_time_has_not_come_can_be_canceled(
-    db: Database, broadcast: Broadcast, engine: RecordingEngine
-) -> None:
-    delayed = await factories.run(db, not_before=now() + timedelta(hours=1))
-    assert (await runs.cancel(db, engine, broadcast, str(delayed.id))).status is RunStatus.CANCELED
-    assert (await deployments.get(db, str(delayed.deployment_id))).status is DeploymentStatus.FAILED
+        await runs.start(sqlite_db, engine, broadcast, wanted, RunAction.UP, turn=Turn(1), key=key)
 
 
 async def test_an_id_is_given_once(sqlite_db: Database, broadcast: Broadcast, engine: RecordingEngine) -> None:

@@ -249,15 +249,6 @@ async def test_of_a_run_that_is_canceled_while_it_is_handed_over_the_host_is_ask
     assert run.message.startswith("The run was canceled, and host")
 
 
-async def test_a_run_is_played_when_its_time_comes(cluster: Cluster) -> None:
-    moment = now() + timedelta(seconds=2)
-    async with cluster.worker().serving():
-        [run_id] = await cluster.start(turn=Turn(not_before=moment))
-        run = await cluster.ended(run_id)
-    assert run.started_at is not None
-    assert run.started_at >= moment
-
-
 async def test_a_queued_run_without_a_job_gets_one(cluster: Cluster) -> None:
     [run_id] = await cluster.start()
     async with cluster.db.write() as session:

@@ -146,22 +146,6 @@ async def test_a_host_that_hangs_holds_up_no_other(db: Database, settings: Worke
         assert statuses == [*[RunStatus.RUNNING] * 4, RunStatus.QUEUED]
 
 
-async def test_a_run_is_played_when_its_time_comes_and_others_before_it(
-    db: Database, settings: WorkerSettings, playbooks: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("runner.engine.POLL_INTERVAL", 600.0)  # only the time itself has the engine look
-    host = await local_host(db)
-    moment = now() + timedelta(seconds=2)
-    delayed = await factories.run(db, await factories.deployment(db, on=host), priority=100, not_before=moment)
-    other = await queued_run(db, on=host)
-    # It was queued before the server began, as after a restart.
-    async with serving(db, settings, concurrency=1) as (_, broadcast):
-        first, last = await ended(db, broadcast, other.id), await ended(db, broadcast, delayed.id)
-    assert first.started_at is not None
-    assert last.started_at is not None
-    assert first.started_at < moment <= last.started_at
-
-
 async def test_a_run_of_higher_priority_is_played_first(
     db: Database, settings: WorkerSettings, playbooks: Path
 ) -> None:

@@ -1,6 +1,5 @@
 """What the runner reads: which runs are next, and where the others stand."""
 
-from datetime import datetime, timedelta
 from random import Random
 from uuid import UUID
 
@@ -8,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from db.engine import Database
-from db.models import Host, Run, RunStatus, now
+from db.models import Host, Run, RunStatus
 from resolvers import private_keys
 from runner import store
 from runner.store import Capacity, Place, RunBlocker
@@ -102,40 +101,6 @@ async def test_a_higher_priority_is_next_and_age_decides_among_equals(db: Databa
     assert [found[key].position for key in in_order] == [1, 2, 3, 4, 5]
 
 
-async def test_a_run_whose_time_has_not_come_holds_up_no_other(db: Database) -> None:
-    host = await factories.host(db)
-    later, soon, passed = now() + timedelta(hours=2), now() + timedelta(hours=1), now() - timedelta(seconds=1)
-    runs = [
-        await factories.run(db, await factories.deployment(db, on=host), priority=100, not_before=later),
-        await factories.run(db, await factories.deployment(db, on=host), not_before=soon),
-        await factories.run(db, await factories.deployment(db, on=host), not_before=passed),
-        await factories.run(db, await factories.deployment(db, on=host)),
-    ]
-    assert await queued(db, {}, 4, 2) == [runs[2].id, runs[3].id]
-    found = await places(db, [run.id for run in runs], Capacity(4, 1))
-    assert [found[run.id] for run in runs] == [
-        Place(4, RunBlocker.NOT_BEFORE),
-        Place(3, RunBlocker.NOT_BEFORE),
-        Place(1, None),
-        Place(2, RunBlocker.HOST_LIMIT),
-    ]
-
-
-async def test_the_next_time_is_that_of_a_queued_run(db: Database) -> None:
-    async def next_time() -> datetime | None:
-        async with db.read() as session:
-            return await store.next_time(session)
-
-    await factories.run(db)
-    await factories.run(db, not_before=now() - timedelta(hours=1))
-    await factories.run(db, to=RunStatus.CANCELED, not_before=now() + timedelta(hours=1))
-    assert await next_time() is None
-    soon = now() + timedelta(hours=2)
-    for moment in (soon + timedelta(hours=1), soon):
-        await factories.run(db, not_before=moment)
-    assert await next_time() == soon
-
-
 @pytest.mark.parametrize("seed", range(5))
 async def test_places_are_the_order_in_which_the_engine_takes_runs(db: Database, seed: int) -> None:
     random = Random(seed)
@@ -148,7 +113,6 @@ async def test_places_are_the_order_in_which_the_engine_takes_runs(db: Database,
             await factories.deployment(db, on=on),
             random.choice([RunStatus.QUEUED, RunStatus.QUEUED, RunStatus.RUNNING]),
             priority=random.randint(-2, 2),
-            not_before=random.choice([None, None, now() + timedelta(hours=1)]),
         )
         if run.status is RunStatus.RUNNING:
             active[run.id] = on.id

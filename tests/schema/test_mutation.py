@@ -438,44 +438,41 @@ async def test_what_is_wrong_with_a_key_is_told_with_all_else(api: Api) -> None:
     ]
 
 
-RUN_LATER = """mutation ($input: RunDeploymentInput!) { runDeployment(input: $input) {
-    run { priority notBefore status queuePosition blockedBy }
+RUN_IN_TURN = """mutation ($input: RunDeploymentInput!) { runDeployment(input: $input) {
+    run { priority status queuePosition blockedBy }
 } }"""
 
 
-async def test_a_run_is_queued_with_its_priority_and_time(api: Api) -> None:
+async def test_a_run_is_queued_with_its_priority(api: Api) -> None:
     async def run(**given: object) -> object:
         key = str((await factories.deployment(api.db)).id)
-        return (await api.ask(RUN_LATER, input={"deploymentId": key} | given))["runDeployment"]["run"]
+        return (await api.ask(RUN_IN_TURN, input={"deploymentId": key} | given))["runDeployment"]["run"]
 
-    assert await run(priority=-100, notBefore="2999-01-31T13:00:00+01:00") == {
-        "priority": -100, "notBefore": "2999-01-31T12:00:00.000Z",
-        "status": "QUEUED", "queuePosition": 1, "blockedBy": "NOT_BEFORE",
-    }  # fmt: skip
-    now = {"status": "QUEUED", "queuePosition": 1, "blockedBy": None}
-    assert await run(priority=None, notBefore=None) == now | {"priority": 0, "notBefore": None}
+    queued = {"status": "QUEUED", "queuePosition": 1, "blockedBy": None}
+    assert await run(priority=-100) == queued | {"priority": -100}
+    assert await run(priority=None) == queued | {"priority": 0}
     many = [str((await factories.deployment(api.db)).id) for _ in range(2)]
     document = """mutation ($input: RunDeploymentsInput!) { runDeployments(input: $input) {
-        runs { priority notBefore }
+        runs { priority }
     } }"""
-    given = {"deploymentIds": many, "priority": 7, "notBefore": "2026-01-31T12:00:00Z"}
+    given = {"deploymentIds": many, "priority": 7}
     answer = await api.ask(document, input=given)
-    assert answer["runDeployments"]["runs"] == [{"priority": 7, "notBefore": "2026-01-31T12:00:00.000Z"}] * 2
+    assert answer["runDeployments"]["runs"] == [{"priority": 7}] * 2
 
 
 async def test_what_is_wrong_with_a_runs_turn_is_told_at_its_place(api: Api) -> None:
-    given = {"deploymentId": str(uuid4()), "priority": 101, "notBefore": "1999-12-31T23:59:59Z"}
+    given = {"deploymentId": str(uuid4()), "priority": 101}
     error = await api.error(RUN_DEPLOYMENT, input=given)
-    assert _codes(error) == [("input.priority", "RANGE"), ("input.notBefore", "RANGE")]
+    assert _codes(error) == [("input.priority", "RANGE")]
     assert [problem["message"] for problem in error["extensions"]["problems"]] == [
         "priority must be from -100 to 100.",
-        "notBefore must be in the years 2000 to 2999.",
     ]
 
 
 @pytest.mark.parametrize("moment", ["2026-01-31T12:00:00", "9999-12-31T23:59:59-01:00", "soon", 5])
 async def test_a_time_that_names_no_moment_is_refused(api: Api, moment: object) -> None:
-    result = await api.execute(RUN_LATER, input={"deploymentId": str(uuid4()), "notBefore": moment})
+    document = "mutation ($input: CreateTokenInput!) { createToken(input: $input) { secret } }"
+    result = await api.execute(document, input={"name": "ci", "role": "VIEWER", "expiresAt": moment})
     assert result.errors is not None
     [error] = result.errors
     assert error.extensions == {"code": "BAD_USER_INPUT", "status": 400}
