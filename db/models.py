@@ -234,6 +234,10 @@ class Deployment(Base):
     package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"))
     project_name: Mapped[str]
     status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), index=True)
+    # What `status` was when the active run was accepted; without one it means nothing.
+    status_before: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), server_default="PENDING")
+    # The run whose content is on the host.  No foreign key: runs name their deployment, and are deleted only with it.
+    current_run_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 

@@ -1,6 +1,6 @@
 """Every change of a status: each is one compare-and-set statement, and says whether it happened.
 
-    deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED
+    deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED, or what it was if the run never began
     run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED,   RUNNING -> QUEUED
 
 A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction.
@@ -44,6 +44,8 @@ def clock() -> ColumnElement[datetime]:
     return func.clock_timestamp()
 
 
+NOT_BEGUN = "The run was canceled before it had begun."
+BEGUN_BEFORE = "The run was canceled while it waited to be played again; it may have changed the host."
 _EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is "daos"
 
 
@@ -71,7 +73,7 @@ async def start(session: AsyncSession, deployment_id: UUID, action: RunAction, *
     started = await session.execute(
         update(Deployment)
         .where(Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING)
-        .values(status=DeploymentStatus.RUNNING, updated_at=now())
+        .values(status=DeploymentStatus.RUNNING, status_before=Deployment.status, updated_at=now())
     )
     if not _hit(started):
         return None
@@ -161,15 +163,38 @@ async def advance(session: AsyncSession, run_id: UUID, epoch: int, progress: flo
     return _hit(await session.execute(update(Run).where(*_held(run_id, epoch)).values(progress=progress)))
 
 
+async def make_current(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
+    """Record that the run has begun Up; False when the claim of `epoch` is no longer in force."""
+    # A write, so that nobody can take the claim over before this transaction has ended.
+    statement = update(Run).where(*_held(run_id, epoch)).values(worker=Run.worker).returning(Run.deployment_id)
+    deployment_id = await session.scalar(statement)
+    if deployment_id is None:
+        return False
+    await session.execute(update(Deployment).where(Deployment.id == deployment_id).values(current_run_id=run_id))
+    return True
+
+
 async def finish(session: AsyncSession, run_id: UUID, epoch: int, end: End) -> bool:
     """End the run and its deployment; False when the claim of `epoch` is no longer in force, and nothing is changed."""
     return await _end(session, end, *_held(run_id, epoch))
 
 
-async def cancel_queued(session: AsyncSession, run_id: UUID, message: str) -> bool:
-    """End a run that nobody has claimed; False when it is not queued."""
+async def cancel_queued(session: AsyncSession, run_id: UUID) -> bool:
+    """End a run that is queued; False when it is not.
+
+    Its deployment becomes what it was before, unless the run was claimed once and handed back: that may have changed
+    the host.  A run that is not queued stays as it is until the transaction ends.
+    """
+    await _take_turn(session)
+    # Locked: otherwise a run that is handed back between this statement and `request_cancel` would escape both.
+    statement = select(Run.status, Run.epoch).where(Run.id == run_id).with_for_update()
+    found = (await session.execute(statement)).one_or_none()
+    if found is None or found.status is not RunStatus.QUEUED:
+        return False
+    message = NOT_BEGUN if found.epoch == 0 else BEGUN_BEFORE
     end = End(RunStatus.CANCELED, FailureReason.CANCELED, message)
-    return await _end(session, end, Run.id == run_id, Run.status == RunStatus.QUEUED)
+    queued = Run.id == run_id, Run.status == RunStatus.QUEUED, Run.epoch == found.epoch
+    return await _end(session, end, *queued, restores=found.epoch == 0)
 
 
 async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
@@ -188,7 +213,8 @@ async def is_active(session: AsyncSession, deployment_id: UUID) -> bool:
     return await session.scalar(statement) is not None
 
 
-async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool]) -> bool:
+async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], restores: bool = False) -> bool:
+    """End the run that `where` finds, and its deployment; `restores`: the deployment becomes what it was before."""
     values: dict[str, Any] = {
         "status": end.status,
         "reason": end.reason,
@@ -199,16 +225,18 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool]) -> 
         values["progress"] = 1.0
     await _take_turn(session)
     statement = update(Run).where(*where).values(finished_at=now(), worker=None, **values)
-    ended = (await session.execute(statement.returning(Run.id, Run.deployment_id))).one_or_none()
+    ended = (await session.execute(statement.returning(Run.id, Run.deployment_id, Run.action))).one_or_none()
     if ended is None:
         return False
-    status = DeploymentStatus.SUCCESS if end.status is RunStatus.SUCCESS else DeploymentStatus.FAILED
-    await session.execute(
-        update(Deployment)
-        .where(Deployment.id == ended.deployment_id, Deployment.status == DeploymentStatus.RUNNING)
-        .values(status=status, updated_at=now())
-    )
-    await announce(session, ended.deployment_id, status, ended.id)
+    succeeded = end.status is RunStatus.SUCCESS
+    changes: dict[str, Any] = {"status": DeploymentStatus.SUCCESS if succeeded else DeploymentStatus.FAILED}
+    if restores:
+        changes["status"] = Deployment.status_before
+    if succeeded and ended.action is RunAction.DOWN:
+        changes["current_run_id"] = None
+    running = Deployment.id == ended.deployment_id, Deployment.status == DeploymentStatus.RUNNING
+    moved = update(Deployment).where(*running).values(updated_at=now(), **changes).returning(Deployment.status)
+    await announce(session, ended.deployment_id, (await session.execute(moved)).scalar_one(), ended.id)
     return True
 
 

@@ -96,6 +96,14 @@ async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUI
 
 
 @dataclass(frozen=True)
+class Deleted:
+    """A deployment that is gone; `left_running`: its project was brought up on the host and not taken down."""
+
+    id: UUID
+    left_running: bool
+
+
+@dataclass(frozen=True)
 class NewVariable:
     """A variable of a new deployment."""
 
@@ -156,21 +164,22 @@ async def create(
     return deployment
 
 
-async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> UUID:
-    """Delete a deployment with its runs and logs; gives its id.  Nothing is changed on the host.
+async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Deleted:
+    """Delete a deployment with its runs and logs.  Nothing is changed on the host.
 
     Raises: NotFound, RunInProgress.
     """
     # One statement, so that a run that is started at the same moment is not lost.
     idle = Deployment.status != DeploymentStatus.RUNNING
-    statement = delete(Deployment).where(Deployment.id == ids.parse(deployment_id), idle).returning(Deployment.id)
+    statement = delete(Deployment).where(Deployment.id == ids.parse(deployment_id), idle)
     async with db.write() as session:
-        deleted = await session.scalar(statement)
-        if deleted is None:
+        found = await session.execute(statement.returning(Deployment.id, Deployment.current_run_id))
+        row = found.one_or_none()
+        if row is None:
             await _get(session, deployment_id)
             raise RunInProgress(id=deployment_id)
-    broadcast.notify(deleted, Everything.DEPLOYMENTS)
-    return deleted
+    broadcast.notify(row.id, Everything.DEPLOYMENTS)
+    return Deleted(row.id, left_running=row.current_run_id is not None)
 
 
 async def watch(

@@ -122,11 +122,12 @@ async def start(
 async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str) -> Run:
     """End a run; one that is being played says CANCELED when its work has ended, here and on the host.
 
-    A run that has ended stays as it is.  Raises: NotFound.
+    One that has not begun leaves its deployment's status what it was; one that has ended stays as it is.
+    Raises: NotFound.
     """
     async with db.write() as session:
         key = (await _get(session, run_id)).id
-        ended = await status.cancel_queued(session, key, "The run was canceled before it had begun.")
+        ended = await status.cancel_queued(session, key)
         if not ended:
             await status.request_cancel(session, key)
         run = await _get(session, run_id)

@@ -169,6 +169,16 @@ class Answer:
         )
 
 
+def has_begun_up(project: Project, answer: Answer) -> bool:
+    """Whether the run's content is on the host, by what it wrote down there."""
+    marker = _own_marker(project, answer)
+    return marker is not None and marker.get("phase") in {"up", "verify"}
+
+
+def _own_marker(project: Project, answer: Answer) -> dict[str, str] | None:
+    return answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
+
+
 def settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bool) -> End:
     """How a run without a verdict ended.  `touched`: a phase had ended well, so the host had been reached."""
     if answer is None:
@@ -176,7 +186,7 @@ def settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bo
     if answer.busy:
         words = f"{_cut_off(cause)}, and its work on host '{project.target.name}' has not ended yet."
         return failed(FailureReason.INTERRUPTED, words, answer.services)
-    marker = answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
+    marker = _own_marker(project, answer)
     return _recorded(project, marker, answer) or _ended(project, cause, marker, answer)
 
 

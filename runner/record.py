@@ -87,6 +87,7 @@ class Recorder:
         self.mask = mask
         self._waiting: list[_Entry] = []
         self._progress = 0.0
+        self._begins_up = False  # and it is not written yet
         self._sequence = sequence
         self._count = 0
         self._more = asyncio.Event()
@@ -103,6 +104,11 @@ class Recorder:
     def advance(self, progress: float) -> None:
         """Set the progress, 0 to 1; returns at once."""
         self._progress = progress
+        self._more.set()
+
+    def begin_up(self) -> None:
+        """Make the run its deployment's current one; returns at once."""
+        self._begins_up = True
         self._more.set()
 
     async def write(self) -> None:
@@ -131,22 +137,25 @@ class Recorder:
         """Write all that is waiting; a database that does not take it is tried again."""
         self._more.clear()
         while True:
-            batch, progress = list(self._waiting), self._progress
+            batch, progress, begins_up = list(self._waiting), self._progress, self._begins_up
             try:
-                await self._write(batch, progress)
+                await self._write(batch, progress, begins_up)
             except SQLAlchemyError:
                 logger.exception("the log of run %s cannot be written, trying again", self._run_id)
                 await asyncio.sleep(RETRY_INTERVAL)
                 continue
+            self._begins_up = self._begins_up and not begins_up
             self._broadcast.notify(self._run_id)
             del self._waiting[: len(batch)]
             if not self._waiting:
                 return
 
-    async def _write(self, batch: list[_Entry], progress: float) -> None:
+    async def _write(self, batch: list[_Entry], progress: float, begins_up: bool) -> None:
         async with self._db.write() as session:
             if not await status.advance(session, self._run_id, self._epoch, progress):
                 raise ClaimLost
+            if begins_up:
+                await status.make_current(session, self._run_id, self._epoch)
             rows = [
                 {
                     "run_id": self._run_id,

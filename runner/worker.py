@@ -327,6 +327,8 @@ class Worker:
                 process = await self._start(path, "settle.yml" if judged else "halt.yml", what)
                 limit = self._settings.timeouts.connect + 2 * self._settings.timeouts.settle
                 answer = Answer.read(await self._listen(process, limit, held))
+        if answer is not None and outcome.has_begun_up(what, answer):
+            held.recorder.begin_up()
         if answer is None and cause is Cause.LOST:
             return None
         return outcome.settle(what, cause, answer, touched=touched)
@@ -429,6 +431,8 @@ def _tell(event: Event, recorder: Recorder) -> None:
     """Record one event of a play."""
     if event.kind is Kind.TASK:
         recorder.say(ANNOUNCEMENTS.get(event.task or "", f"{event.task} begins."), task=event.task)
+        if event.task == "Up":
+            recorder.begin_up()
     for line in event.lines:
         recorder.say(line, task=event.task)
     if event.kind is Kind.OK and event.task in outcome.PROGRESS:

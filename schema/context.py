@@ -56,6 +56,10 @@ class Loaders:
         return self._optional(runs.latest_of)
 
     @cached_property
+    def run(self) -> DataLoader[UUID, models.Run | None]:
+        return self._optional(runs.get_many)
+
+    @cached_property
     def place(self) -> DataLoader[UUID, Place | None]:
         return self._optional(lambda db, keys: runs.places_of(db, self._engine, keys))
 

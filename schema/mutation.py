@@ -83,7 +83,10 @@ class CreateDeploymentPayload:
 
 @strawberry.type(description="What was deleted.")
 class DeleteDeploymentPayload:
-    deleted_deployment_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+    deleted_deployment_id: strawberry.ID = strawberry.field(description="The id of the deleted deployment.")
+    left_running: bool = strawberry.field(
+        description="Whether its `current` was set: its containers may still run on the host."
+    )
 
 
 @strawberry.type(description="The accepted run.")
@@ -262,7 +265,9 @@ class Mutation:
     ) -> DeleteDeploymentPayload | None:
         context = _context(info)
         deleted = await deployments.remove(context.db, context.broadcast, input.deployment_id)
-        return DeleteDeploymentPayload(deleted_deployment_id=strawberry.ID(str(deleted)))
+        return DeleteDeploymentPayload(
+            deleted_deployment_id=strawberry.ID(str(deleted.id)), left_running=deleted.left_running
+        )
 
     @mutation(OPERATOR, "Run a deployment.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
     async def run_deployment(self, info: Info, input: inputs.RunDeploymentInput) -> RunDeploymentPayload | None:  # noqa: A002

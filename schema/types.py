@@ -347,6 +347,7 @@ class Deployment(Node):
     key: strawberry.Private[UUID]
     host_key: strawberry.Private[UUID]
     package_key: strawberry.Private[UUID]
+    current_key: strawberry.Private[UUID | None]
 
     @classmethod
     def from_model(cls, deployment: models.Deployment) -> "Deployment":
@@ -359,6 +360,7 @@ class Deployment(Node):
             key=deployment.id,
             host_key=deployment.host_id,
             package_key=deployment.package_id,
+            current_key=deployment.current_run_id,
         )
 
     @strawberry.field(description="Where it is deployed.")
@@ -373,6 +375,16 @@ class Deployment(Node):
     async def variables(self, info: Info) -> list[Variable]:
         variables = await info.context.loaders.variables.load(self.key)
         return [Variable(name=variable.name, value=variable.value, secret=variable.secret) for variable in variables]
+
+    @strawberry.field(
+        description="The last run that began Up and whose content is on the host, even if it FAILED; unchanged by a "
+        "failure before Up; null after DOWN and before the first Up."
+    )
+    async def current(self, info: Info) -> Run | None:
+        if self.current_key is None:
+            return None
+        run = await info.context.loaders.run.load(self.current_key)
+        return None if run is None else Run.from_model(run)
 
     @strawberry.field(description="The newest run; null where there was none.")
     async def latest_run(self, info: Info) -> Run | None:

@@ -128,6 +128,8 @@ async def run(
             return run
         claimed = await status.claim(session, run.id, "worker")
         assert claimed is not None
+        if to is RunStatus.SUCCESS and action is RunAction.UP:
+            assert await status.make_current(session, run.id, claimed.epoch)
         if to is not RunStatus.RUNNING:
             assert await status.finish(session, run.id, claimed.epoch, end(to, services or []))
         return await session.get_one(models.Run, run.id, populate_existing=True)

@@ -18,7 +18,7 @@ from sqlalchemy import JSON, Connection, String, Uuid, column, delete, func, ins
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from db import migrations
+from db import migrations, status
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
 from db.models import Base, Deployment, Host, Package, PackageFile, Run, UTCDateTime, now
@@ -227,6 +227,42 @@ async def test_a_run_that_waited_for_its_time_is_due(db_url: str) -> None:
             assert list(await store.queued(session, {}, 10, 10)) == [waiting]
 
 
+PAST = [  # action and status of earlier runs; what the status was before a run; which of them is current
+    ([], "PENDING", None),
+    (["UP SUCCESS", "UP FAILED"], "FAILED", 1),
+    (["UP SUCCESS", "UP SUCCESS", "UP UNBEGUN"], "SUCCESS", 2),
+    (["UP UNBEGUN"], "PENDING", None),
+    (["UP SUCCESS", "UP CANCELED"], "FAILED", 1),
+    (["UP SUCCESS", "DOWN SUCCESS", "UP FAILED"], "FAILED", None),
+    (["UP SUCCESS", "DOWN FAILED"], "FAILED", 1),
+    (["DOWN SUCCESS", "UP SUCCESS"], "SUCCESS", 2),
+]
+
+
+@pytest.mark.parametrize(("past", "before", "current"), PAST)
+async def test_earlier_runs_say_what_a_status_was_and_which_run_is_current(
+    db_url: str, past: list[str], before: str, current: int | None
+) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        deployment = await _first_deployment(db)
+        numbers: dict[UUID | None, int | None] = {None: None}
+        for number, (action, ended) in enumerate(map(str.split, past), start=1):
+            has_begun = ended != "UNBEGUN"
+            given = {"action": action, "status": ended if has_begun else "CANCELED"}
+            begun = {"started_at": now()} if has_begun else {}
+            numbers[await _old_run(db, deployment, number, **given, **begun)] = number
+        waiting = await _old_run(db, deployment, len(past) + 1)
+        async with db.write() as session:
+            await session.execute(text("UPDATE deployments SET status = 'RUNNING'"))
+        await migrations.upgrade(db)
+        async with db.write() as session:
+            assert await status.cancel_queued(session, waiting)
+            found = await session.get_one(Deployment, deployment, populate_existing=True)
+        assert (found.status, numbers[found.current_run_id]) == (before, current)
+
+
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:
     # PostgreSQL checks references all the time.
     await factories.package(sqlite_db, files={"a": "1"})
@@ -257,9 +293,9 @@ async def _first_deployment(db: Database) -> UUID:
 async def _old_run(db: Database, deployment: UUID, number: int = 1, **values: Any) -> UUID:
     """A run as the tables of version 0007 have it; gives its id."""
     columns = ("number", "action", "status", "reason", "progress", "epoch")
-    typed = {"id": Uuid(), "deployment_id": Uuid(), "services": JSON(), "queued_at": UTCDateTime()}
-    times = {"not_before": UTCDateTime(), "finished_at": UTCDateTime()}
-    runs = table("runs", *map(column, columns), *(column(name, kind) for name, kind in {**typed, **times}.items()))
+    typed = (column("id", Uuid()), column("deployment_id", Uuid()), column("services", JSON))
+    times = (column(name, UTCDateTime) for name in ("queued_at", "started_at", "not_before"))
+    runs = table("runs", *typed, *times, *map(column, columns))
     run_id: UUID = uuid7()
     defaults = {"action": "UP", "status": "QUEUED", "services": [], "progress": 0.0, "epoch": 0, "queued_at": now()}
     given = {"id": run_id, "deployment_id": deployment, "number": number, **defaults, **values}

@@ -185,24 +185,102 @@ async def test_only_a_running_run_is_finished(db: Database, other: RunStatus) ->
     assert await _events(db, run.deployment_id) == before
 
 
-async def test_a_queued_run_is_canceled_at_once(db: Database) -> None:
-    run = await factories.run(db)
+@pytest.mark.parametrize(
+    ("last", "before"), [(None, PENDING), (RunStatus.SUCCESS, SUCCESS), (RunStatus.FAILED, FAILED)]
+)
+async def test_a_run_canceled_before_it_began_leaves_the_status_what_it_was(
+    db: Database, last: RunStatus | None, before: DeploymentStatus
+) -> None:
+    deployment = await factories.deployment(db)
+    if last is not None:
+        await factories.run(db, deployment, last)
+    run = await factories.run(db, deployment)
     async with db.write() as session:
-        assert await status.cancel_queued(session, run.id, "It was canceled.")
-        assert not await status.cancel_queued(session, run.id, "It was canceled.")
+        assert await status.cancel_queued(session, run.id)
+        assert not await status.cancel_queued(session, run.id)
         assert await status.claim(session, run.id, "late") is None
     stored, deployment = await _stored(db, run)
     assert (stored.status, stored.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
-    assert (stored.message, stored.started_at) == ("It was canceled.", None)
-    assert deployment.status is FAILED
-    assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id), (FAILED, run.id)]
+    assert (stored.message, stored.started_at) == ("The run was canceled before it had begun.", None)
+    assert deployment.status is before
+    assert (await _events(db, deployment.id))[-2:] == [(RUNNING, run.id), (before, run.id)]
+
+
+async def test_two_runs_canceled_before_they_began_leave_the_status_what_it_was(db: Database) -> None:
+    deployment = await factories.deployment(db)
+    await factories.run(db, deployment, RunStatus.SUCCESS)
+    for _ in range(2):
+        run = await factories.run(db, deployment)
+        async with db.write() as session:
+            assert await status.cancel_queued(session, run.id)
+    assert (await _stored(db, run))[1].status is SUCCESS
+
+
+async def test_a_run_canceled_after_it_was_handed_back_may_have_changed_the_host(db: Database) -> None:
+    deployment = await factories.deployment(db)
+    await factories.run(db, deployment, RunStatus.SUCCESS)
+    run = await factories.run(db, deployment, RunStatus.RUNNING)
+    async with db.write() as session:
+        assert await status.hand_back(session, run.id, run.epoch)
+        assert await status.cancel_queued(session, run.id)
+    stored, deployment = await _stored(db, run)
+    assert (stored.status, deployment.status) == (RunStatus.CANCELED, FAILED)
+    assert stored.message is not None
+    assert "may have changed the host" in stored.message
+
+
+async def test_a_run_that_is_handed_back_beside_its_cancel_does_not_escape_it(postgresql_db: Database) -> None:
+    db = postgresql_db
+    run = await factories.run(db, to=RunStatus.RUNNING)
+
+    async def hand_back() -> bool:
+        async with db.write() as session:
+            return await status.hand_back(session, run.id, run.epoch)
+
+    async with db.write() as session:
+        assert not await status.cancel_queued(session, run.id)
+        handing = asyncio.create_task(hand_back())
+        await until_one_waits(db)
+        assert await status.request_cancel(session, run.id)
+    assert not await handing
+
+
+@pytest.mark.parametrize("then", [RunStatus.FAILED, RunStatus.CANCELED])
+async def test_the_current_run_is_the_last_that_began_up(db: Database, then: RunStatus) -> None:
+    deployment = await factories.deployment(db)
+
+    async def current() -> UUID | None:
+        async with db.read() as session:
+            return (await session.get_one(Deployment, deployment.id)).current_run_id
+
+    await factories.run(db, deployment, then)  # and did not get as far
+    assert await current() is None
+    for to in (RunStatus.SUCCESS, then):
+        run = await factories.run(db, deployment, RunStatus.RUNNING)
+        async with db.write() as session:
+            assert await status.make_current(session, run.id, run.epoch)
+            assert await status.finish(session, run.id, run.epoch, factories.end(to))
+        assert await current() == run.id
+    for action in (RunAction.UP, RunAction.DOWN):
+        await factories.run(db, deployment, then, action=action)
+        assert await current() == run.id
+    await factories.run(db, deployment, RunStatus.SUCCESS, action=RunAction.DOWN)
+    assert await current() is None
+
+
+async def test_a_claim_that_was_taken_over_makes_no_run_current(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with db.write() as session:
+        await status.take_over(session, run.id, "new")
+        assert not await status.make_current(session, run.id, run.epoch)
+    assert (await _stored(db, run))[1].current_run_id is None
 
 
 @pytest.mark.parametrize("other", [RunStatus.RUNNING, *ENDED])
 async def test_only_a_queued_run_is_canceled_at_once(db: Database, other: RunStatus) -> None:
     run = await factories.run(db, to=other)
     async with db.write() as session:
-        assert not await status.cancel_queued(session, run.id, "It was canceled.")
+        assert not await status.cancel_queued(session, run.id)
 
 
 async def test_a_claim_and_a_cancel_at_once_have_one_winner(db: Database) -> None:
@@ -212,7 +290,7 @@ async def test_a_claim_and_a_cancel_at_once_have_one_winner(db: Database) -> Non
 
     async def cancel(run: Run) -> bool:
         async with db.write() as session:
-            return await status.cancel_queued(session, run.id, "It was canceled.")
+            return await status.cancel_queued(session, run.id)
 
     for _ in range(5):
         run = await factories.run(db)

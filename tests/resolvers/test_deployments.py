@@ -11,7 +11,7 @@ from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, LogEntry, Run, RunAction, RunStatus, StatusEvent, Variable
 from resolvers import deployments, runs
-from resolvers.deployments import DEPLOYMENTS, Filter, NewVariable
+from resolvers.deployments import DEPLOYMENTS, Deleted, Filter, NewVariable
 from resolvers.errors import HostNotFound, InvalidInput, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.paging import Arguments
 from runner.broadcast import Broadcast, Everything
@@ -188,7 +188,8 @@ async def test_a_deployment_is_deleted_with_runs_and_logs(
     if last is not None:
         await factories.log(db, await factories.run(db, deployment, last), 3)
     with broadcast.listen(Everything.DEPLOYMENTS) as all_of_them, broadcast.listen(deployment.id) as it:
-        assert await deployments.remove(db, broadcast, str(deployment.id)) == deployment.id
+        deleted = await deployments.remove(db, broadcast, str(deployment.id))
+        assert deleted == Deleted(deployment.id, left_running=last is RunStatus.SUCCESS)
         await asyncio.gather(all_of_them.wait(5), it.wait(5))
     async with db.read() as session:
         for entity in (Deployment, Run, LogEntry, StatusEvent, Variable):
@@ -219,13 +220,13 @@ async def test_a_deployment_is_deleted_or_started_but_not_both(
             lambda key=key: deployments.remove(db, broadcast, key),  # type: ignore[misc] # a lambda's default
             lambda key=key: runs.start(db, engine, broadcast, [key], RunAction.UP),  # type: ignore[misc] # likewise
         )
-        assert outcomes in (["UUID", "NotFound"], ["RunInProgress", "list"])
+        assert outcomes in (["Deleted", "NotFound"], ["RunInProgress", "list"])
 
 
 async def test_one_of_two_deletes_finds_the_deployment(db: Database, broadcast: Broadcast) -> None:
     key = str((await factories.deployment(db)).id)
     outcomes = await _outcomes(*[lambda: deployments.remove(db, broadcast, key)] * 2)
-    assert sorted(outcomes) == ["NotFound", "UUID"]
+    assert sorted(outcomes) == ["Deleted", "NotFound"]
 
 
 async def test_a_delete_that_waited_for_another_one_finds_nothing(

@@ -145,7 +145,7 @@ async def test_a_queued_run_is_canceled_at_once(db: Database, broadcast: Broadca
         await asyncio.gather(log.wait(5), all_of_them.wait(5))
     assert (run.status, run.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
     assert run.message == "The run was canceled before it had begun."
-    assert (await deployments.get(db, str(run.deployment_id))).status is DeploymentStatus.FAILED
+    assert (await deployments.get(db, str(run.deployment_id))).status is DeploymentStatus.PENDING
     assert engine.canceled == []
 
 

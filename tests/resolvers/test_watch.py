@@ -317,6 +317,6 @@ async def test_a_queued_run_that_is_canceled_completes_its_empty_log(db: Databas
     assert run is not None
     rest = asyncio.create_task(_rest(runs.watch_log(db, broadcast, str(run.id))))
     async with db.write() as session:
-        assert await status.cancel_queued(session, run.id, "It was canceled.")
+        assert await status.cancel_queued(session, run.id)
     broadcast.notify(run.id)
     assert [(batch.entries, batch.complete) for batch in await rest] == [([], True)]

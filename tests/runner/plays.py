@@ -63,3 +63,37 @@ async def kept(root: Path, name: str, passed_on: Mapping[str, str] | None = None
     finally:
         serving.cancel()
         await asyncio.wait({serving})
+
+
+TELLING = """
+import json
+
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+
+class ActionModule(ActionBase):
+    _VALID_ARGS = frozenset({"messages"})
+
+    def run(self, tmp=None, task_vars=None):
+        super().run(tmp, task_vars)
+        text = json.dumps(self._task.args["messages"]).replace("RUN", task_vars["daos_run"])
+        Display().display("daos " + text)
+        failed = any(message.get("end", {}).get("failed") for message in json.loads(text))
+        return {"failed": failed, "msg": "told", "daos": []}
+"""
+
+
+def write_telling(folder: Path, name: str, *messages: Mapping[str, Any]) -> None:
+    """A playbook whose action plugin tells these messages in place of what a host says; RUN is the run's id."""
+    (folder / "action_plugins").mkdir(exist_ok=True)
+    (folder / "action_plugins" / "compose_project.py").write_text(TELLING)
+    task = {"name": "Tell", "compose_project": {"messages": list(messages)}}
+    (folder / name).write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
+
+
+def phase(name: str, *lines: str, **result: Any) -> list[dict[str, Any]]:
+    """What is told of a phase, with its `lines` and its end; `reason` makes it fail."""
+    end = {"changed": True, "failed": "reason" in result, "reason": None, "detail": None, "services": []} | result
+    spoken = [{"phase": name, "lines": list(lines)}] if lines else []
+    return [{"phase": name}, *spoken, {"phase": name, "end": end}]

@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from db.models import Connection, FailureReason, RunAction, RunStatus
 from runner import keys
 from runner.events import Event, Kind
-from runner.outcome import Answer, Cause, judge, settle, unknown_key, unreachable
+from runner.outcome import Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
 from runner.project import Project, Target
 
 OLDER = uuid7()  # than the run, whose id is made later
@@ -169,6 +169,16 @@ def test_after_a_crash_without_a_verdict_the_run_is_interrupted() -> None:
     end = settle(PROJECT, Cause.CRASHED, replace(NOTHING_FOUND, marker=MARKER), touched=True)
     assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.INTERRUPTED)
     assert "while the containers were brought up" in end.message
+
+
+@pytest.mark.parametrize(
+    ("phase", "begun"), [("prepare", False), ("pull", False), ("up", True), ("verify", True), ("down", False)]
+)
+def test_the_marker_on_the_host_says_whether_up_had_begun(phase: str, begun: bool) -> None:
+    assert has_begun_up(PROJECT, replace(NOTHING_FOUND, marker={**MARKER, "phase": phase})) is begun
+    of_another = {**MARKER, "run": str(OLDER), "phase": phase}
+    assert not has_begun_up(PROJECT, replace(NOTHING_FOUND, marker=of_another))
+    assert not has_begun_up(PROJECT, NOTHING_FOUND)
 
 
 def test_a_later_runs_marker_tells_nothing_about_this_one() -> None:

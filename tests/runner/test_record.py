@@ -9,7 +9,7 @@ from sqlalchemy import event, select, text
 from db import status
 from db.encryption import Secret
 from db.engine import Database
-from db.models import LogEntry, LogLevel, Run, RunStatus
+from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
 from db.status import End
 from runner.broadcast import Broadcast
 from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Mask, Recorder, begin
@@ -43,6 +43,15 @@ async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Databa
     assert [entry.sequence for entry in entries] == list(range(1, 252))
     assert [entry.message for entry in entries[:3]] == ["line 0", "line 1", "line 2"]
     assert (entries[-1].level, entries[-1].task, entries[-1].message) == (LogLevel.ERROR, None, "it broke")
+
+
+async def test_a_run_that_begins_up_becomes_current_before_it_ends(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    recorder.begin_up()
+    recorder.close()
+    await recorder.write()
+    async with db.read() as session:
+        assert (await session.get_one(Deployment, run.deployment_id)).current_run_id == run.id
 
 
 async def test_what_is_said_while_writing_is_written_too(db: Database, run: Run) -> None:

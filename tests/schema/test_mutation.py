@@ -32,7 +32,7 @@ CREATE_DEPLOYMENT = """mutation ($input: CreateDeploymentInput!) { createDeploym
     }
 } }"""
 DELETE_DEPLOYMENT = """mutation ($input: DeleteDeploymentInput!) { deleteDeployment(input: $input) {
-    deletedDeploymentId
+    deletedDeploymentId leftRunning
 } }"""
 RUN_DEPLOYMENT = """mutation ($input: RunDeploymentInput!) { runDeployment(input: $input) {
     deployment { id status latestRun { id } } run { id number action status progress queuedAt deployment { id status } }
@@ -117,11 +117,20 @@ async def test_a_host_is_updated(api: Api) -> None:
     assert cleared["updateHost"]["host"]["sshKeyPath"] is None
 
 
+async def test_deleting_what_is_up_says_that_it_was_left_running(api: Api) -> None:
+    for action, is_up in ((RunAction.UP, True), (RunAction.DOWN, False)):
+        deployment = await factories.deployment(api.db)
+        await factories.run(api.db, deployment, RunStatus.SUCCESS)
+        await factories.run(api.db, deployment, RunStatus.SUCCESS, action=action)
+        answer = await api.ask(DELETE_DEPLOYMENT, input={"deploymentId": str(deployment.id)})
+        assert answer["deleteDeployment"]["leftRunning"] is is_up
+
+
 async def test_what_is_created_can_be_deleted(api: Api) -> None:
     parts = await _parts(api)
     deployment = (await api.ask(CREATE_DEPLOYMENT, input=parts))["createDeployment"]["deployment"]
     answer = await api.ask(DELETE_DEPLOYMENT, input={"deploymentId": deployment["id"]})
-    assert answer == {"deleteDeployment": {"deletedDeploymentId": deployment["id"]}}
+    assert answer == {"deleteDeployment": {"deletedDeploymentId": deployment["id"], "leftRunning": False}}
     answer = await api.ask(DELETE_HOST, input={"hostId": parts["hostId"]})
     assert answer == {"deleteHost": {"deletedHostId": parts["hostId"]}}
     answer = await api.ask(DELETE_PACKAGE, input={"packageId": parts["packageId"].upper()})
@@ -268,7 +277,7 @@ async def test_a_queued_run_is_canceled(api: Api) -> None:
     run = await factories.run(api.db)
     canceled = (await api.ask(CANCEL_RUN, input={"runId": str(run.id)}))["cancelRun"]["run"]
     assert (canceled["status"], canceled["reason"]) == ("CANCELED", "CANCELED")
-    assert canceled["deployment"] == {"status": "FAILED"}
+    assert canceled["deployment"] == {"status": "PENDING"}
 
 
 async def test_a_running_run_is_asked_to_end(api: Api, engine: RecordingEngine) -> None:

@@ -27,7 +27,7 @@ RUN = """
 ENTRY = "sequence at level task message"
 DEPLOYMENT = f"""
     id status projectName createdAt updatedAt variables {{ name value secret }}
-    host {{ {HOST} }} package {{ {PACKAGE} }} latestRun {{ {RUN} deployment {{ id }} }}
+    host {{ {HOST} }} package {{ {PACKAGE} }} latestRun {{ {RUN} deployment {{ id }} }} current {{ number }}
 """
 
 
@@ -70,6 +70,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert (latest["number"], latest["action"], latest["status"], latest["progress"]) == (2, "UP", "SUCCESS", 1.0)
     assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")
     assert latest["deployment"] == {"id": key}
+    assert deployment["current"] == {"number": 2}
     assert latest["services"] == [
         {"name": "web", "image": "demo:1", "state": "running", "health": "healthy", "exitCode": None},
         {"name": "job", "image": None, "state": "exited", "health": None, "exitCode": 0},
@@ -215,14 +216,17 @@ async def test_a_list_of_fifty_deployments_takes_as_many_statements_as_one_of_tw
             answer = await api.ask(document)
         return len(answer["deployments"]["nodes"]), len(seen)
 
+    async def deploy() -> None:
+        await factories.run(api.db, await factories.deployment(api.db, variables={"A": "1"}), RunStatus.SUCCESS)
+
     for _ in range(2):
-        await factories.run(api.db, await factories.deployment(api.db, variables={"A": "1"}))
+        await deploy()
     count, few = await statements()
     for _ in range(48):
-        await factories.run(api.db, await factories.deployment(api.db, variables={"A": "1"}))
+        await deploy()
     assert (await statements(), count) == ((50, few), 2)
     assert (
-        few == 8
+        few == 9
     )  # deployments, their number; hosts, packages, files, variables, latest runs, and these runs' deployments
 
 

@@ -1,0 +1,53 @@
+"""What a worker makes of what a host says: the log, the end and the current run.  Ansible plays, a plugin speaks."""
+
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from db.engine import Database
+from db.models import RunStatus
+from runner.broadcast import Broadcast
+from runner.worker import Worker, WorkerSettings
+from tests import factories
+from tests.runner.engines import deployment_of, local_host, queued_run
+from tests.runner.plays import phase, write_telling
+
+ANSWER = {"busy": False, "matching": False, "verdict": None}
+
+
+@pytest.fixture
+def worker(db: Database, settings: WorkerSettings, playbooks: Path) -> Worker:
+    return Worker(db, Broadcast(), settings)
+
+
+async def test_a_run_that_fails_after_it_began_up_is_current(db: Database, worker: Worker, playbooks: Path) -> None:
+    failure = phase("up", reason="TASK_FAILED", detail="No.")
+    write_telling(playbooks, "deploy.yml", *phase("prepare"), *phase("pull"), *failure)
+    run = await queued_run(db)
+    await worker.play(run.id)
+    deployment = await deployment_of(db, run)
+    assert (deployment.status, deployment.current_run_id) == ("FAILED", run.id)
+
+
+async def test_a_run_that_fails_before_up_leaves_the_current_one(db: Database, worker: Worker, playbooks: Path) -> None:
+    failure = phase("pull", reason="IMAGE_PULL_FAILED", detail="No.")
+    write_telling(playbooks, "deploy.yml", *phase("prepare"), *failure)
+    deployment = await factories.deployment(db, on=await local_host(db))
+    before = await factories.run(db, deployment, RunStatus.SUCCESS)
+    run = await factories.run(db, deployment)
+    await worker.play(run.id)
+    after = await deployment_of(db, run)
+    assert (after.status, after.current_run_id) == ("FAILED", before.id)
+
+
+@pytest.mark.parametrize(("reached", "is_current"), [("pull", False), ("up", True), ("verify", True)])
+async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_began_up(
+    db: Database, worker: Worker, playbooks: Path, reached: str, is_current: bool
+) -> None:
+    marker = {"run": "RUN", "phase": reached, "state": "running"}
+    write_telling(playbooks, "settle.yml", *phase("settle", marker=marker, **ANSWER))
+    run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
+    await worker.settle(run.id)
+    current: UUID | None = (await deployment_of(db, run)).current_run_id
+    assert (current == run.id) is is_current
