@@ -11,6 +11,8 @@ from typing import Protocol
 
 import pytest
 from sqlalchemy import delete, text
+from xdist.remote import Producer
+from xdist.scheduler import Scheduling
 
 from db import migrations
 from db.encryption import Keyring
@@ -20,7 +22,7 @@ from runner.broadcast import Broadcast
 from tests import factories
 from tests.support import chromium as chromium_support
 from tests.support import docker as docker_support
-from tests.support import installation
+from tests.support import installation, spreading
 from tests.support import node as node_support
 from tests.support import postgres as postgres_support
 from tests.support import sshd as sshd_support
@@ -32,6 +34,19 @@ from tests.support.postgres import Postgres
 from tests.support.recording_engine import RecordingEngine
 from tests.support.requirement import SYSTEM_DIRECTORIES, require
 from tests.support.sshd import SshServer
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--all",
+        action="store_true",
+        help="cases with both transports and each compose, generated pairs, and every point to be killed at",
+    )
+
+
+@pytest.hookimpl(optionalhook=True)  # it is pytest-xdist's
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Scheduling | None:
+    return spreading.make_scheduler(config, log)
 
 
 class MakeSshd(Protocol):

@@ -1,17 +1,21 @@
 """A usable Docker daemon with compose, and an image that needs no registry."""
 
+import fcntl
 import io
 import os
 import pwd
 import shutil
 import subprocess
 import tarfile
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.requirement import find_program
 
 IMAGE = "demo:1"
+HELLO = "hello:1"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 PROJECT_LABEL = "com.docker.compose.project"
 
 
@@ -73,8 +77,18 @@ def make_docker() -> Docker:
     return docker
 
 
-def _has_image() -> bool:
-    return subprocess.run(["docker", "image", "inspect", IMAGE], capture_output=True, check=False).returncode == 0
+def make_hello() -> None:
+    """Make the image hello:1 as examples/README.md says, where it is not there yet."""
+    # One process at a time: a second import would give the name to another image, and what runs to `up` a reason.
+    with Path(tempfile.gettempdir(), "daos-test-hello.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not _has_image(HELLO):
+            packed = subprocess.run([EXAMPLES / "hello" / "image"], check=True, capture_output=True).stdout
+            subprocess.run(["docker", "import", "-", HELLO], input=packed, check=True, capture_output=True)
+
+
+def _has_image(name: str = IMAGE) -> bool:
+    return subprocess.run(["docker", "image", "inspect", name], capture_output=True, check=False).returncode == 0
 
 
 def _root_file_system() -> bytes:

@@ -13,7 +13,7 @@ def require(piece: str, missing: str | None) -> None:
     """Skip the test when `missing` says why `piece` cannot be used; fail it where DAOS_TEST_REQUIRE insists.
 
     DAOS_TEST_REQUIRE is `all` or pieces with commas between them: docker, sshd, postgresql, chromium, explorer,
-    node, curl, tmpfs, haproxy, systemd, root.
+    node, curl, tmpfs, haproxy, systemd, root, compose-newest.
     """
     if missing is None:
         return
