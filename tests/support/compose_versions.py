@@ -5,16 +5,22 @@ import subprocess
 from pathlib import Path
 
 NEWEST = "DAOS_TEST_COMPOSE_NEWEST"
+INSTALLED_BY_CI = "/usr/local/lib/docker/compose-newest"
 PLUGINS = ("docker-compose", "docker-buildx")  # compose builds with the plugin buildx from 2.40 on
+
+
+def newest_directory() -> Path:
+    """Where the newest compose and its buildx are, or would be."""
+    return Path(os.environ.get(NEWEST, INSTALLED_BY_CI))
 
 
 def why_missing() -> str | None:
     """Why the newest compose cannot be used here, None when it can."""
-    directory = os.environ.get(NEWEST)
-    if directory is None:
-        return f"{NEWEST} names no directory with a newer docker-compose (.ci/run installs one)"
-    missing = [name for name in PLUGINS if not os.access(Path(directory, name), os.X_OK)]
-    return f"{directory} has no {' and no '.join(missing)}" if missing else None
+    directory = newest_directory()
+    missing = [name for name in PLUGINS if not os.access(directory / name, os.X_OK)]
+    if missing:
+        return f"{directory} has no {' and no '.join(missing)} (.ci/run installs them; {NEWEST} names another place)"
+    return None
 
 
 def make_home(directory: Path, compose: str) -> Path:
@@ -28,7 +34,7 @@ def make_home(directory: Path, compose: str) -> Path:
         plugins = home / ".docker" / "cli-plugins"
         plugins.mkdir(parents=True)
         for name in PLUGINS:
-            (plugins / name).symlink_to(Path(os.environ[NEWEST], name))
+            (plugins / name).symlink_to(newest_directory() / name)
     return home
 
 
