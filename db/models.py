@@ -141,6 +141,14 @@ def _enum(kind: type[StrEnum]) -> Enum:
     return Enum(kind, native_enum=False, create_constraint=False, length=32)
 
 
+class Installation(Base):
+    """The one row that names this installation of daos to the hosts; all nodes of a database share it."""
+
+    __tablename__ = "installation"
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+
+
 class SshKey(Base):
     """A private key that hosts are logged in to with."""
 

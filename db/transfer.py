@@ -5,12 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Integer, Table, func, insert, literal, literal_column, select, text
+from sqlalchemy import Integer, Table, delete, func, insert, literal, literal_column, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db import migrations
 from db.engine import Database, Reserved
-from db.models import Base
+from db.models import Base, Installation
 
 BATCH = 100  # rows that are in memory at a time; one that holds a file of a package can have megabytes
 
@@ -62,7 +62,10 @@ def _reserved(db: Database) -> Iterator[None]:
 async def _copy_tables(source: AsyncSession, target: AsyncConnection, tell: Callable[[str, int], None]) -> None:
     tables = Base.metadata.sorted_tables  # those that others refer to come first
     for table in tables:
-        if await target.scalar(select(literal(1)).select_from(table).limit(1)):
+        if table is Installation.__table__:
+            # Hosts know the source by its id; the one that the migrations have just made for the target is nobody's.
+            await target.execute(delete(table))
+        elif await target.scalar(select(literal(1)).select_from(table).limit(1)):
             raise CannotCopy(f"the PostgreSQL database has rows in '{table.name}'; only an empty one is filled")
     for table in tables:
         await _copy_rows(table, source, target)

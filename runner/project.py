@@ -59,6 +59,7 @@ class Project:
     number: int
     action: RunAction
     deployment_id: UUID
+    installation: UUID  # which daos this is; several can share a host's account
     name: str  # compose's project name
     package: str  # name and version, for people
     target: Target
@@ -149,6 +150,7 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
     variables: dict[str, Any] = {
         "daos_run": str(project.run_id),
         "daos_deployment": str(project.deployment_id),
+        "daos_installation": str(project.installation),
         "daos_project": _unsafe(project.name),
         "daos_delivery": _unsafe(str(paths.delivery)),
         "daos_logins": len(project.logins),

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Subquery, case, exists, func, or_, select, update
+from sqlalchemy import ColumnElement, Subquery, case, exists, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
@@ -16,6 +16,7 @@ from db.encryption import Keyring, Secret
 from db.models import (
     Deployment,
     Host,
+    Installation,
     Package,
     PackageFile,
     RegistryLogin,
@@ -180,13 +181,14 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
     Raises: UnknownKey where a secret cannot be decrypted.
     """
     statement = (
-        select(Run, Deployment, Host, Package)
+        select(Run, Deployment, Host, Package, Installation.id)
         .join(Deployment, Deployment.id == Run.deployment_id)
         .join(Host, Host.id == Deployment.host_id)
         .join(Package, Package.id == Deployment.package_id)
+        .join(Installation, true())  # there is one
         .where(Run.id == run_id)
     )
-    run, deployment, host, package = (await session.execute(statement)).one()
+    run, deployment, host, package, installation = (await session.execute(statement)).one()
     files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
     variables = list(await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id)))
     registries = select(RegistryLogin).where(RegistryLogin.package_id == package.id).order_by(RegistryLogin.address)
@@ -204,6 +206,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         number=run.number,
         action=run.action,
         deployment_id=deployment.id,
+        installation=installation,
         name=deployment.project_name,
         package=f"{package.name} {package.version}",
         target=_target(host, ssh_key),

@@ -34,7 +34,7 @@ def registry() -> Iterator[Registry]:
 def give(machine: Machine, *logins: tuple[str, str]) -> dict[str, int]:
     """Put logins (registry, password) in front of the machine's delivery; gives the variables that go with them."""
     target = Target(uuid4(), "", Connection.LOCAL, None, 22, "root", None, None)
-    project = Project(uuid4(), 1, RunAction.UP, uuid4(), "", "", target, "", {}, {})
+    project = Project(uuid4(), 1, RunAction.UP, uuid4(), uuid4(), "", "", target, "", {}, {})
     project.logins.extend(Login(registry, USERNAME, Secret(password)) for registry, password in logins)
     machine.delivery.write_bytes(content.logins(project) + machine.delivery.read_bytes())
     return {"logins": len(logins)}

@@ -1,6 +1,7 @@
 """The migrations make what the models say, once, and what a newer server made stays as it is."""
 
 import asyncio
+import sqlite3
 import threading
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -21,7 +22,7 @@ from uuid_utils.compat import uuid7
 from db import migrations, status
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
-from db.models import Base, Deployment, Host, Package, PackageFile, Run, UTCDateTime, now
+from db.models import Base, Deployment, Host, Installation, Package, PackageFile, Run, UTCDateTime, now
 from runner import store
 from tests import factories
 
@@ -261,6 +262,35 @@ async def test_earlier_runs_say_what_a_status_was_and_which_run_is_current(
             assert await status.cancel_queued(session, waiting)
             found = await session.get_one(Deployment, deployment, populate_existing=True)
         assert (found.status, numbers[found.current_run_id]) == (before, current)
+
+
+async def _installations(db: Database) -> list[UUID]:
+    async with db.read() as session:
+        return list(await session.scalars(select(Installation.id)))
+
+
+async def test_a_database_is_one_installation_for_all_nodes_that_start_on_it(db_url: str) -> None:
+    async with AsyncExitStack() as stack:
+        nodes = [await stack.enter_async_context(factories.database(db_url)) for _ in range(3)]
+        await migrations.upgrade(nodes[0])
+        [first] = await _installations(nodes[0])
+        for node in nodes:
+            await migrations.upgrade(node)
+            assert await _installations(node) == [first]
+
+
+async def test_two_databases_are_two_installations(own_sqlite_db: Database, postgresql_db: Database) -> None:
+    assert await _installations(own_sqlite_db) != await _installations(postgresql_db)
+
+
+async def test_a_backup_is_the_same_installation(own_sqlite_db: Database, tmp_path: Path) -> None:
+    path = tmp_path / "backup.db"
+    with sqlite3.connect(own_sqlite_db.url.database or "") as connection:
+        connection.execute("VACUUM INTO ?", (str(path),))
+    connection.close()
+    async with factories.database(sqlite_url(path)) as backup:
+        await migrations.upgrade(backup)
+        assert await _installations(backup) == await _installations(own_sqlite_db)
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import psycopg
 import pytest
@@ -20,6 +21,7 @@ from db.models import (
     Host,
     HostLabel,
     IdempotencyKey,
+    Installation,
     LogEntry,
     Role,
     RunAction,
@@ -138,6 +140,17 @@ async def test_events_go_on_after_the_last_number_that_was_given(source: Databas
         assert there is not None
         await status.announce(session, there, DeploymentStatus.PENDING, None)
     assert await last_event(target) == expected
+
+
+async def test_a_copy_is_the_same_installation_also_in_a_migrated_target(source: Database, target: Database) -> None:
+    async def installations(db: Database) -> list[UUID]:
+        async with db.read() as session:
+            return list(await session.scalars(select(Installation.id)))
+
+    await migrations.upgrade(target)
+    assert await installations(target) != await installations(source)
+    await transfer.copy(source, target, silent)
+    assert await installations(target) == await installations(source)
 
 
 async def test_an_empty_database_is_copied_too(own_sqlite_db: Database, target: Database) -> None:

@@ -29,6 +29,7 @@ PROJECT = Project(
     number=1,
     action=RunAction.UP,
     deployment_id=uuid4(),
+    installation=uuid4(),
     name="shop",
     package="shop 1",
     target=TARGET,

@@ -41,6 +41,10 @@ def test_the_inventory_marks_everything_a_user_wrote_as_unsafe() -> None:
     assert "lookup" not in left
 
 
+def test_the_host_learns_which_installation_of_daos_this_is() -> None:
+    assert variables_of()["daos_installation"] == str(PROJECT.installation)
+
+
 def test_host_keys_are_checked_against_the_hosts_own_file_and_nothing_else() -> None:
     arguments = variables_of()["ansible_ssh_common_args"]["__ansible_unsafe"]
     assert "StrictHostKeyChecking=accept-new" in arguments

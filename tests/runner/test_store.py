@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import select
 
 from db.engine import Database
-from db.models import Host, Run, RunStatus
+from db.models import Host, Installation, Run, RunStatus
 from resolvers import private_keys
 from runner import store
 from runner.store import Capacity, Place, RunBlocker
@@ -125,6 +125,14 @@ async def test_places_are_the_order_in_which_the_engine_takes_runs(db: Database,
     assert [key for key in in_order if found[key].blocked_by is None] == await queued(db, active, 2, 3)
     with_room = [key for key in in_order if found[key].blocked_by in {None, RunBlocker.SERVER_LIMIT}]
     assert with_room == await queued(db, active, 100, 3)
+
+
+async def test_every_run_names_the_one_installation_of_the_database(db: Database) -> None:
+    keys = [(await factories.run(db)).id for _ in range(2)]
+    async with db.read() as session:
+        [installation] = await session.scalars(select(Installation.id))
+        found = [await store.project(session, key, db.keyring) for key in keys]
+    assert [what.installation for what, _ in found] == [installation] * 2
 
 
 async def test_a_stored_key_goes_with_the_run_and_is_hidden_in_its_log(db: Database) -> None:

@@ -1,7 +1,8 @@
-"""What a deployment's status says: runs no longer wait for a time, what it was before a run, and what is on the host"""
+"""What a deployment's status says, what is on its host, and which installation of daos put it there"""
 
 import sqlalchemy as sa
 from alembic import op
+from uuid_utils.compat import uuid7
 
 revision = "0009"
 down_revision = "0007"
@@ -35,5 +36,11 @@ def upgrade() -> None:
     status = sa.Column("status_before", sa.String(length=32), nullable=False, server_default="PENDING")
     op.add_column("deployments", status)
     op.add_column("deployments", sa.Column("current_run_id", sa.Uuid(), nullable=True))
+    installation = op.create_table(
+        "installation",
+        sa.Column("id", sa.Uuid(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name="pk_installation"),
+    )
+    op.bulk_insert(installation, [{"id": uuid7()}])  # here, and not at the first start: nodes start at the same time
     op.execute(BEFORE)
     op.execute(CURRENT)
