@@ -1,0 +1,28 @@
+"""Text of hosts made safe to show.  Pure.
+
+The words of Docker, of Compose, and of containers can hold whatever a program printed: escape sequences, control
+characters, or a megabyte in one line.
+"""
+
+import re
+
+# Escape sequences as a whole, then every control character but the tab, and the two separators that some viewers obey.
+_UNPRINTABLE = re.compile(
+    r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
+)
+_BREAKS = re.compile(r"[\r\n\u2028\u2029]+")
+
+
+def printable(text: str) -> str:
+    """The text of one line without what a terminal would obey."""
+    return _UNPRINTABLE.sub("", text)
+
+
+def one_line(text: str, limit: int = 200) -> str:
+    """The text as one printable line of at most `limit` characters.
+
+    The end is what stays: programs print why they failed after everything else.
+    """
+    lines = (" ".join(printable(line).split()) for line in _BREAKS.split(text[-20 * limit :]))
+    line = " ".join(filter(None, lines))
+    return line if len(line) <= limit else "…" + line[1 - limit :]
