@@ -212,7 +212,9 @@ class PackageFile(Base):
 
     package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="CASCADE"), primary_key=True)
     path: Mapped[str] = mapped_column(primary_key=True)
-    content: Mapped[str]
+    data: Mapped[bytes]
+    mode: Mapped[int] = mapped_column(default=0o644)  # permission bits
+    only_if_missing: Mapped[bool] = mapped_column(default=False)  # a file that the host has already is left as it is
 
 
 class RegistryLogin(Base):

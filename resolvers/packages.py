@@ -17,6 +17,7 @@ from db.models import Deployment, Package, PackageFile, RegistryLogin
 from db.session import UNLIMITED
 from resolvers import idempotency, ids
 from resolvers.errors import InUse, NameTaken, NotFound
+from resolvers.files import DecodedFile, NewFile, decode
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
@@ -73,16 +74,16 @@ async def create(
     name: str,
     version: str,
     compose_file: str,
-    files: Sequence[tuple[str, str]] = (),
+    files: Sequence[NewFile] = (),
     logins: Sequence[NewLogin] = (),
     key: Key | None = None,
 ) -> Package:
-    """A new package, or the one that a request with this key has made; `files` are pairs of path and content.
+    """A new package, or the one that a request with this key has made.
 
     Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
     """
     # A megabyte of YAML takes a while to read, and nobody else should wait for it.
-    request = await asyncio.to_thread(_check, name, version, compose_file, files=files, logins=logins, key=key)
+    request, decoded = await asyncio.to_thread(_check, name, version, compose_file, files=files, logins=logins, key=key)
     package = Package(id=uuid7(), name=name, version=version, compose_file=compose_file)
     try:
         async with db.write() as session:
@@ -91,7 +92,16 @@ async def create(
                 return await _get(session, claim.earlier[0])
             session.add(package)
             await session.flush()
-            session.add_all(PackageFile(package_id=package.id, path=path, content=content) for path, content in files)
+            session.add_all(
+                PackageFile(
+                    package_id=package.id,
+                    path=file.path,
+                    data=file.data,
+                    mode=file.mode,
+                    only_if_missing=file.only_if_missing,
+                )
+                for file in decoded
+            )
             session.add_all(
                 RegistryLogin(
                     package_id=package.id,
@@ -134,21 +144,22 @@ def _check(
     version: str,
     compose_file: str,
     *,
-    files: Sequence[tuple[str, str]],
+    files: Sequence[NewFile],
     logins: Sequence[NewLogin],
     key: Key | None,
-) -> Request | None:
+) -> tuple[Request | None, list[DecodedFile]]:
     check = Check()
-    given: dict[str, object] = {"name": name, "version": version, "compose_file": compose_file, "files": files}
+    given: dict[str, object] = {"name": name, "version": version, "compose_file": compose_file}
+    given["files"] = [file.given for file in files]
     if logins:  # without any, a request is the one that it was before there were logins
         given["registry_logins"] = [(login.registry, login.username, login.password) for login in logins]
     request = Request.of(key, check, given)
     check.name("name", name)
     check.name("version", version)
     check.compose_file("compose_file", compose_file)
-    check.files("files", files)
+    decoded = decode(check, "files", files)
     check.registry_logins(
         "registry_logins", [(login.registry, login.username, login.password.reveal()) for login in logins]
     )
     check.done()
-    return request
+    return request, decoded

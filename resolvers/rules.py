@@ -16,8 +16,6 @@ MAX_IDEMPOTENCY_KEY = 255  # characters
 MAX_PRIORITY = 100  # and as far below zero
 YEARS = range(2000, 3000)  # databases and drivers differ about the ends of the calendar
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
-MAX_FILES = 1000
-MAX_FILES_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
 MAX_KNOWN_HOSTS = 16 * 1024  # bytes
 MAX_LABELS = 20  # of a host, or of a token
 MAX_PATH = 1024  # characters
@@ -35,10 +33,8 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-FILE_NAME = re.compile(r"[A-Za-z0-9._@+][A-Za-z0-9._@+=, -]{0,127}")
 # libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
-RESERVED_FILES = {"compose.yaml", ".env"}
 # Compose reads these from .env, and would deploy something else, or somewhere else.
 RESERVED_VARIABLES = re.compile(r"COMPOSE_(FILE|PROJECT_NAME|ENV_FILES|PATH_SEPARATOR|REMOVE_ORPHANS)|DOCKER_.*")
 
@@ -154,25 +150,6 @@ class Check:
             if problem is not None:
                 self.add(argument, "COMPOSE", f"{argument} {problem}.")
 
-    def files(self, argument: str, files: Sequence[tuple[str, str]]) -> None:
-        """Paths and contents of a package's further files."""
-        if len(files) > MAX_FILES:
-            self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_FILES} files.")
-            return
-        if sum(len(content.encode(errors="surrogatepass")) for _, content in files) > MAX_FILES_SIZE:
-            self.add(argument, "TOO_LONG", f"{argument} must have at most {MAX_FILES_SIZE} bytes together.")
-            return
-        paths: set[str] = set()
-        for position, (path, content) in enumerate(files):
-            problem = _path_problem(path, paths)
-            if problem is not None:
-                self.add((argument, position, "path"), "PATH", f"{argument}: '{path[:MAX_NAME]}' {problem}.")
-            self.text((argument, position, "content"), content, MAX_FILES_SIZE)
-            paths.add(path)
-        taken = paths | RESERVED_FILES
-        for both in sorted({folder for path in paths for folder in _folders(path) if folder in taken}):
-            self.add(argument, "PATH", f"{argument}: '{both}' is both a file and a folder.")
-
     def registry_logins(self, argument: str, logins: Sequence[tuple[str, str, str]]) -> None:
         """Registries, usernames and passwords of a package."""
         if len(logins) > MAX_LOGINS:
@@ -227,26 +204,6 @@ def _is_address(value: str) -> bool:
         named = not labels[-1].isdecimal()
         return named and len(value) <= 253 and all(DNS_LABEL.fullmatch(label) for label in labels)  # noqa: PLR2004
     return "%" not in value
-
-
-def _path_problem(path: str, others: set[str]) -> str | None:
-    if path in RESERVED_FILES:
-        return "is a file that daos writes itself"
-    if path in others:
-        return "is there twice"
-    if path.startswith("/"):
-        return "must be relative"
-    parts = path.split("/")
-    if ".." in parts:
-        return "must not lead out of the project with '..'"
-    if len(path) > MAX_PATH or not all(FILE_NAME.fullmatch(part) and part != "." for part in parts):
-        return "must be made of letters, digits and ._@+=,- and blanks, with / between folders"
-    return None
-
-
-def _folders(path: str) -> Iterator[str]:
-    """The folders that `path` goes through, the outermost first."""
-    return (path[:position] for position, character in enumerate(path) if character == "/")
 
 
 def _registry_problem(registry: str, others: set[str]) -> str | None:

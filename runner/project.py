@@ -52,6 +52,15 @@ class Login:
 
 
 @dataclass(frozen=True)
+class ProjectFile:
+    """A file of the project as the host gets it."""
+
+    data: bytes
+    mode: int = 0o644  # permission bits
+    only_if_missing: bool = False  # one that the host has already is left as it is
+
+
+@dataclass(frozen=True)
 class Project:
     """One run's deployment: everything that is played, and nothing about how."""
 
@@ -64,7 +73,7 @@ class Project:
     package: str  # name and version, for people
     target: Target
     compose_file: str
-    files: dict[str, str]  # path -> content
+    files: dict[str, ProjectFile]  # by path, without compose.yaml and .env
     variables: dict[str, Secret]
     secrets: list[Secret] = field(default_factory=list)  # values that must not be shown
     rivals: list[UUID] = field(default_factory=list)  # living deployments that may have the same project on one machine
@@ -114,21 +123,22 @@ def _in_octal(secret: Secret) -> str:
 
 def delivery(project: Project) -> bytes:
     """What the host reads: the logins at registries, then `packed` compose.yaml, .env and the package's own files."""
-    files = {COMPOSE_FILE: project.compose_file, ENV_FILE: dotenv(project.variables), **project.files}
-    return logins(project) + packed({path: content.encode() for path, content in files.items()})
+    written = {COMPOSE_FILE: project.compose_file, ENV_FILE: dotenv(project.variables)}
+    own = {path: ProjectFile(text.encode()) for path, text in written.items()}
+    return logins(project) + packed(own | project.files)
 
 
-def packed(files: Mapping[str, bytes]) -> bytes:
+def packed(files: Mapping[str, ProjectFile]) -> bytes:
     """A manifest, from which the host learns whether it has these files already, an empty line, and a tar archive."""
-    manifest = "".join(f"{sha256(data).hexdigest()}  ./{path}\n" for path, data in sorted(files.items()))
+    manifest = "".join(f"{sha256(file.data).hexdigest()}  ./{path}\n" for path, file in sorted(files.items()))
     buffer = io.BytesIO()
     buffer.write(f"{manifest}\n".encode())
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path, data in sorted(files.items()):
+        for path, file in sorted(files.items()):
             entry = tarfile.TarInfo(path)
-            entry.size = len(data)
-            entry.mode = 0o600 if path == ENV_FILE else 0o644
-            tar.addfile(entry, io.BytesIO(data))
+            entry.size = len(file.data)
+            entry.mode = 0o600 if path == ENV_FILE else file.mode
+            tar.addfile(entry, io.BytesIO(file.data))
     return buffer.getvalue()
 
 

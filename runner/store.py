@@ -28,7 +28,7 @@ from db.models import (
     now,
 )
 from runner import keys
-from runner.project import Login, Project, Target
+from runner.project import Login, Project, ProjectFile, Target
 
 
 @dataclass(frozen=True)
@@ -211,7 +211,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         package=f"{package.name} {package.version}",
         target=_target(host, ssh_key),
         compose_file=package.compose_file,
-        files={file.path: file.content for file in files},
+        files={file.path: ProjectFile(file.data, file.mode, file.only_if_missing) for file in files},
         variables=values,
         secrets=[
             *(values[variable.name] for variable in variables if variable.secret),

@@ -103,12 +103,30 @@ class DeleteSshKeyInput:
     ssh_key_id: strawberry.ID = strawberry.field(description="A key that no host names.")
 
 
-@strawberry.input(description="A file of a package.")
+@strawberry.input(description="A file of a package, with exactly one of `content` and `base64`.")
 class PackageFileInput:
     path: str = strawberry.field(
-        description="Relative, without `..`; letters, digits, blanks and `._@+=,-`; not compose.yaml and not .env."
+        description="Relative to the project's directory, at most 1024 bytes, names of at most 255: any UTF-8 but for "
+        "backslashes, control characters, `.` and `..`; not `compose.yaml` and not `.env`, which daos writes."
     )
-    content: str = strawberry.field(description="Text; all files of a package together have at most 4 MiB.")
+    content: str | None = strawberry.field(
+        default=UNSET, description="Text.  All files of a package together have at most 4 MiB."
+    )
+    base64: str | None = strawberry.field(
+        default=UNSET,
+        description="Any bytes, in Base64 as in RFC 4648, with padding and without line breaks.  The limit counts the "
+        "decoded bytes.",
+    )
+    mode: str | None = strawberry.field(
+        default="0644",
+        description="Its permissions on the host, three or four octal digits up to 0777; its owner must be able to "
+        "read it.",
+    )
+    only_if_missing: bool | None = strawberry.field(
+        default=False,
+        description="Only create the file where the host does not have it, and leave it as it is otherwise: for what "
+        "containers write to.",
+    )
 
 
 @strawberry.input(description="A login at a registry, with which a package's images are pulled.")

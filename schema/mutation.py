@@ -9,6 +9,7 @@ from db import models
 from db.encryption import Secret
 from db.models import Role
 from resolvers import deployments, host_keys, hosts, packages, runs, ssh_keys, tokens
+from resolvers.files import DEFAULT_MODE, NewFile
 from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
@@ -213,7 +214,7 @@ class Mutation:
             name=input.name,
             version=input.version,
             compose_file=input.compose_file,
-            files=[(file.path, file.content) for file in input.files or []],
+            files=[_new_file(file) for file in input.files or []],
             logins=[
                 packages.NewLogin(login.registry, login.username, Secret(login.password))
                 for login in input.registry_logins or []
@@ -330,6 +331,16 @@ def _key(info: Info, given: str | None) -> Key | None:
     if text is None:
         return None
     return Key(info.context.asker.name, info.field_name, text)
+
+
+def _new_file(file: inputs.PackageFileInput) -> NewFile:
+    return NewFile(
+        path=file.path,
+        content=_given(file.content),
+        base64=_given(file.base64),
+        mode=DEFAULT_MODE if file.mode is None else file.mode,
+        only_if_missing=bool(file.only_if_missing),
+    )
 
 
 def _secret(given: str | None) -> Secret | None:

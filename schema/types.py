@@ -1,5 +1,7 @@
 """The types of the API, made from models."""
 
+import base64
+import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Generic, Self, TypeVar
@@ -181,10 +183,45 @@ class Host(Node):
         return await _below(info, deployments.OF_HOST, self.key, arguments, Deployment.from_model)
 
 
-@strawberry.type(description="A file of a package, beside compose.yaml.")
+@strawberry.type(description="A file of a package, beside compose.yaml: text, or base64 where it is not UTF-8.")
 class PackageFile:
     path: str = strawberry.field(description="Relative to the project's directory.")
-    content: str = strawberry.field(description="The file as text.")
+    size: int = strawberry.field(description="In bytes.")
+    mode: str = strawberry.field(description="Its permissions on the host, four octal digits: 0644.")
+    only_if_missing: bool = strawberry.field(
+        description="Whether it is only created where the host does not have it: containers write to it."
+    )
+    data: strawberry.Private[bytes]
+
+    @classmethod
+    def from_model(cls, file: models.PackageFile) -> "PackageFile":
+        return cls(
+            path=file.path,
+            size=len(file.data),
+            mode=f"{file.mode:04o}",
+            only_if_missing=file.only_if_missing,
+            data=file.data,
+        )
+
+    # Methods, so that a list of paths hashes and decodes nothing.
+    @strawberry.field(description="SHA-256 of its bytes, in hexadecimal.")
+    def sha256(self) -> str:
+        return hashlib.sha256(self.data).hexdigest()
+
+    @strawberry.field(description="The file as text; null where it is not UTF-8.")
+    def text(self) -> str | None:
+        return _text(self.data)
+
+    @strawberry.field(description="The bytes in Base64 where they are not UTF-8; null where there is `text`.")
+    def base64(self) -> str | None:
+        return base64.b64encode(self.data).decode() if _text(self.data) is None else None
+
+
+def _text(data: bytes) -> str | None:
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return None
 
 
 @strawberry.type(description="A login at a registry.  Its password is kept encrypted and never shown.")
@@ -217,7 +254,7 @@ class Package(Node):
     @strawberry.field(description="Further files of the project, by path.")
     async def files(self, info: Info) -> list[PackageFile]:
         files = await info.context.loaders.files.load(self.key)
-        return [PackageFile(path=file.path, content=file.content) for file in files]
+        return [PackageFile.from_model(file) for file in files]
 
     @strawberry.field(description="Where its images are pulled with a login, by registry.")
     async def registry_logins(self, info: Info) -> list[RegistryLogin]:

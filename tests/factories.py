@@ -64,7 +64,7 @@ async def host(db: Database, labels: Sequence[str] = (), **values: Any) -> model
 
 async def package(
     db: Database,
-    files: dict[str, str] | None = None,
+    files: dict[str, str | bytes] | None = None,
     logins: dict[str, tuple[str, str]] | None = None,
     **values: Any,
 ) -> models.Package:
@@ -73,7 +73,9 @@ async def package(
     package = await _added(db, models.Package(**(defaults | values)))
     async with db.write() as session:
         session.add_all(
-            models.PackageFile(package_id=package.id, path=path, content=content)
+            models.PackageFile(
+                package_id=package.id, path=path, data=content.encode() if isinstance(content, str) else content
+            )
             for path, content in (files or {}).items()
         )
         for registry, (username, password) in (logins or {}).items():

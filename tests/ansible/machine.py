@@ -17,7 +17,7 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from runner.project import packed
+from runner.project import ProjectFile, packed
 
 PROJECT = Path(__file__).parents[2] / "ansible"
 SCRIPT = PROJECT / "files/compose_project.sh"
@@ -132,7 +132,7 @@ class Machine:
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
         package = {"compose.yaml": compose, ".env": "", **(files or {})}
-        self.delivery.write_bytes(packed({path: content.encode() for path, content in package.items()}))
+        self.delivery.write_bytes(packed({path: ProjectFile(content.encode()) for path, content in package.items()}))
 
     def play(self, playbook: str, **variables: Any) -> Play:
         if not self.by_hand:

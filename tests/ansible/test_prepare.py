@@ -323,3 +323,27 @@ def test_compose_is_found_where_docker_looks_for_it(local: Machine, tmp_path: Pa
     local.begin(WEB)
     result = local.phase("prepare", environment={"DOCKER_CONFIG": str(tmp_path / "docker config")})
     assert f"{plugin} was asked" in result.words
+
+
+def test_files_of_any_name_are_delivered_changed_and_removed(local: Machine) -> None:
+    names = [
+        "[id].ts",
+        "Load (all).json",
+        "naïve ☃.txt",
+        "-rf",
+        "a:b",
+        "$x",
+        "$(id)",
+        "'q'",
+        '"q"',
+        "*",
+        "~/x",
+        "d/ a ",
+    ]
+    names += ["{}", "= x", "#x", "%s", "|", "é", "e\u0301", "a\u00a0b", "\u202eb", "☃" * 85, "--help/-x"]
+    web = {"web": service("sleep", "1000")}
+    for files in ({name: name for name in names}, {name: f"{name} 2" for name in names[::2]}):
+        play = local.deploy(web, files)
+        assert play.succeeded, play.output
+        delivered = contents(local.files)
+        assert {path: delivered[path].decode() for path in delivered.keys() - {"compose.yaml", ".env"}} == files

@@ -57,7 +57,13 @@ INPUTS: list[tuple[str, str, dict[str, Any]]] = [
     ("createPackage", "package { it: version }", PACKAGE | {"version": "HERE"}),
     ("createPackage", "package { it: composeFile }", PACKAGE | {"composeFile": "HERE"}),
     ("createPackage", "package { files { it: path } }", PACKAGE | {"files": [{"path": "HERE", "content": ""}]}),
-    ("createPackage", "package { files { it: content } }", PACKAGE | {"files": [{"path": "a", "content": "HERE"}]}),
+    ("createPackage", "package { files { it: text } }", PACKAGE | {"files": [{"path": "a", "content": "HERE"}]}),
+    ("createPackage", "package { files { path } }", PACKAGE | {"files": [{"path": "a", "base64": "HERE"}]}),
+    (
+        "createPackage",
+        "package { files { it: mode } }",
+        PACKAGE | {"files": [{"path": "a", "content": "", "mode": "HERE"}]},
+    ),
     *(
         (
             "createPackage",

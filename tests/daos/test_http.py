@@ -1,6 +1,7 @@
 """Requests and their answers."""
 
 import asyncio
+import base64
 import gzip
 import json
 import re
@@ -317,14 +318,20 @@ async def test_a_large_body_is_refused_declared_or_not(own_sqlite_db: Database, 
             assert (response.status_code, code(response)) == (413, "PAYLOAD_TOO_LARGE")
 
 
-async def test_a_package_of_the_largest_size_is_taken(served: Served) -> None:
-    files = [{"path": f"{number}.conf", "content": "key = 'value'\n" * 74_000} for number in range(4)]
+@pytest.mark.parametrize(
+    "file",
+    [{"content": "key = 'value'\n" * 74_000}, {"base64": base64.b64encode(bytes(1024 * 1024)).decode()}],
+    ids=["text", "base64"],
+)
+async def test_a_package_of_the_largest_size_is_taken(served: Served, file: dict[str, str]) -> None:
+    [name] = file
+    files = [{"path": f"{number}.conf"} | file for number in range(4)]
     compose_file = factories.COMPOSE_FILE + "# comment\n" * 100_000
     response = await served.ask(
         "mutation ($input: CreatePackageInput!) { createPackage(input: $input) { package { name } } }",
-        variables={"input": {"name": "p", "version": "1", "composeFile": compose_file, "files": files}},
+        variables={"input": {"name": name, "version": "1", "composeFile": compose_file, "files": files}},
     )
-    assert response.json() == {"data": {"createPackage": {"package": {"name": "p"}}}}
+    assert response.json() == {"data": {"createPackage": {"package": {"name": name}}}}
 
 
 HEAD = f"POST /graphql HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nContent-Type: {JSON}\r\n"

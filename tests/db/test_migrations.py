@@ -293,6 +293,24 @@ async def test_a_backup_is_the_same_installation(own_sqlite_db: Database, tmp_pa
         assert await _installations(backup) == await _installations(own_sqlite_db)
 
 
+async def test_files_of_packages_keep_their_text_as_bytes(db_url: str) -> None:
+    written = table("package_files", column("package_id", Uuid()), column("path"), column("content"))
+    texts = {"a": "naïve ☃ 😀\r\n", "empty": "", "number": "0012", "odd": "\\x41 \\101 'q' \x7f\x1b"}
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        package = uuid4()
+        async with db.write() as session:
+            await session.execute(insert(Package).values(id=package, name="p", version="1", compose_file=""))
+            rows = [{"package_id": package, "path": path, "content": content} for path, content in texts.items()]
+            await session.execute(insert(written), rows)
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            files = list(await session.scalars(select(PackageFile).order_by(PackageFile.path)))
+    assert {file.path: file.data for file in files} == {path: content.encode() for path, content in texts.items()}
+    assert {(file.package_id, file.mode, file.only_if_missing) for file in files} == {(package, 0o644, False)}
+
+
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:
     # PostgreSQL checks references all the time.
     await factories.package(sqlite_db, files={"a": "1"})
@@ -306,7 +324,7 @@ async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database
 async def test_foreign_keys_are_in_force_again_after_a_migration(db: Database) -> None:
     with pytest.raises(IntegrityError):
         async with db.write() as session:
-            session.add(PackageFile(package_id=uuid4(), path="a", content=""))
+            session.add(PackageFile(package_id=uuid4(), path="a", data=b""))
 
 
 async def _first_deployment(db: Database) -> UUID:

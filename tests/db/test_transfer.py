@@ -45,7 +45,10 @@ async def source(own_sqlite_db: Database) -> Database:
     """A database with rows in every table, more than one batch of log entries, and a last event that is gone."""
     db = own_sqlite_db
     big = await factories.package(
-        db, files={"a/b.txt": ODD, "big": "ü" * 2_500_000}, compose_file=ODD, logins={"r.example:5000": ("ü", ODD)}
+        db,
+        files={"a/b.txt": ODD, "big": "ü" * 2_500_000, "binary": bytes(range(256))},
+        compose_file=ODD,
+        logins={"r.example:5000": ("ü", ODD)},
     )
     key = await factories.ssh_key(db)
     host = await factories.host(db, host_key="SHA256:x", known_hosts=ODD, created_at=ELSEWHERE, ssh_key_id=key.id)

@@ -29,7 +29,7 @@ CONNECTIONS = ["LOCAL", "SSH"]
 EVERYTHING = """query($id: ID!) { deployment(id: $id) {
     status variables { name value secret } logs(first: 100) { nodes { message } }
     latestRun { message services { name image state } log(first: 100) { nodes { message task } } }
-    package { composeFile files { content } registryLogins { registry username } } } }"""
+    package { composeFile files { text base64 } registryLogins { registry username } } } }"""
 LISTS = """{ viewer { name role } tokens(first: 100) { nodes { id name role hostLabels } }
     newest: auditLog(first: 100) { nodes { principal address mutation objectIds outcome } }
     oldest: auditLog(last: 100) { nodes { principal address mutation objectIds outcome } }

@@ -16,6 +16,7 @@ from db.models import Base, Deployment, Host, IdempotencyKey, Package, Run, RunA
 from resolvers import deployments, hosts, packages, runs
 from resolvers.deployments import NewVariable
 from resolvers.errors import InvalidInput, NameTaken, NotFound, RunInProgress
+from resolvers.files import NewFile
 from resolvers.idempotency import LIFETIME, Key
 from runner.broadcast import Broadcast
 from tests import factories
@@ -61,7 +62,7 @@ async def make(db: Database, broadcast: Broadcast, engine: RecordingEngine, enti
         return (await hosts.create(db, name="web", address="b.example" if other else "a.example", key=key)).id
 
     async def package(key: Key | None, *, other: bool = False) -> UUID:
-        files = [("file", "b" if other else "a")]
+        files = [NewFile("file", content="b" if other else "a")]
         given: Any = {"name": "web", "version": "1", "compose_file": factories.COMPOSE_FILE, "files": files}
         return (await packages.create(db, **given, key=key)).id
 

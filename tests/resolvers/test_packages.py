@@ -11,6 +11,7 @@ from db.engine import Database
 from db.models import Package
 from resolvers import deployments, packages
 from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound, PackageNotFound
+from resolvers.files import NewFile
 from runner.broadcast import Broadcast
 from tests import factories
 from tests.factories import COMPOSE_FILE
@@ -18,12 +19,24 @@ from tests.support.attacks import TEMPLATES, UNKNOWN
 
 
 async def test_a_package_is_created_as_it_is_given(db: Database) -> None:
-    files = [("nginx.conf", "a\r\nb\x1b[31m"), ("html/index.html", "😀"), ("empty", "")]
+    files = [
+        NewFile("nginx.conf", content="a\r\nb\x1b[31m\0"),
+        NewFile("html/[id] ☃.html", content="😀"),
+        NewFile("empty", content=""),
+        NewFile("run", base64="AP+A", mode="755"),
+        NewFile("state", content="", mode="0600", only_if_missing=True),
+    ]
     created = await packages.create(db, name="Web", version="1.0 β", compose_file=COMPOSE_FILE, files=files)
     package = await packages.get(db, str(created.id))
     assert (package.name, package.version, package.compose_file) == ("Web", "1.0 β", COMPOSE_FILE)
     found = (await packages.files_of(db, [package.id]))[package.id]
-    assert [(file.path, file.content) for file in found] == sorted(files)
+    assert [(file.path, file.data, file.mode, file.only_if_missing) for file in found] == [
+        ("empty", b"", 0o644, False),
+        ("html/[id] ☃.html", "😀".encode(), 0o644, False),
+        ("nginx.conf", b"a\r\nb\x1b[31m\0", 0o644, False),
+        ("run", b"\0\xff\x80", 0o755, False),
+        ("state", b"", 0o600, True),
+    ]
 
 
 async def test_the_password_of_a_login_is_encrypted(db: Database) -> None:
@@ -40,15 +53,17 @@ async def test_the_password_of_a_login_is_encrypted(db: Database) -> None:
 async def test_text_is_kept_as_it_is(db: Database) -> None:
     for text in TEMPLATES:
         compose_file = f"services: {{web: }}\n# {text}\n"
-        created = await packages.create(db, name=text, version=text, compose_file=compose_file, files=[("file", text)])
+        created = await packages.create(
+            db, name=text, version=text, compose_file=compose_file, files=[NewFile("file", content=text)]
+        )
         package = await packages.get(db, str(created.id))
         assert (package.name, package.version, package.compose_file) == (text, text, compose_file)
         [file] = (await packages.files_of(db, [package.id]))[package.id]
-        assert file.content == text
+        assert file.data.decode() == text
 
 
 async def test_all_problems_of_a_package_are_told_at_once(db: Database) -> None:
-    files = [("../../etc/passwd", ""), ("ok", "a\0b")]
+    files = [NewFile("../../etc/passwd", content=""), NewFile("ok", content="a\ud800b", mode="0999")]
     with pytest.raises(InvalidInput) as refused:
         await packages.create(db, name="", version="\x1b", compose_file="services:", files=files)
     assert [(problem.path, problem.code) for problem in refused.value.problems] == [
@@ -57,23 +72,26 @@ async def test_all_problems_of_a_package_are_told_at_once(db: Database) -> None:
         (("compose_file",), "COMPOSE"),
         (("files", 0, "path"), "PATH"),
         (("files", 1, "content"), "CHARACTER"),
+        (("files", 1, "mode"), "MODE"),
     ]
 
 
 async def test_a_name_is_taken_once_for_each_version(db: Database) -> None:
     await factories.package(db, name="web", version="1")
     with pytest.raises(NameTaken, match=r"\APackage 'web 1' exists already\.\Z"):
-        await packages.create(db, name="web", version="1", compose_file=COMPOSE_FILE, files=[("file", "")])
+        await packages.create(
+            db, name="web", version="1", compose_file=COMPOSE_FILE, files=[NewFile("file", content="")]
+        )
     await packages.create(db, name="web", version="2", compose_file=COMPOSE_FILE)
 
 
 async def test_a_large_package_is_kept_whole(db: Database) -> None:
     compose_file = COMPOSE_FILE + "#" * (1024 * 1024 - len(COMPOSE_FILE))
-    files = [(f"{number}", "x" * (1024 * 1024)) for number in range(4)]
+    files = [NewFile(f"{number}", content="x" * (1024 * 1024)) for number in range(4)]
     created = await packages.create(db, name="large", version="1", compose_file=compose_file, files=files)
     assert (await packages.get(db, str(created.id))).compose_file == compose_file
     found = (await packages.files_of(db, [created.id]))[created.id]
-    assert [(file.path, file.content) for file in found] == files
+    assert [(file.path, file.data.decode()) for file in found] == [(file.path, file.content) for file in files]
 
 
 @pytest.mark.parametrize("act", [packages.get, packages.remove])

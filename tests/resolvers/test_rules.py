@@ -3,12 +3,11 @@
 import time
 import tracemalloc
 from collections.abc import Callable, Iterable
-from itertools import islice, product
+from itertools import product
 from string import ascii_letters
 
 import pytest
 
-from resolvers import rules
 from resolvers.errors import InvalidInput, Problem
 from resolvers.rules import Check
 from tests.factories import COMPOSE_FILE
@@ -209,83 +208,6 @@ def test_a_project_name_is_composes(value: str) -> None:
 )
 def test_another_project_name_is_refused(value: str) -> None:
     assert _codes(lambda check: check.project_name("project_name", value)) == ["PROJECT_NAME"]
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "a",
-        ".hidden",
-        "a/b/c.conf",
-        "nginx.conf.d/10-a b,c=d+e@f.conf",
-        "...",
-        "x" * 128,
-        "sub/.env",
-        "sub/compose.yaml",
-    ],
-)
-def test_a_file_has_a_path_inside_the_project(path: str) -> None:
-    assert _codes(lambda check: check.files("files", [(path, "")])) == []
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "",
-        ".",
-        "./a",
-        "a/./b",
-        "a//b",
-        "a/",
-        "-rf",
-        "a/-rf",
-        " a",
-        "a\\b",
-        "ä",
-        "a:b",
-        "compose.yaml",
-        ".env",
-        "x" * 129,
-        "/".join("x" * 600),
-        LONG,
-        *TEMPLATES,
-        *PATHS,
-        *UNPRINTABLE,
-    ],
-    ids=short,
-)
-def test_another_path_is_refused(path: str) -> None:
-    assert _codes(lambda check: check.files("files", [(path, "")])) == ["PATH"]
-
-
-@pytest.mark.parametrize(
-    "paths",
-    [["a", "a"], ["a", "a/b"], ["a/b/c", "a/b"], ["compose.yaml/a"], [".env/a/b"]],
-)
-def test_two_files_do_not_share_a_path(paths: list[str]) -> None:
-    assert _codes(lambda check: check.files("files", [(path, "") for path in paths])) == ["PATH"]
-
-
-def test_each_file_with_a_problem_is_named_by_its_position() -> None:
-    check = Check()
-    check.files("files", [("a", "\0"), ("b", "fine"), ("../c", "\ud800")])
-    assert [problem.path for problem in check.problems] == [
-        ("files", 0, "content"),
-        ("files", 2, "path"),
-        ("files", 2, "content"),
-    ]
-
-
-@pytest.mark.parametrize("character", ["x", "ü", "😀"])
-def test_the_size_of_files_is_counted_together_in_bytes(character: str) -> None:
-    half = character * (rules.MAX_FILES_SIZE // 2 // len(character.encode()))
-    assert _codes(lambda check: check.files("files", [("a", half), ("b", half)])) == []
-    assert _codes(lambda check: check.files("files", [("a", half), ("b", half + character)])) == ["TOO_LONG"]
-
-
-def test_the_number_of_files_is_limited() -> None:
-    assert _codes(lambda check: check.files("files", [(f"{n}", "") for n in range(1000)])) == []
-    assert _codes(lambda check: check.files("files", [(f"{n}", "") for n in range(1001)])) == ["TOO_MANY"]
 
 
 @pytest.mark.parametrize("name", ["A", "_", "a1_B", "x" * 128, "COMPOSE_PROFILES", "docker_host"])
@@ -515,10 +437,3 @@ def test_reading_a_compose_file_keeps_nothing_of_it() -> None:
     finally:
         tracemalloc.stop()
     assert peak < 10 * len(text)  # bytes
-
-
-def test_no_list_of_files_takes_long_to_check() -> None:
-    deep = [f"{name}{'/x' * 500}" for name in islice(_names(), 1000)]
-    began = time.thread_time()
-    assert _codes(lambda check: check.files("files", [(path, "x") for path in deep])) == []
-    assert time.thread_time() - began < 5  # likewise

@@ -13,7 +13,7 @@ import pytest
 
 from db.encryption import Secret
 from db.models import Connection
-from runner.project import Login, Paths, Project, Timeouts, delivery, dotenv, inventory, logins
+from runner.project import Login, Paths, Project, ProjectFile, Timeouts, delivery, dotenv, inventory, logins
 from tests.runner.test_outcome import PROJECT, TARGET
 
 PATHS = Paths(delivery=Path("/run/a/delivery"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
@@ -101,16 +101,20 @@ def test_the_inventory_holds_no_secret() -> None:
 
 def test_the_delivery_has_the_files_and_keeps_variables_from_others() -> None:
     login = Login("r.example", "me", Secret("hunter2"))
-    project = replace(PROJECT, files={"conf/site.conf": "ü\n"}, variables={"A": Secret("1")}, logins=[login])
+    files = {
+        "conf/site.conf": ProjectFile("ü\n".encode()),
+        "run": ProjectFile(b"\0\xff", mode=0o755),
+    }
+    project = replace(PROJECT, files=files, variables={"A": Secret("1")}, logins=[login])
     head, archive = delivery(project).split(b"\n\n", 1)
     given, *manifest = head.decode().splitlines()
     assert f"{given}\n".encode() == logins(project)
     with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
         modes = {entry.name: oct(entry.mode) for entry in tar}
         contents = {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry))}
-    assert contents["conf/site.conf"].decode() == "ü\n"
+    assert {path: contents[path] for path in files} == {path: file.data for path, file in files.items()}
     assert manifest == [f"{hashlib.sha256(data).hexdigest()}  ./{name}" for name, data in contents.items()]
-    assert modes == {".env": "0o600", "compose.yaml": "0o644", "conf/site.conf": "0o644"}
+    assert modes == {".env": "0o600", "compose.yaml": "0o644", "conf/site.conf": "0o644", "run": "0o755"}
 
 
 @pytest.mark.parametrize(

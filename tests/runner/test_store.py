@@ -7,9 +7,10 @@ import pytest
 from sqlalchemy import select
 
 from db.engine import Database
-from db.models import Host, Installation, Run, RunStatus
+from db.models import Host, Installation, PackageFile, Run, RunStatus
 from resolvers import private_keys
 from runner import store
+from runner.project import ProjectFile
 from runner.store import Capacity, Place, RunBlocker
 from tests import factories
 
@@ -145,3 +146,17 @@ async def test_a_stored_key_goes_with_the_run_and_is_hidden_in_its_log(db: Datab
     assert what.target.ssh_key.reveal() == private.text.reveal()
     assert {secret.reveal() for secret in what.secrets} == {"hunter2", private.text.reveal()}
     assert private.text.reveal() not in repr(what)
+
+
+async def test_files_of_the_package_go_with_the_run_as_they_are(db: Database) -> None:
+    package = await factories.package(db, files={"a": "ü", "run": b"\0\xff"})
+    async with db.write() as session:
+        file = await session.get_one(PackageFile, (package.id, "run"))
+        file.mode, file.only_if_missing = 0o755, True
+    run = await factories.run(db, await factories.deployment(db, of=package), RunStatus.RUNNING)
+    async with db.read() as session:
+        project, _ = await store.project(session, run.id, db.keyring)
+    assert project.files == {
+        "a": ProjectFile("ü".encode()),
+        "run": ProjectFile(b"\0\xff", mode=0o755, only_if_missing=True),
+    }

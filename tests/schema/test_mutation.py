@@ -1,5 +1,7 @@
 """Every mutation of the contract, and every error that it may lead to."""
 
+import base64
+import hashlib
 from typing import Any
 from uuid import uuid4
 
@@ -23,7 +25,10 @@ UPDATE_HOST = """mutation ($input: UpdateHostInput!) { updateHost(input: $input)
 } }"""
 DELETE_HOST = "mutation ($input: DeleteHostInput!) { deleteHost(input: $input) { deletedHostId } }"
 CREATE_PACKAGE = """mutation ($input: CreatePackageInput!) { createPackage(input: $input) {
-    package { id name version composeFile files { path content } registryLogins { registry username } }
+    package {
+        id name version composeFile files { path size sha256 mode onlyIfMissing text base64 }
+        registryLogins { registry username }
+    }
 } }"""
 DELETE_PACKAGE = "mutation ($input: DeletePackageInput!) { deletePackage(input: $input) { deletedPackageId } }"
 CREATE_DEPLOYMENT = """mutation ($input: CreateDeploymentInput!) { createDeployment(input: $input) {
@@ -138,16 +143,28 @@ async def test_what_is_created_can_be_deleted(api: Api) -> None:
 
 
 async def test_a_package_is_created(api: Api) -> None:
-    files = [{"path": "a/b.conf", "content": "{{ 1 }}\r\n"}, {"path": "c", "content": ""}]
-    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE, "files": files}
-    package = (await api.ask(CREATE_PACKAGE, input=given))["createPackage"]["package"]
+    text, binary = "{{ 1 }}\r\n", bytes(range(256))
+    files: list[dict[str, Any]] = [
+        {"path": "a/[id] ☃.conf", "content": text},
+        {"path": "b", "base64": base64.b64encode(binary).decode(), "mode": "755", "onlyIfMissing": True},
+        {"path": "c", "content": None, "base64": "", "mode": None, "onlyIfMissing": None},
+    ]
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE}
+    package = (await api.ask(CREATE_PACKAGE, input=given | {"files": files}))["createPackage"]["package"]
     assert package.items() >= given.items()
+    plain = {"mode": "0644", "onlyIfMissing": False, "base64": None}
+    bits = {"mode": "0755", "onlyIfMissing": True, "text": None, "base64": files[1]["base64"]}
+    assert package["files"] == [
+        {"path": "a/[id] ☃.conf", "size": 9, "sha256": hashlib.sha256(text.encode()).hexdigest(), "text": text} | plain,
+        {"path": "b", "size": 256, "sha256": hashlib.sha256(binary).hexdigest()} | bits,
+        {"path": "c", "size": 0, "sha256": hashlib.sha256(b"").hexdigest(), "text": ""} | plain,
+    ]
     bare = given | {"version": "2", "files": None}
     assert (await api.ask(CREATE_PACKAGE, input=bare))["createPackage"]["package"]["files"] == []
 
 
 async def test_all_problems_of_a_package_are_told_at_once(api: Api) -> None:
-    files = [{"path": "../x", "content": ""}, {"path": "ok", "content": "\0"}]
+    files = [{"path": "../x", "content": ""}, {"path": "ok", "base64": "?", "mode": "4755"}, {"path": "none"}]
     error = await api.error(
         CREATE_PACKAGE, input={"name": "", "version": "\n", "composeFile": "- a list", "files": files}
     )
@@ -157,7 +174,9 @@ async def test_all_problems_of_a_package_are_told_at_once(api: Api) -> None:
         ("input.version", "CHARACTER"),
         ("input.composeFile", "COMPOSE"),
         ("input.files.0.path", "PATH"),
-        ("input.files.1.content", "CHARACTER"),
+        ("input.files.1.base64", "BASE64"),
+        ("input.files.1.mode", "MODE"),
+        ("input.files.2", "CONTENT"),
     ]
 
 
@@ -429,6 +448,17 @@ async def test_defaults_that_are_given_make_no_other_request(api: Api) -> None:
     first = await api.ask(CREATE_HOST, input=given)
     defaults = {"connection": "SSH", "port": 22, "user": "root", "sshKeyPath": None}
     assert await api.ask(CREATE_HOST, input=given | defaults) == first
+
+
+async def test_mode_base64_and_only_if_missing_of_a_file_make_another_request(api: Api) -> None:
+    given = {"name": "web", "version": "1", "composeFile": COMPOSE_FILE, "idempotencyKey": "one"}
+    file: dict[str, object] = {"path": "a", "content": "eA=="}
+    first = await api.ask(CREATE_PACKAGE, input=given | {"files": [file]})
+    defaults = {"base64": None, "mode": "0644", "onlyIfMissing": False}
+    assert await api.ask(CREATE_PACKAGE, input=given | {"files": [file | defaults]}) == first
+    for other in ({"mode": "0755"}, {"onlyIfMissing": True}, {"content": None, "base64": "eA=="}):
+        error = await api.error(CREATE_PACKAGE, input=given | {"files": [file | other]})
+        assert _codes(error) == [("input.idempotencyKey", "IDEMPOTENCY_KEY")]
 
 
 async def test_another_token_has_keys_of_its_own(api: Api) -> None:

@@ -19,7 +19,7 @@ DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCount"
 HOST = "id name connection address port user sshKeyPath hostKey createdAt updatedAt"
-PACKAGE = "id name version composeFile files { path content } createdAt updatedAt"
+PACKAGE = "id name version composeFile files { path text } createdAt updatedAt"
 RUN = """
     id number action status reason message progress queuedAt startedAt finishedAt
     services { name image state health exitCode }
@@ -65,7 +65,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert (host["connection"], host["port"], host["user"]) == ("SSH", 22, "root")
     assert (host["sshKeyPath"], host["hostKey"]) == ("/keys/web", "SHA256:abc")
     assert deployment["package"]["composeFile"] == factories.COMPOSE_FILE
-    assert deployment["package"]["files"] == [{"path": "a.conf", "content": "1"}, {"path": "b.conf", "content": "2"}]
+    assert deployment["package"]["files"] == [{"path": "a.conf", "text": "1"}, {"path": "b.conf", "text": "2"}]
     latest = deployment["latestRun"]
     assert (latest["number"], latest["action"], latest["status"], latest["progress"]) == (2, "UP", "SUCCESS", 1.0)
     assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")

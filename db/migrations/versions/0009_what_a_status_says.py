@@ -5,7 +5,7 @@ from alembic import op
 from uuid_utils.compat import uuid7
 
 revision = "0009"
-down_revision = "0007"
+down_revision = "0008"
 
 # A run that was canceled before it began has changed nothing, and says nothing about its deployment.
 BEFORE = """
