@@ -19,7 +19,7 @@ MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_KNOWN_HOSTS = 16 * 1024  # bytes
 MAX_LABELS = 20  # of a host, or of a token
 MAX_PATH = 1024  # characters
-MAX_VARIABLES = 500
+MAX_VARIABLES = 2000
 MAX_VARIABLE = 64 * 1024  # bytes of one value
 MAX_LOGINS = 20  # of a package
 MAX_USERNAME = 255  # characters
@@ -35,8 +35,29 @@ PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 # libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
-# Compose reads these from .env, and would deploy something else, or somewhere else.
-RESERVED_VARIABLES = re.compile(r"COMPOSE_(FILE|PROJECT_NAME|ENV_FILES|PATH_SEPARATOR|REMOVE_ORPHANS)|DOCKER_.*")
+# Variables that do harm, each with the reason and the way out.  Any other name belongs to the user, also one that
+# begins with COMPOSE_ or DOCKER_.  Checked against Compose 2.26.1 and 5.6.1, which daos runs with `--file`,
+# `--env-file`, `--project-name`, and an environment of its own, which overrides `.env`.
+_OF_THE_PROCESS = "has no effect, because the environment of the process on the host overrides it; choose another name"
+_OF_THE_DAEMON = (
+    "has no effect, because the login's environment on the host selects the Docker daemon; set it there, or choose "
+    "another name"
+)
+HARMFUL_VARIABLES = {
+    **dict.fromkeys(("HOME", "PATH", "PWD"), _OF_THE_PROCESS),
+    **dict.fromkeys(
+        ("DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH", "DOCKER_TLS", "DOCKER_TLS_VERIFY"),
+        _OF_THE_DAEMON,
+    ),
+    "COMPOSE_FILE": "has no effect, because daos passes the Compose files itself; use `include`, or a file of the "
+    "package named compose.override.yaml",
+    "COMPOSE_PROJECT_NAME": "has no effect, because daos passes the project name itself; set projectName of the "
+    "deployment",
+    "COMPOSE_ENV_FILES": "has no effect, because daos passes the file with the deployment's variables itself; set the "
+    "variables here",
+    "COMPOSE_DISABLE_ENV_FILE": "contradicts `.env`, which has the deployment's variables; remove it",
+}
+FALSE = {"0", "f", "false", "n", "no", "off"}
 
 
 class Check:
@@ -181,7 +202,11 @@ class Check:
         for position, (name, value) in enumerate(variables):
             problem = _variable_problem(name, names)
             if problem is not None:
-                self.add((argument, position, "name"), "VARIABLE", f"{argument}: '{name[:MAX_NAME]}' {problem}.")
+                shown = f"{argument}.{position}.name '{name[:MAX_NAME]}'"
+                self.add((argument, position, "name"), "VARIABLE", f"{shown} {problem}.")
+            problem = _value_problem(name, value)
+            if problem is not None:
+                self.add((argument, position, "value"), "VARIABLE", f"{argument}.{position}.value of {name} {problem}.")
             self.text((argument, position, "value"), value, MAX_VARIABLE)
             names.add(name)
 
@@ -220,9 +245,19 @@ def _variable_problem(name: str, others: set[str]) -> str | None:
     if not VARIABLE_NAME.fullmatch(name):
         return "must be letters, digits and _, must not begin with a digit, and have at most 128 characters"
     if name in others:
-        return "is there twice"
-    if RESERVED_VARIABLES.fullmatch(name):
-        return "would change what docker compose deploys, or where"
+        return "is there twice; set each variable once"
+    return HARMFUL_VARIABLES.get(name)
+
+
+def _value_problem(name: str, value: str) -> str | None:
+    """What is wrong with the value of a variable whose name is right, to be put behind its name."""
+    is_false = value.strip().lower() in FALSE
+    if name == "COMPOSE_PROFILES" and "$" in value:
+        return "must not have '$', because values are literal and nothing is expanded; list the names of the profiles"
+    if name == "COMPOSE_IGNORE_ORPHANS" and value and not is_false:
+        return "must not be true, because Compose fails with it when daos removes orphans; remove the variable"
+    if name == "COMPOSE_REMOVE_ORPHANS" and is_false:
+        return "must not be false, because daos always removes orphans; remove the variable"
     return None
 
 

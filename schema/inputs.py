@@ -159,8 +159,13 @@ class DeletePackageInput:
 
 @strawberry.input(description="A variable of a deployment.")
 class VariableInput:
-    name: str = strawberry.field(description="Letters, digits and `_`, not beginning with a digit; each name once.")
-    value: str = strawberry.field(description="Text of at most 64 KiB; it arrives in `.env` unchanged.")
+    name: str = strawberry.field(
+        description="Letters, digits and `_`, not beginning with a digit; each name once.  Refused are the few names "
+        "that have no effect or do harm, each with the reason: HOME, PATH, PWD, and some of Docker's and Compose's."
+    )
+    value: str = strawberry.field(
+        description="Text of at most 64 KiB; it arrives in `.env` unchanged, and nothing in it is expanded."
+    )
     secret: bool | None = strawberry.field(default=False, description="Keep it encrypted and never show it.")
 
 
@@ -172,7 +177,7 @@ class CreateDeploymentInput:
         default=UNSET,
         description="Compose's project name, unique on the host; by default made from the package's name and the id.",
     )
-    variables: list[VariableInput] | None = strawberry.field(default=UNSET, description="At most 500.")
+    variables: list[VariableInput] | None = strawberry.field(default=UNSET, description="At most 2000.")
     idempotency_key: str | None = strawberry.field(default=UNSET, description=IDEMPOTENCY_KEY)
 
 

@@ -210,7 +210,14 @@ def test_another_project_name_is_refused(value: str) -> None:
     assert _codes(lambda check: check.project_name("project_name", value)) == ["PROJECT_NAME"]
 
 
-@pytest.mark.parametrize("name", ["A", "_", "a1_B", "x" * 128, "COMPOSE_PROFILES", "docker_host"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("A", "_", "a1_B", "x" * 128, "docker_host", "home", "DOCKER_SOCKET_LOCATION", "DOCKER_TAG", "COMPOSE_TAG"),
+        *("COMPOSE_PROFILES", "COMPOSE_REMOVE_ORPHANS", "COMPOSE_PARALLEL_LIMIT", "COMPOSE_PATH_SEPARATOR"),
+        *("COMPOSE_COMPATIBILITY", "DOCKER_API_VERSION", "DOCKER_BUILDKIT", "DOCKER_DEFAULT_PLATFORM"),
+    ],
+)
 def test_a_variable_has_a_name_of_the_shell(name: str) -> None:
     assert _codes(lambda check: check.variables("variables", [(name, "")])) == []
 
@@ -226,11 +233,9 @@ def test_a_variable_has_a_name_of_the_shell(name: str) -> None:
         "A\n",
         "Ä",
         "x" * 129,
-        "COMPOSE_FILE",
-        "COMPOSE_PROJECT_NAME",
-        "COMPOSE_ENV_FILES",
-        "DOCKER_HOST",
-        "DOCKER_CONTEXT",
+        *("HOME", "PATH", "PWD", "DOCKER_HOST", "DOCKER_CONTEXT", "DOCKER_CONFIG", "DOCKER_CERT_PATH"),
+        *("DOCKER_TLS", "DOCKER_TLS_VERIFY", "COMPOSE_FILE", "COMPOSE_PROJECT_NAME", "COMPOSE_ENV_FILES"),
+        "COMPOSE_DISABLE_ENV_FILE",
         LONG,
         *TEMPLATES,
         *PATHS,
@@ -258,14 +263,67 @@ def test_a_variable_that_cannot_be_kept_is_refused(value: str, code: str) -> Non
     assert _codes(lambda check: check.variables("variables", [("A", value)])) == [code]
 
 
+@pytest.mark.parametrize(
+    ("name", "why", "way_out"),
+    [
+        ("HOME", "the environment of the process on the host overrides it", "choose another name"),
+        ("PWD", "the environment of the process on the host overrides it", "choose another name"),
+        ("DOCKER_HOST", "the login's environment on the host selects the Docker daemon", "set it there"),
+        ("COMPOSE_FILE", "daos passes the Compose files itself", "compose.override.yaml"),
+        ("COMPOSE_PROJECT_NAME", "daos passes the project name itself", "set projectName"),
+        ("COMPOSE_ENV_FILES", "daos passes the file with the deployment's variables itself", "set the variables here"),
+        ("COMPOSE_DISABLE_ENV_FILE", "contradicts `.env`", "remove it"),
+    ],
+)
+def test_the_refusal_of_a_variable_names_it_the_reason_and_the_way_out(name: str, why: str, way_out: str) -> None:
+    check = Check()
+    check.variables("variables", [("A", ""), (name, "hunter2")])
+    [problem] = check.problems
+    assert (problem.path, problem.code) == (("variables", 1, "name"), "VARIABLE")
+    assert problem.message.startswith(f"variables.1.name '{name}' ")
+    assert why in problem.message
+    assert way_out in problem.message.partition(";")[2]
+    assert "hunter2" not in problem.message
+
+
+@pytest.mark.parametrize(
+    ("name", "harmless", "harmful", "way_out"),
+    [
+        ("COMPOSE_PROFILES", ["", "*", "fast,disk", "a-b.c"], ["${A:-fast},disk", "$A", "a$$b"], "list the names"),
+        (
+            "COMPOSE_IGNORE_ORPHANS",
+            ["", "0", "false", "False", "no"],
+            ["1", "true", "TRUE", "y"],
+            "remove the variable",
+        ),
+        ("COMPOSE_REMOVE_ORPHANS", ["", "1", "true", "yes"], ["0", "false", " No "], "remove the variable"),
+        ("PROFILES", ["$A", "0", "1"], [], ""),
+    ],
+)
+def test_a_variable_of_compose_is_refused_only_with_a_value_that_does_harm(
+    name: str, harmless: list[str], harmful: list[str], way_out: str
+) -> None:
+    for value in harmless:
+        check = Check()
+        check.variables("variables", [(name, value)])
+        assert check.problems == []
+    for value in harmful:
+        check = Check()
+        check.variables("variables", [(name, value)])
+        [problem] = check.problems
+        assert (problem.path, problem.code) == (("variables", 0, "value"), "VARIABLE")
+        assert problem.message.startswith(f"variables.0.value of {name} must not ")
+        assert way_out in problem.message.partition(";")[2]
+
+
 def test_a_variable_is_given_once() -> None:
     assert _codes(lambda check: check.variables("variables", [("A", "1"), ("a", "2")])) == []
     assert _codes(lambda check: check.variables("variables", [("A", "1"), ("A", "2")])) == ["VARIABLE"]
 
 
 def test_the_number_of_variables_is_limited() -> None:
-    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(500)])) == []
-    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(501)])) == ["TOO_MANY"]
+    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(2000)])) == []
+    assert _codes(lambda check: check.variables("variables", [(f"A{n}", "") for n in range(2001)])) == ["TOO_MANY"]
 
 
 @pytest.mark.parametrize("registry", ["r.example", "r.example:5000", "localhost:1", "127.0.0.1:65535", "a-b.c"])
