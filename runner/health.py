@@ -155,7 +155,7 @@ class Watch:
         patience = check.period + MARGIN
         if now - seen.first >= patience:
             return _failed(container, f"is unhealthy, and was not checked again within {patience:.0f} s")
-        return self._await(container, "unhealthy before the run", seen.first + patience, floor=False)
+        return self._await(container, "unhealthy before the run", seen.first + patience)
 
     def _assess_steadiness(self, container: Inspection, seen: _Seen, now: float) -> Finding | None:
         words, required = "restarted", STEADY
@@ -173,7 +173,7 @@ class Watch:
         if is_hopeless or _is_over(seen, now):
             return _looping(container, seen, now)
         window = (now if seen.first_restart is None else seen.first_restart) + RESTART_WINDOW
-        return self._await(container, "restarting", window, floor=False)
+        return self._await(container, "restarting", window)
 
     def _assess_exit(self, container: Inspection, seen: _Seen) -> Finding | None:
         if container.exit_code == 0:
@@ -190,11 +190,10 @@ class Watch:
         state: str,
         until: float = 0.0,
         *,
-        floor: bool = True,
         remaining: float | None = None,
     ) -> Finding:
         """The finding that a container has time until `until`, or at least until the time limit of Verify."""
-        deadline = min(max(until, self._floor) if floor else until, self._ceiling)
+        deadline = min(max(until, self._floor), self._ceiling)
         check = container.health.last_check if container.health and container.state == "running" else ""
         return Finding(container.service, state, container.id, check=check, deadline=deadline, remaining=remaining)
 

@@ -26,3 +26,12 @@ def one_line(text: str, limit: int = 200) -> str:
     lines = (" ".join(printable(line).split()) for line in _BREAKS.split(text[-20 * limit :]))
     line = " ".join(filter(None, lines))
     return line if len(line) <= limit else "…" + line[1 - limit :]
+
+
+def human_size(size: float) -> str:
+    """A number of bytes as Docker writes it, in powers of 1000: "45.2 MB"."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:  # noqa: PLR2004
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"

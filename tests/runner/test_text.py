@@ -2,7 +2,7 @@
 
 import pytest
 
-from runner.text import one_line, printable
+from runner.text import human_size, one_line, printable
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,11 @@ def test_a_text_of_the_limit_is_whole() -> None:
 
 def test_a_tab_is_printable() -> None:
     assert printable("a\tb\x00\x9bc") == "a\tbc"
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (999, "999 B"), (65_540, "65.5 kB"), (45_200_000, "45.2 MB"), (1.2e9, "1.2 GB"), (2e15, "2000 TB")],
+)
+def test_sizes_are_written_as_docker_does(size: float, text: str) -> None:
+    assert human_size(size) == text
