@@ -6,13 +6,14 @@ selects, and a query per row cannot happen by accident.
 
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, MetaData, Text, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
+
+from db.containers import Container, Containers
 
 
 class Connection(StrEnum):
@@ -84,6 +85,9 @@ class FailureReason(StrEnum):
     DOCKER_UNAVAILABLE = "DOCKER_UNAVAILABLE"
     COMPOSE_INVALID = "COMPOSE_INVALID"
     IMAGE_PULL_FAILED = "IMAGE_PULL_FAILED"
+    IMAGE_BUILD_FAILED = "IMAGE_BUILD_FAILED"
+    PORT_IN_USE = "PORT_IN_USE"
+    DISK_FULL = "DISK_FULL"
     UNHEALTHY = "UNHEALTHY"
     TASK_FAILED = "TASK_FAILED"
     TIMEOUT = "TIMEOUT"
@@ -132,7 +136,6 @@ class Base(DeclarativeBase):
         datetime: UTCDateTime,
         str: Text,
         list[str]: JSON,
-        list[dict[str, Any]]: JSON,
     }
 
 
@@ -289,7 +292,8 @@ class Run(Base):
     reason: Mapped[FailureReason | None] = mapped_column(_enum(FailureReason))
     message: Mapped[str | None]
     progress: Mapped[float] = mapped_column(default=0.0)
-    services: Mapped[list[dict[str, Any]]] = mapped_column(default=list)
+    containers: Mapped[list[Container]] = mapped_column(Containers, default=list)  # on the host after the run
+    warnings: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
     epoch: Mapped[int] = mapped_column(default=0)  # grows with each claim; a write that carries an older one is refused
     worker: Mapped[str | None]  # who holds the run
     cancel_requested_at: Mapped[datetime | None]

@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db.containers import Container
 from db.models import (
     ACTIVE,
     Deployment,
@@ -31,12 +32,13 @@ from db.models import (
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended.  `message` is one sentence for a person, `services` what compose reports on the host."""
+    """How a run ended.  `message` is one sentence for a person; `containers` are those on the host after the run."""
 
     status: RunStatus
     reason: FailureReason | None
     message: str
-    services: list[dict[str, Any]] = field(default_factory=list)
+    containers: list[Container] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # of compose and of daos, in their order
 
 
 def clock() -> ColumnElement[datetime]:
@@ -83,7 +85,8 @@ async def start(session: AsyncSession, deployment_id: UUID, action: RunAction, *
         number=(last or 0) + 1,
         action=action,
         status=RunStatus.QUEUED,
-        services=[],
+        containers=[],
+        warnings=[],
         priority=priority,
     )
     session.add(run)
@@ -219,7 +222,8 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], res
         "status": end.status,
         "reason": end.reason,
         "message": end.message,
-        "services": end.services,
+        "containers": end.containers,
+        "warnings": end.warnings,
     }
     if end.status is RunStatus.SUCCESS:
         values["progress"] = 1.0

@@ -5,10 +5,11 @@ host itself is asked (ansible/settle.yml) and `settle` reads its answer.  A brok
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from db.containers import Container, read_all
 from db.models import FailureReason, RunAction, RunStatus
 from db.status import End
 from runner.events import Event, Kind
@@ -16,6 +17,7 @@ from runner.known_hosts import FINGERPRINT, stored
 from runner.project import Project, Target
 
 PHASES = {RunAction.UP: ("Prepare", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
+MAX_WARNINGS = 100  # of one run
 PROGRESS = {"Prepare": 0.1, "Pull": 0.5, "Up": 0.8, "Verify": 1.0, "Down": 1.0}  # when the task has ended
 
 
@@ -30,13 +32,18 @@ class Cause(StrEnum):
     ABANDONED = "abandoned"  # the worker may hold it no longer; others may
 
 
-def failed(reason: FailureReason, message: str, services: list[dict[str, Any]] | None = None) -> End:
+def failed(reason: FailureReason, message: str, containers: list[Container] | None = None) -> End:
     """A run that did not succeed."""
-    return End(RunStatus.FAILED, reason, message, services or [])
+    return End(RunStatus.FAILED, reason, message, containers or [])
 
 
 def judge(project: Project, events: list[Event]) -> End | None:
     """What the play's own events say; None where they are no verdict and the host has to be asked."""
+    end = _judge(project, events)
+    return None if end is None else warned(end, warnings(events))
+
+
+def _judge(project: Project, events: list[Event]) -> End | None:
     phases = PHASES[project.action]
     for event in events:
         if event.kind is Kind.FAILED:
@@ -48,7 +55,7 @@ def judge(project: Project, events: list[Event]) -> End | None:
     done = [event for event in events if event.kind is Kind.OK and event.task in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
-        return _success(project, done[-1].result.get("services", []))
+        return _success(project, _containers(done[-1].result)[0])
     if end is None or done or any(event.kind is Kind.TASK for event in events):
         return None  # once it was reached, only the host knows what became of it
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
@@ -61,9 +68,9 @@ def _judge_failure(event: Event) -> End:
     result = event.result
     if not result:  # not the words of our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task}: {event.message}")
-    reason = FailureReason(result.get("reason") or FailureReason.TASK_FAILED)
+    reason = _reason(result.get("reason")) or FailureReason.TASK_FAILED
     detail = result.get("detail") or event.message
-    return failed(reason, _sentence(reason, event.task or "The run", detail), result.get("services"))
+    return failed(reason, _sentence(reason, event.task or "The run", detail), _containers(result)[0])
 
 
 def _sentence(reason: FailureReason, task: str, detail: str) -> str:
@@ -71,18 +78,66 @@ def _sentence(reason: FailureReason, task: str, detail: str) -> str:
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
         FailureReason.COMPOSE_INVALID: "Docker compose refuses the project",
         FailureReason.IMAGE_PULL_FAILED: "An image could not be pulled, and nothing that ran was touched",
+        FailureReason.IMAGE_BUILD_FAILED: "An image could not be built; what ran before still runs",
+        FailureReason.PORT_IN_USE: "A port of the host is in use",
+        FailureReason.DISK_FULL: "The host's disk is full",
         FailureReason.UNHEALTHY: "The project is up but not well",
         FailureReason.TIMEOUT: f"{task} took too long",
     }.get(reason, f"{task} failed")
     return f"{opening}: {detail}"
 
 
-def _success(project: Project, services: list[dict[str, Any]]) -> End:
+def _success(project: Project, containers: list[Container]) -> End:
     if project.action is RunAction.DOWN:
-        return End(RunStatus.SUCCESS, None, "The project is down; no container of it is left.", services)
-    many = f"{len(services)} services" if len(services) != 1 else "The one service"
-    verb = "are" if len(services) != 1 else "is"
-    return End(RunStatus.SUCCESS, None, f"{many} of the project {verb} up and well.", services)
+        return End(RunStatus.SUCCESS, None, "The project is down; no container of it is left.", containers)
+    count = len({container.service for container in containers})
+    many = f"{count} services" if count != 1 else "The one service"
+    verb = "are" if count != 1 else "is"
+    return End(RunStatus.SUCCESS, None, f"{many} of the project {verb} up and well.", containers)
+
+
+def warnings(events: list[Event]) -> list[str]:
+    """The warnings of all phases that have ended, in their order, each once."""
+    found: list[str] = []
+    for event in events:
+        given = event.result.get("warnings")
+        found += [warning for warning in given if isinstance(warning, str)] if isinstance(given, list) else []
+        problems = _containers(event.result)[1]
+        found += [f"The host reports a container that daos cannot read: {problem}." for problem in problems]
+    return list(dict.fromkeys(found))[:MAX_WARNINGS]
+
+
+def warned(end: End, given: list[str]) -> End:
+    """`end` with warnings, which a sentence of success counts."""
+    if not given:
+        return end
+    if end.status is not RunStatus.SUCCESS:
+        return replace(end, warnings=given)
+    many = "1 warning" if len(given) == 1 else f"{len(given)} warnings"
+    return replace(end, message=f"{end.message.removesuffix('.')}, with {many}.", warnings=given)
+
+
+def _containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
+    """The containers in the end of a phase, and what is wrong with those that cannot be read."""
+    if "containers" not in result and isinstance(services := result.get("services"), list):
+        return read_all([_container(service) for service in services])
+    return read_all(result.get("containers"))
+
+
+def _container(service: object) -> object:
+    """What the script reports as a service, one object for each container, with all that a container has."""
+    if not isinstance(service, dict):
+        return service
+    absent: dict[str, Any] = {"restarts": 0, "startedAt": None, "ports": []}
+    return {**service, **absent, "service": service.get("name"), "image": service.get("image") or ""}
+
+
+def _reason(word: object) -> FailureReason | None:
+    """The reason that a host gives; TASK_FAILED where this daos does not know it, None where there is none."""
+    if not word:
+        return None
+    known = FailureReason.__members__.get(word) if isinstance(word, str) else None
+    return known or FailureReason.TASK_FAILED
 
 
 _UNREACHABLE = (
@@ -150,7 +205,8 @@ class Answer:
     verdict: str | None  # "ok", "failed", or None where there was nothing to judge
     reason: str | None
     detail: str | None
-    services: list[dict[str, Any]]
+    containers: list[Container]
+    warnings: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, events: list[Event]) -> "Answer | None":
@@ -165,7 +221,8 @@ class Answer:
             verdict=result.get("verdict"),
             reason=result.get("reason"),
             detail=result.get("detail"),
-            services=result.get("services") or [],
+            containers=_containers(result)[0],
+            warnings=warnings(events),
         )
 
 
@@ -179,13 +236,23 @@ def _own_marker(project: Project, answer: Answer) -> dict[str, str] | None:
     return answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
 
 
-def settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bool) -> End:
-    """How a run without a verdict ended.  `touched`: a phase had ended well, so the host had been reached."""
+def settle(
+    project: Project, cause: Cause, answer: Answer | None, *, touched: bool, earlier: list[str] | None = None
+) -> End:
+    """How a run without a verdict ended.
+
+    `touched`: a phase had ended well, so the host had been reached; `earlier`: the warnings of the play.
+    """
+    given = [*(earlier or []), *(answer.warnings if answer is not None else [])]
+    return warned(_settle(project, cause, answer, touched=touched), list(dict.fromkeys(given))[:MAX_WARNINGS])
+
+
+def _settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bool) -> End:
     if answer is None:
         return _unknown(project, cause, touched=touched)
     if answer.busy:
         words = f"{_cut_off(cause)}, and its work on host '{project.target.name}' has not ended yet."
-        return failed(FailureReason.INTERRUPTED, words, answer.services)
+        return failed(FailureReason.INTERRUPTED, words, answer.containers)
     marker = _own_marker(project, answer)
     return _recorded(project, marker, answer) or _ended(project, cause, marker, answer)
 
@@ -196,12 +263,12 @@ def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer
     is_overtaken = marker is None and answer.marker is not None and answer.marker["run"] > str(project.run_id)
     where = "and another run has been on the host since" if is_overtaken else _where(marker)
     if cause is Cause.CANCELED:
-        return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.services)
+        return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.containers)
     if cause is Cause.TIMEOUT:
-        return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.services)
+        return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.containers)
     if answer.verdict is not None and marker is not None:
         return _by_verdict(project, answer, marker.get("phase", "The run"))
-    return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.services)
+    return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.containers)
 
 
 def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -> End | None:
@@ -209,16 +276,16 @@ def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -
     if marker is None or marker.get("phase") != PHASES[project.action][-1].lower():
         return None
     if marker.get("state") == "done":
-        return _success(project, answer.services)
+        return _success(project, answer.containers)
     return None
 
 
 def _by_verdict(project: Project, answer: Answer, phase: str) -> End:
     """The end that the host tells of, or that its containers show."""
     if answer.verdict == "ok":
-        return _success(project, answer.services)
-    reason = FailureReason(answer.reason or FailureReason.UNHEALTHY)
-    return failed(reason, _sentence(reason, phase.capitalize(), answer.detail or "see the log"), answer.services)
+        return _success(project, answer.containers)
+    reason = _reason(answer.reason) or FailureReason.UNHEALTHY
+    return failed(reason, _sentence(reason, phase.capitalize(), answer.detail or "see the log"), answer.containers)
 
 
 def _unknown(project: Project, cause: Cause, *, touched: bool) -> End:

@@ -13,6 +13,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
+from db.containers import Container
 from db.encryption import Secret
 from db.engine import Database
 from db.models import LogEntry, LogLevel, Run, now
@@ -25,6 +26,7 @@ BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every mom
 BATCH_SIZE = 100  # entries
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
 MAX_MESSAGE = 16 * 1024  # characters of one entry
+MAX_WARNING = 2000  # characters
 MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
 MASK = "********"
 SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
@@ -62,11 +64,22 @@ class Mask:
 
     def hide(self, end: End) -> End:
         """`end` with its texts masked."""
-        services = [
-            {name: self(value) if isinstance(value, str) else value for name, value in service.items()}
-            for service in end.services
-        ]
-        return replace(end, message=self(end.message), services=services)
+        warnings = (self(warning)[:MAX_WARNING] for warning in end.warnings)
+        return replace(
+            end,
+            message=self(end.message),
+            containers=[self._hide_container(container) for container in end.containers],
+            warnings=list(dict.fromkeys(warnings)),
+        )
+
+    def _hide_container(self, container: Container) -> Container:
+        return replace(
+            container,
+            name=self(container.name),
+            service=self(container.service),
+            image=self(container.image),
+            ports=tuple(map(self, container.ports)),
+        )
 
 
 async def begin(session: AsyncSession, run: Run, message: str, level: LogLevel = LogLevel.INFO) -> int:

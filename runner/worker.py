@@ -279,9 +279,9 @@ class Worker:
         if master is not None and interruption is None and _is_lost(events):
             self._masters.drop(master)  # it may have been the master's trouble, and not the host's
             events, interruption = await self._play_on(None, held)
-        end = outcome.judge(what, events)
+        end, given = outcome.judge(what, events), outcome.warnings(events)
         if isinstance(interruption, End):
-            return interruption
+            return outcome.warned(interruption, given)
         if self.lease is not None and self.lease.is_over:
             interruption = Cause.ABANDONED  # the play may have noticed before the worker
         # A play that was cut off tells of the cutting; but one that had succeeded by then has succeeded.
@@ -289,9 +289,12 @@ class Worker:
             return end
         if interruption is Cause.ABANDONED:  # the host is not asked: another worker may be at work there
             held.recorder.say("The worker has lost the database, and ended the play.", level=LogLevel.WARNING)
-            return None if self._may_go_on(held) else outcome.settle(what, interruption, None, touched=True)
+            if self._may_go_on(held):
+                return None
+            return outcome.settle(what, interruption, None, touched=True, earlier=given)
         touched = any(event.kind is Kind.OK for event in events)
-        end = await self._ask(held, interruption or Cause.LOST, touched=touched) or _lost(what, events)
+        end = await self._ask(held, interruption or Cause.LOST, touched=touched, earlier=given)
+        end = end or _lost(what, events)
         return None if interruption is Cause.STOPPED and self._goes_on(held, end) else end
 
     async def _play_on(self, master: Path | None, held: _Held) -> tuple[list[Event], Cause | End | None]:
@@ -316,7 +319,7 @@ class Worker:
     def _may_go_on(self, held: _Held) -> bool:
         return self.again is not None and held.run.epoch < MAX_CLAIMS
 
-    async def _ask(self, held: _Held, cause: Cause, *, touched: bool) -> End | None:
+    async def _ask(self, held: _Held, cause: Cause, *, touched: bool, earlier: list[str] | None = None) -> End | None:
         """Ask the host how the run ended; None where a lost connection cannot be had back."""
         what = held.project
         answer: Answer | None = None
@@ -331,7 +334,7 @@ class Worker:
             held.recorder.begin_up()
         if answer is None and cause is Cause.LOST:
             return None
-        return outcome.settle(what, cause, answer, touched=touched)
+        return outcome.settle(what, cause, answer, touched=touched, earlier=earlier)
 
     async def _key_problem(self, what: Project) -> End | None:
         """Why the host must not be talked to, or cannot be: its key, or the one to log in with."""
@@ -461,4 +464,4 @@ def _lost(what: Project, events: list[Event]) -> End:
     for event in events:
         if event.kind is Kind.UNREACHABLE:
             return outcome.unreachable(what.target, event.message)
-    return outcome.settle(what, Cause.LOST, None, touched=True)
+    return outcome.settle(what, Cause.LOST, None, touched=True, earlier=outcome.warnings(events))

@@ -8,12 +8,15 @@ from typing import TypeVar
 
 import strawberry
 
+from db.containers import ContainerHealth, ContainerState
 from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, Role, RunAction, RunStatus
 from resolvers.errors import ErrorCode
 from runner.store import RunBlocker
 
 __all__ = [
     "Connection",
+    "ContainerHealth",
+    "ContainerState",
     "DeploymentStatus",
     "ErrorCode",
     "FailureReason",
@@ -97,6 +100,28 @@ _describe(
     },
 )
 _describe(
+    ContainerState,
+    "What Docker does with a container.",
+    {
+        ContainerState.CREATED: "It was created, and never started.",
+        ContainerState.RUNNING: "It runs.",
+        ContainerState.PAUSED: "Its processes are suspended.",
+        ContainerState.RESTARTING: "It has ended, and Docker starts it again.",
+        ContainerState.REMOVING: "It is being removed.",
+        ContainerState.EXITED: "It has ended.",
+        ContainerState.DEAD: "Docker could not remove it.",
+    },
+)
+_describe(
+    ContainerHealth,
+    "What a container's health check has found.",
+    {
+        ContainerHealth.STARTING: "It has not decided yet.",
+        ContainerHealth.HEALTHY: "It passes.",
+        ContainerHealth.UNHEALTHY: "It fails.",
+    },
+)
+_describe(
     FailureReason,
     "Why a run did not succeed.",
     {
@@ -109,6 +134,9 @@ _describe(
         FailureReason.DOCKER_UNAVAILABLE: "Docker, or compose v2, cannot be used on the host.",
         FailureReason.COMPOSE_INVALID: "Docker compose refuses the project.",
         FailureReason.IMAGE_PULL_FAILED: "An image is not there and cannot be pulled; what ran before still runs.",
+        FailureReason.IMAGE_BUILD_FAILED: "An image could not be built; what ran before still runs.",
+        FailureReason.PORT_IN_USE: "A port that the project publishes is in use on the host; the message names it.",
+        FailureReason.DISK_FULL: "The host's disk is full; the message says how much is free.",
         FailureReason.UNHEALTHY: "A container crashed, or its health check fails.",
         FailureReason.TASK_FAILED: "A task failed on the host for another reason, which the message tells.",
         FailureReason.TIMEOUT: "The run took longer than it may.",

@@ -4,13 +4,13 @@ import base64
 import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Any, Generic, Self, TypeVar
+from typing import Annotated, Generic, Self, TypeVar
 from uuid import UUID
 
 import strawberry
 from strawberry import UNSET
 
-from db import models
+from db import containers, models
 from resolvers import deployments, runs
 from resolvers.paging import Arguments, Listing
 from resolvers.paging import Page as ModelPage
@@ -276,13 +276,31 @@ class Variable:
     secret: bool = strawberry.field(description="Whether the value is kept encrypted and never shown.")
 
 
-@strawberry.type(description="What docker reports of one container of the project after a run.")
-class Service:
-    name: str = strawberry.field(description="The service's name in the compose file.")
-    image: str | None = strawberry.field(description="The image that the container was made from.")
-    state: str = strawberry.field(description="Docker's word for it: running, exited, restarting, …")
-    health: str | None = strawberry.field(description="healthy, unhealthy or starting; null without a health check.")
-    exit_code: int | None = strawberry.field(description="Null while the container runs.")
+@strawberry.type(description="A container of the project, as docker reports it.")
+class Container:
+    name: str = strawberry.field(description="The container's own name.")
+    service: str = strawberry.field(description="The service's name in the compose file.")
+    image: str = strawberry.field(description="The image that it was made from.")
+    state: enums.ContainerState = strawberry.field(description="What docker does with it.")
+    health: enums.ContainerHealth | None = strawberry.field(description="Null without a health check.")
+    exit_code: int | None = strawberry.field(description="Null while it runs.")
+    restarts: int = strawberry.field(description="How often docker has started it again.")
+    started_at: datetime | None = strawberry.field(description="When it was last started; null if it never was.")
+    ports: list[str] = strawberry.field(description="As docker shows them: 127.0.0.1:8080->80/tcp.")
+
+    @classmethod
+    def from_container(cls, container: containers.Container) -> "Container":
+        return cls(
+            name=container.name,
+            service=container.service,
+            image=container.image,
+            state=container.state,
+            health=container.health,
+            exit_code=container.exit_code,
+            restarts=container.restarts,
+            started_at=container.started_at,
+            ports=list(container.ports),
+        )
 
 
 @strawberry.type(description="One thing that a run said.")
@@ -313,7 +331,8 @@ class Run(Node):
     cancel_requested_at: datetime | None = strawberry.field(
         description="When it was asked to end; it says CANCELED when its work has ended."
     )
-    services: list[Service] = strawberry.field(description="What compose reports on the host after the run.")
+    warnings: list[str] = strawberry.field(description="Of compose and of daos, in their order.")
+    containers: list[Container] = strawberry.field(description="What docker reports on the host after the run.")
     key: strawberry.Private[UUID]
     deployment_key: strawberry.Private[UUID]
 
@@ -332,7 +351,8 @@ class Run(Node):
             started_at=run.started_at,
             finished_at=run.finished_at,
             cancel_requested_at=run.cancel_requested_at,
-            services=[_service(service) for service in run.services],
+            warnings=run.warnings,
+            containers=[Container.from_container(container) for container in run.containers],
             key=run.id,
             deployment_key=run.deployment_id,
         )
@@ -363,16 +383,6 @@ class Run(Node):
 
 async def _place(info: Info, run: Run) -> Place | None:
     return await info.context.loaders.place.load(run.key) if run.status is enums.RunStatus.QUEUED else None
-
-
-def _service(service: dict[str, Any]) -> Service:
-    return Service(
-        name=service["name"],
-        image=service.get("image"),
-        state=service["state"],
-        health=service.get("health"),
-        exit_code=service.get("exitCode"),
-    )
 
 
 @strawberry.type(description="A package on a host.")

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from cryptography.fernet import Fernet
 
 from db import models, status
+from db.containers import Container, ContainerState
 from db.encryption import Keyring, Secret
 from db.engine import Database
 from db.models import DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
@@ -119,7 +120,7 @@ async def run(
     *,
     action: RunAction = RunAction.UP,
     priority: int = 0,
-    services: list[dict[str, Any]] | None = None,
+    containers: list[Container] | None = None,
 ) -> models.Run:
     """A run in the status `to`, by the way that leads there.  `of` must have no run in progress."""
     what = of or await deployment(db)
@@ -133,14 +134,20 @@ async def run(
         if to is RunStatus.SUCCESS and action is RunAction.UP:
             assert await status.make_current(session, run.id, claimed.epoch)
         if to is not RunStatus.RUNNING:
-            assert await status.finish(session, run.id, claimed.epoch, end(to, services or []))
+            assert await status.finish(session, run.id, claimed.epoch, end(to, containers or []))
         return await session.get_one(models.Run, run.id, populate_existing=True)
 
 
-def end(to: RunStatus = RunStatus.SUCCESS, services: list[dict[str, Any]] | None = None) -> status.End:
+def end(to: RunStatus = RunStatus.SUCCESS, containers: list[Container] | None = None) -> status.End:
     """An end of a run in the status `to`."""
     reasons = {RunStatus.FAILED: FailureReason.TASK_FAILED, RunStatus.CANCELED: FailureReason.CANCELED}
-    return status.End(to, reasons.get(to), f"It ended as {to}.", services or [])
+    return status.End(to, reasons.get(to), f"It ended as {to}.", containers or [])
+
+
+def container(service: str = "web", **values: Any) -> Container:
+    """A container that runs."""
+    defaults = {"name": f"demo-{service}-1", "image": "demo:1", "state": ContainerState.RUNNING}
+    return Container(service=service, **(defaults | values))
 
 
 async def log(db: Database, of: models.Run, count: int, first: int = 1) -> list[models.LogEntry]:

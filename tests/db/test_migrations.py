@@ -20,6 +20,7 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from db import migrations, status
+from db.containers import Container, ContainerHealth, ContainerState
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
 from db.models import Base, Deployment, Host, Installation, Package, PackageFile, Run, UTCDateTime, now
@@ -226,6 +227,28 @@ async def test_a_run_that_waited_for_its_time_is_due(db_url: str) -> None:
         await migrations.upgrade(db)
         async with db.read() as session:
             assert list(await store.queued(session, {}, 10, 10)) == [waiting]
+
+
+async def test_services_of_runs_become_containers(db_url: str) -> None:
+    web = {"name": "web", "image": "web:1", "state": "running", "health": "healthy", "exitCode": None}
+    job = {"name": "job", "state": "exited", "exitCode": 3}
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        deployment = await _first_deployment(db)
+        for number in range(1, 502):  # more than one batch
+            services = [web, {**job, "exitCode": number}, "junk", {"name": "ill", "state": "?"}]
+            await _old_run(db, deployment, number, status="FAILED", services=services)
+        await _old_run(db, deployment, 502)
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            runs = list(await session.scalars(select(Run).order_by(Run.number)))
+    for run in runs[:-1]:
+        assert run.containers == [
+            Container("web", "web", "web:1", ContainerState.RUNNING, ContainerHealth.HEALTHY),
+            Container("job", "job", "", ContainerState.EXITED, exit_code=run.number),
+        ]
+    assert (runs[-1].number, runs[-1].containers, runs[-1].warnings) == (502, [], [])
 
 
 PAST = [  # action and status of earlier runs; what the status was before a run; which of them is current

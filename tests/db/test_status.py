@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
@@ -39,7 +40,7 @@ async def test_starting_queues_a_run_and_moves_the_deployment(db: Database) -> N
     assert run is not None
     stored, moved = await _stored(db, run)
     assert (stored.status, stored.number, stored.epoch, stored.progress) == (RunStatus.QUEUED, 1, 0, 0.0)
-    assert (stored.started_at, stored.finished_at, stored.worker, stored.services) == (None, None, None, [])
+    assert (stored.started_at, stored.finished_at, stored.worker, stored.containers) == (None, None, None, [])
     assert moved.status is RUNNING
     assert moved.updated_at > deployment.updated_at
     assert await _events(db, deployment.id) == [(PENDING, None), (RUNNING, run.id)]
@@ -135,16 +136,12 @@ async def test_finishing_ends_run_and_deployment_together(
     db: Database, to: RunStatus, becomes: DeploymentStatus
 ) -> None:
     run = await factories.run(db, to=RunStatus.RUNNING)
-    end = factories.end(to, [{"name": "web", "state": "running"}])
+    end = replace(factories.end(to, [factories.container()]), warnings=["First.", "Second."])
     async with db.write() as session:
         assert await status.finish(session, run.id, run.epoch, end)
     stored, deployment = await _stored(db, run)
-    assert (stored.status, stored.reason, stored.message, stored.services) == (
-        to,
-        end.reason,
-        end.message,
-        end.services,
-    )
+    assert (stored.status, stored.reason, stored.message) == (to, end.reason, end.message)
+    assert (stored.containers, stored.warnings) == (end.containers, end.warnings)
     assert (stored.worker, stored.progress) == (None, 1.0 if to is RunStatus.SUCCESS else 0.0)
     assert stored.finished_at is not None
     assert stored.started_at is not None

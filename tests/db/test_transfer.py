@@ -55,9 +55,9 @@ async def source(own_sqlite_db: Database) -> Database:
     deployment = await factories.deployment(
         db, on=host, of=big, variables={"OPEN": ODD, "EMPTY": ""}, secrets={"HIDDEN": "hunter2"}
     )
-    services = [{"name": "web", "exitCode": None, "deep": [1.5, True, {"ü": None}]}]
+    containers = [factories.container(image="ü", started_at=ELSEWHERE, ports=("80/tcp",))]
     for to in (RunStatus.SUCCESS, RunStatus.FAILED, RunStatus.CANCELED):
-        run = await factories.run(db, deployment, to, services=services)
+        run = await factories.run(db, deployment, to, containers=containers)
     await factories.log(db, run, 2 * BATCH + 1)
     await factories.run(db, deployment, RunStatus.RUNNING)
     await factories.run(db, to=RunStatus.QUEUED, action=RunAction.DOWN, priority=-100)

@@ -23,7 +23,7 @@ POLL_INTERVAL = 0.05  # seconds
 PATIENCE = 120.0  # seconds, for machines that have much else to do
 RUN = """
     id number action status reason message progress queuedAt startedAt finishedAt
-    services { name image state health exitCode }
+    warnings containers { name service image state health exitCode restarts startedAt ports }
     deployment { id status updatedAt }
 """
 

@@ -40,9 +40,9 @@ async def test_a_deployment_runs_to_success(client: Client, host: str, project: 
 
     assert (run["status"], run["reason"], run["progress"]) == ("SUCCESS", None, 1.0), await client.words(run_id)
     assert run["deployment"]["status"] == "SUCCESS"
-    assert run["services"] == [
-        {"name": "web", "image": "demo:1", "state": "running", "health": None, "exitCode": None},
-    ]
+    [web] = run["containers"]
+    expected = {"service": "web", "image": "demo:1", "state": "RUNNING", "health": None, "exitCode": None}
+    assert web.items() >= expected.items()
     assert run["message"]
     assert run["queuedAt"] <= run["startedAt"] <= run["finishedAt"]
     assert len(docker.containers(project)) == 1
@@ -152,7 +152,7 @@ async def test_a_changed_package_replaces_what_ran(client: Client, project: str,
     second = await client.deployment(host, await client.package({"same": SLEEPER, "new": SLEEPER}), project)
     run = await client.play(second)
     assert run["status"] == "SUCCESS", await client.words(run["id"])
-    assert [found["name"] for found in run["services"]] == ["new", "same"]
+    assert [found["service"] for found in run["containers"]] == ["new", "same"]
     assert len(docker.containers(project)) == 2
 
 
@@ -160,7 +160,7 @@ async def test_down_takes_the_project_down(client: Client, host: str, project: s
     deployment = await client.deployment(host, await client.package({"web": SLEEPER}), project)
     await client.play(deployment)
     run = await client.play(deployment, "DOWN")
-    assert (run["status"], run["action"], run["services"]) == ("SUCCESS", "DOWN", [])
+    assert (run["status"], run["action"], run["containers"]) == ("SUCCESS", "DOWN", [])
     assert docker.containers(project) == []
     run = await client.play(deployment)
     assert run["status"] == "SUCCESS"
@@ -172,8 +172,8 @@ async def test_a_service_that_ends_well_counts_as_well(client: Client, project: 
     package = await client.package({"once": {**ONCE, "restart": restart}, "web": SLEEPER})
     run = await client.play(await client.deployment(await client.local_host(), package, project))
     assert run["status"] == "SUCCESS", await client.words(run["id"])
-    [once, web] = run["services"]
-    assert (once["state"], once["exitCode"], web["state"]) == ("exited", 0, "running")
+    [once, web] = run["containers"]
+    assert (once["state"], once["exitCode"], web["state"]) == ("EXITED", 0, "RUNNING")
 
 
 async def test_a_health_check_is_waited_for(client: Client, sshd: SshServer, project: str, docker: Docker) -> None:
@@ -184,7 +184,7 @@ async def test_a_health_check_is_waited_for(client: Client, sshd: SshServer, pro
     make_well(docker, project)
     run = await client.end_of(run_id)
     assert run["status"] == "SUCCESS", await client.words(run_id)
-    assert [found["health"] for found in run["services"]] == ["healthy"]
+    assert [found["health"] for found in run["containers"]] == ["HEALTHY"]
 
 
 async def test_the_environment_of_a_login_does_not_matter(client: Client, make_sshd: MakeSshd, project: str) -> None:

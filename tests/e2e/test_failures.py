@@ -217,7 +217,7 @@ async def test_an_image_that_cannot_be_had_leaves_the_old_containers_running(
     new = await client.deployment(host, package, project)
     run = await fail(client, new, "IMAGE_PULL_FAILED", "registry.invalid")
     assert docker.containers(project) == before
-    assert [found["state"] for found in run["services"]] == ["running"]
+    assert [found["state"] for found in run["containers"]] == ["RUNNING"]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ async def test_an_image_that_cannot_be_had_leaves_the_old_containers_running(
 )
 async def test_a_container_that_is_not_well(client: Client, project: str, services: Any, words: list[str]) -> None:
     run = await fail_with(client, services, project, "UNHEALTHY", "web" if "db" not in services else "db", *words)
-    assert {found["name"] for found in run["services"]} == set(services)
+    assert {found["service"] for found in run["containers"]} == set(services)
 
 
 async def test_a_port_that_is_taken(client: Client, project: str, docker: Docker) -> None:

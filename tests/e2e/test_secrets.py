@@ -28,7 +28,9 @@ from tests.support.sshd import SshServer
 CONNECTIONS = ["LOCAL", "SSH"]
 EVERYTHING = """query($id: ID!) { deployment(id: $id) {
     status variables { name value secret } logs(first: 100) { nodes { message } }
-    latestRun { message services { name image state } log(first: 100) { nodes { message task } } }
+    latestRun {
+        message warnings containers { name service image state ports } log(first: 100) { nodes { message task } }
+    }
     package { composeFile files { text base64 } registryLogins { registry username } } } }"""
 LISTS = """{ viewer { name role } tokens(first: 100) { nodes { id name role hostLabels } }
     newest: auditLog(first: 100) { nodes { principal address mutation objectIds outcome } }

@@ -81,11 +81,11 @@ class Turmoil:
         if run["status"] not in expected:
             faults.append(f"expected {' or '.join(sorted(expected))}")
         if run["status"] == "SUCCESS":
-            states = [service["state"] for service in run["services"]]
-            there = ["running"] if run["action"] == "UP" else []
+            states = [container["state"] for container in run["containers"]]
+            there = ["RUNNING"] if run["action"] == "UP" else []
             running = self.docker.run(
                 "ps", "--quiet", "--filter", f"label=com.docker.compose.project={project}"
             ).split()
             if states != there or len(running) != len(there) or len(self.docker.containers(project)) != len(there):
-                faults.append(f"its services are {states}, and of its containers run {len(running)}")
+                faults.append(f"its containers are {states}, and of its containers run {len(running)}")
         return faults

@@ -22,7 +22,7 @@ const eslint = new ESLint({
         {
           exceptions: {
             types: [
-              'LogEntry', 'PackageFile', 'PageInfo', 'PinnedKey', 'RegistryLogin', 'Service', 'ShownKey', 'Variable',
+              'LogEntry', 'PackageFile', 'PageInfo', 'PinnedKey', 'RegistryLogin', 'Container', 'ShownKey', 'Variable',
             ],
             suffixes: ['Connection', 'Edge', 'Event', 'Payload'],
           },

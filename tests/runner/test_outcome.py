@@ -10,8 +10,9 @@ from uuid_utils.compat import uuid7
 from db.models import Connection, FailureReason, RunAction, RunStatus
 from runner import keys
 from runner.events import Event, Kind
-from runner.outcome import Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
+from runner.outcome import MAX_WARNINGS, Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
 from runner.project import Project, Target
+from tests import factories
 
 OLDER = uuid7()  # than the run, whose id is made later
 TARGET = Target(
@@ -37,27 +38,103 @@ PROJECT = Project(
     files={},
     variables={},
 )
-WEB = {"name": "web", "image": "web:1", "state": "running", "health": None, "exitCode": None}
+WEB = factories.container(name="shop-web-1", image="web:1")
+AS_SERVICE = {"name": "web", "image": "web:1", "state": "running", "health": None, "exitCode": None}
 MARKER = {"run": str(PROJECT.run_id), "phase": "up", "state": "running"}
-NOTHING_FOUND = Answer(busy=False, marker=None, matching=False, verdict=None, reason=None, detail=None, services=[])
+NOTHING_FOUND = Answer(busy=False, marker=None, matching=False, verdict=None, reason=None, detail=None, containers=[])
 
 
 def ok(task: str, **result: Any) -> Event:
-    return Event(Kind.OK, task=task, result={"reason": None, "services": [], **result})
+    return Event(Kind.OK, task=task, result={"reason": None, **result})
 
 
 def failure(task: str, reason: FailureReason, detail: str) -> Event:
     return Event(Kind.FAILED, task=task, message=detail, result={"reason": reason.value, "detail": detail})
 
 
-PHASES = [ok("Prepare"), ok("Pull"), ok("Up"), ok("Verify", services=[WEB])]
+PHASES = [ok("Prepare"), ok("Pull"), ok("Up"), ok("Verify", containers=[WEB.write()])]
 END = Event(Kind.END, rc=0)
 
 
 def test_all_phases_and_an_end_are_a_success() -> None:
     end = judge(PROJECT, [*PHASES, END])
     assert end is not None
-    assert (end.status, end.reason, end.services) == (RunStatus.SUCCESS, None, [WEB])
+    assert (end.status, end.reason, end.containers) == (RunStatus.SUCCESS, None, [WEB])
+
+
+def test_what_the_script_reports_as_a_service_is_a_container() -> None:
+    end = judge(PROJECT, [*PHASES[:3], ok("Verify", services=[AS_SERVICE]), END])
+    assert end is not None
+    assert end.containers == [replace(WEB, name="web")]
+
+
+def test_containers_of_one_service_are_one_service() -> None:
+    containers = [WEB, replace(WEB, name="shop-web-2"), factories.container(service="db")]
+    end = judge(PROJECT, [*PHASES[:3], ok("Verify", containers=[each.write() for each in containers]), END])
+    assert end is not None
+    assert end.message == "2 services of the project are up and well."
+
+
+def test_a_container_that_cannot_be_read_is_a_warning_and_no_failure() -> None:
+    broken = {**WEB.write(), "state": "melted"}
+    end = judge(PROJECT, [*PHASES[:3], ok("Verify", containers=[WEB.write(), broken]), END])
+    assert end is not None
+    assert (end.status, end.containers) == (RunStatus.SUCCESS, [WEB])
+    [warning] = end.warnings
+    assert "daos cannot read: state is none of created, running" in warning
+
+
+def test_the_warnings_of_all_phases_are_the_runs_in_their_order_and_once() -> None:
+    phases = [ok("Prepare", warnings=["b", "a"]), ok("Pull", warnings=["a", 5]), ok("Up", warnings="c"), PHASES[3]]
+    end = judge(PROJECT, [*phases, END])
+    assert end is not None
+    assert end.warnings == ["b", "a"]
+    assert end.message == "The one service of the project is up and well, with 2 warnings."
+
+
+def test_a_failed_run_keeps_its_warnings_and_its_sentence() -> None:
+    end = judge(PROJECT, [ok("Prepare", warnings=["a"]), failure("Pull", FailureReason.TASK_FAILED, "No."), END])
+    assert end is not None
+    assert (end.warnings, end.message) == (["a"], "Pull failed: No.")
+
+
+def test_a_host_cannot_fill_the_database_with_warnings() -> None:
+    end = judge(PROJECT, [*PHASES[:3], ok("Verify", warnings=[str(number) for number in range(1000)]), END])
+    assert end is not None
+    assert len(end.warnings) == MAX_WARNINGS
+
+
+def test_a_run_whose_host_was_asked_has_the_warnings_of_its_play_too() -> None:
+    answer = replace(NOTHING_FOUND, marker=MARKER, verdict="ok", containers=[WEB], warnings=["a", "b"])
+    end = settle(PROJECT, Cause.LOST, answer, touched=True, earlier=["b", "c"])
+    assert end.warnings == ["b", "c", "a"]
+    assert end.message.endswith(", with 3 warnings.")
+
+
+@pytest.mark.parametrize("word", ["MELTDOWN", "", None, 5, ["TIMEOUT"]])
+def test_a_reason_that_this_daos_does_not_know_is_a_task_that_failed(word: Any) -> None:
+    told = Event(Kind.FAILED, task="Up", message="No.", result={"reason": word, "detail": "No."})
+    end = judge(PROJECT, [told, END])
+    assert end is not None
+    assert (end.reason, end.message) == (FailureReason.TASK_FAILED, "Up failed: No.")
+    after = settle(
+        PROJECT, Cause.CRASHED, replace(NOTHING_FOUND, marker=MARKER, verdict="failed", reason="X"), touched=True
+    )
+    assert after.reason is FailureReason.TASK_FAILED
+
+
+@pytest.mark.parametrize(
+    ("reason", "opening"),
+    [
+        (FailureReason.IMAGE_BUILD_FAILED, "An image could not be built; what ran before still runs: No."),
+        (FailureReason.PORT_IN_USE, "A port of the host is in use: No."),
+        (FailureReason.DISK_FULL, "The host's disk is full: No."),
+    ],
+)
+def test_the_commonest_failures_have_sentences_of_their_own(reason: FailureReason, opening: str) -> None:
+    end = judge(PROJECT, [failure("Up", reason, "No."), END])
+    assert end is not None
+    assert end.message == opening
 
 
 def test_all_phases_without_an_end_are_no_verdict() -> None:
@@ -131,7 +208,7 @@ def test_a_canceled_run_says_how_far_it_had_come() -> None:
 
 
 def test_a_run_that_had_succeeded_before_its_cancel_arrived_has_succeeded() -> None:
-    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "verify", "state": "done"}, services=[WEB])
+    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "verify", "state": "done"}, containers=[WEB])
     assert settle(PROJECT, Cause.CANCELED, answer, touched=True).status is RunStatus.SUCCESS
 
 
@@ -158,7 +235,7 @@ def test_a_time_out_stays_one_whatever_the_host_answers() -> None:
 
 
 def test_after_a_crash_the_hosts_verdict_counts() -> None:
-    well = replace(NOTHING_FOUND, marker=MARKER, matching=True, verdict="ok", services=[WEB])
+    well = replace(NOTHING_FOUND, marker=MARKER, matching=True, verdict="ok", containers=[WEB])
     assert settle(PROJECT, Cause.CRASHED, well, touched=True).status is RunStatus.SUCCESS
     ill = replace(well, verdict="failed", reason="UNHEALTHY", detail="web exited (3)")
     end = settle(PROJECT, Cause.CRASHED, ill, touched=True)

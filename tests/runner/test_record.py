@@ -12,7 +12,7 @@ from db.engine import Database
 from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
 from db.status import End
 from runner.broadcast import Broadcast
-from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Mask, Recorder, begin
+from runner.record import MAX_ENTRIES, MAX_MESSAGE, MAX_WARNING, ClaimLost, Mask, Recorder, begin
 from tests import factories
 
 
@@ -165,9 +165,12 @@ def test_a_secret_inside_another_one_does_not_leave_its_rest() -> None:
     assert mask("abcdefgh") == "********"
 
 
-def test_an_end_is_masked_in_message_and_services() -> None:
+def test_an_end_is_masked_in_all_its_texts() -> None:
     mask = Mask.of([Secret("registry.example/private")])
-    service = {"name": "web", "image": "registry.example/private:1", "state": "running", "exitCode": None}
-    end = mask.hide(End(RunStatus.FAILED, None, "registry.example/private is gone", [service]))
-    assert end.message == "******** is gone"
-    assert end.services[0]["image"] == "********:1"
+    text = "registry.example/private"
+    container = factories.container(service=text, name=text, image=f"{text}:1", ports=(text,))
+    warnings = [f"{text} is old", "******** is old", f"{'x' * MAX_WARNING}{text}"]
+    end = mask.hide(End(RunStatus.FAILED, None, f"{text} is gone", [container], warnings))
+    assert text not in repr(end)
+    assert (end.message, end.containers[0].image) == ("******** is gone", "********:1")
+    assert end.warnings == ["******** is old", "x" * MAX_WARNING]

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from db.engine import Database
-from db.models import RunStatus
+from db.models import Run, RunStatus
 from runner.broadcast import Broadcast
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -51,3 +51,17 @@ async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_beg
     await worker.settle(run.id)
     current: UUID | None = (await deployment_of(db, run)).current_run_id
     assert (current == run.id) is is_current
+
+
+async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
+    db: Database, worker: Worker, playbooks: Path
+) -> None:
+    told = phase("verify", containers=[factories.container().write()], warnings=["s3cret is not set"])
+    write_telling(playbooks, "deploy.yml", *phase("prepare"), *phase("pull"), *phase("up"), *told)
+    run = await factories.run(db, await factories.deployment(db, on=await local_host(db), secrets={"A": "s3cret"}))
+    await worker.play(run.id)
+    async with db.read() as session:
+        ended = await session.get_one(Run, run.id)
+    assert (ended.status, ended.containers) == (RunStatus.SUCCESS, [factories.container()])
+    assert ended.warnings == ["******** is not set"]
+    assert ended.message == "The one service of the project is up and well, with 1 warning."

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from db import status
+from db.containers import ContainerHealth, ContainerState
 from db.models import Connection, Deployment, RunStatus
 from resolvers.hosts import HOSTS
 from runner.store import Capacity
@@ -22,7 +23,7 @@ HOST = "id name connection address port user sshKeyPath hostKey createdAt update
 PACKAGE = "id name version composeFile files { path text } createdAt updatedAt"
 RUN = """
     id number action status reason message progress queuedAt startedAt finishedAt
-    services { name image state health exitCode }
+    warnings containers { name service image state health exitCode restarts startedAt ports }
 """
 ENTRY = "sequence at level task message"
 DEPLOYMENT = f"""
@@ -40,11 +41,12 @@ async def _deployed(api: Api) -> Deployment:
         api.db, on=host, of=package, variables=variables, secrets={"HIDDEN": "s3cret"}
     )
     await factories.log(api.db, await factories.run(api.db, deployment, RunStatus.FAILED), 2)
-    services: list[dict[str, Any]] = [
-        {"name": "web", "image": "demo:1", "state": "running", "health": "healthy", "exitCode": None},
-        {"name": "job", "state": "exited", "exitCode": 0},
+    started: dict[str, Any] = {"started_at": factories.LONG_AGO, "ports": ("127.0.0.1:8080->80/tcp",), "restarts": 2}
+    containers = [
+        factories.container(health=ContainerHealth.HEALTHY, **started),
+        factories.container("job", state=ContainerState.EXITED, exit_code=0),
     ]
-    await factories.log(api.db, await factories.run(api.db, deployment, RunStatus.SUCCESS, services=services), 3)
+    await factories.log(api.db, await factories.run(api.db, deployment, RunStatus.SUCCESS, containers=containers), 3)
     return deployment
 
 
@@ -71,10 +73,18 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")
     assert latest["deployment"] == {"id": key}
     assert deployment["current"] == {"number": 2}
-    assert latest["services"] == [
-        {"name": "web", "image": "demo:1", "state": "running", "health": "healthy", "exitCode": None},
-        {"name": "job", "image": None, "state": "exited", "health": None, "exitCode": 0},
-    ]
+    assert latest["containers"] == [
+        {
+            "name": "demo-web-1", "service": "web", "image": "demo:1", "state": "RUNNING", "health": "HEALTHY",
+            "exitCode": None, "restarts": 2, "startedAt": "2026-01-31T12:00:00.000Z",
+            "ports": ["127.0.0.1:8080->80/tcp"],
+        },
+        {
+            "name": "demo-job-1", "service": "job", "image": "demo:1", "state": "EXITED", "health": None,
+            "exitCode": 0, "restarts": 0, "startedAt": None, "ports": [],
+        },
+    ]  # fmt: skip
+    assert latest["warnings"] == []
     runs = deployment["runs"]
     assert [(run["number"], run["status"], run["reason"]) for run in runs["nodes"]] == [
         (2, "SUCCESS", None),

@@ -1,5 +1,7 @@
 """What a deployment's status says, what is on its host, and which installation of daos put it there"""
 
+from typing import Any
+
 import sqlalchemy as sa
 from alembic import op
 from uuid_utils.compat import uuid7
@@ -31,7 +33,15 @@ UPDATE deployments SET current_run_id = (
 """
 
 
+BATCH = 500  # rows in memory at a time
+
+_runs = sa.table("runs", sa.column("id", sa.Uuid()), sa.column("containers", sa.JSON()))
+
+
 def upgrade() -> None:
+    op.execute("ALTER TABLE runs RENAME COLUMN services TO containers")
+    op.add_column("runs", sa.Column("warnings", sa.JSON(), nullable=False, server_default="[]"))
+    _convert(op.get_bind())
     op.drop_column("runs", "not_before")  # runs that waited for their time are due
     status = sa.Column("status_before", sa.String(length=32), nullable=False, server_default="PENDING")
     op.add_column("deployments", status)
@@ -44,3 +54,24 @@ def upgrade() -> None:
     op.bulk_insert(installation, [{"id": uuid7()}])  # here, and not at the first start: nodes start at the same time
     op.execute(BEFORE)
     op.execute(CURRENT)
+
+
+def _convert(connection: sa.Connection) -> None:
+    """Make containers of services: daos kept one object for each container, without the container's own name."""
+    last = None
+    while True:
+        batch = sa.select(_runs).order_by(_runs.c.id).limit(BATCH)
+        rows = connection.execute(batch if last is None else batch.where(_runs.c.id > last)).all()
+        for run_id, services in rows:
+            if services:
+                containers = [_container(service) for service in services if isinstance(service, dict)]
+                connection.execute(sa.update(_runs).where(_runs.c.id == run_id).values(containers=containers))
+        if len(rows) < BATCH:
+            return
+        last = rows[-1].id
+
+
+def _container(service: dict[str, Any]) -> dict[str, Any]:
+    name = service.get("name")
+    image = service.get("image") or ""
+    return {**service, "service": name, "image": image, "restarts": 0, "startedAt": None, "ports": []}
