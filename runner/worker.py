@@ -66,6 +66,7 @@ class _Held:
     project: Project
     recorder: Recorder
     interruption: asyncio.Future[Cause | End]
+    failures: list[tuple[str, str | None]] = field(default_factory=list)  # what plays told, with their tasks
 
 
 _Way = Callable[[_Held], Awaitable[End | None]]  # to the run's end, or to None: it is to be played again
@@ -211,10 +212,12 @@ class Worker:
                 end = await way(held)
             except Exception as error:  # noqa: BLE001 - as above, and what was said so far is kept
                 end = _unexpected(held.run, error)
+            if end is not None:
+                end = recorder.mask.hide(end)
+            _tell_failures(held, end)
             if end is None:
                 recorder.say("The run is queued again, for any worker.", level=LogLevel.WARNING)
             else:
-                end = recorder.mask.hide(end)
                 recorder.say(end.message, level=LogLevel.INFO if end.status is RunStatus.SUCCESS else LogLevel.ERROR)
             recorder.close()
         return end
@@ -377,7 +380,7 @@ class Worker:
             nonlocal is_pinned
             async for event in process.events():
                 events.append(event)
-                _tell(event, held.recorder)
+                _tell(event, held)
                 if event.kind is Kind.TASK and not is_pinned:  # the host has been reached
                     await self._pin(path, held)
                     is_pinned = True
@@ -404,7 +407,7 @@ class Worker:
             async with asyncio.timeout(limit):
                 async for event in process.events():
                     events.append(event)
-                    _tell(event, held.recorder)
+                    _tell(event, held)
         except TimeoutError:
             held.recorder.say("The host does not answer.", level=LogLevel.WARNING)
         finally:
@@ -430,8 +433,9 @@ class Worker:
             self._interrupt(held.run.id, outcome.failed(FailureReason.HOST_KEY_MISMATCH, words))
 
 
-def _tell(event: Event, recorder: Recorder) -> None:
+def _tell(event: Event, held: _Held) -> None:
     """Record one event of a play."""
+    recorder = held.recorder
     if event.kind is Kind.TASK:
         recorder.say(ANNOUNCEMENTS.get(event.task or "", f"{event.task} begins."), task=event.task)
         if event.task == "Up":
@@ -441,9 +445,18 @@ def _tell(event: Event, recorder: Recorder) -> None:
     if event.kind is Kind.OK and event.task in outcome.PROGRESS:
         recorder.advance(outcome.PROGRESS[event.task])
     if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
-        recorder.say(event.result.get("detail") or event.message, level=LogLevel.ERROR, task=event.task)
+        held.failures.append((event.result.get("detail") or event.message, event.task))
     if event.kind is Kind.WORDS:
         recorder.say(event.message, level=LogLevel.WARNING)
+
+
+def _tell_failures(held: _Held, end: End | None) -> None:
+    """Record what failed on the way to `end`, without what its own sentence repeats."""
+    is_failure = end is not None and end.status is not RunStatus.SUCCESS
+    level = LogLevel.ERROR if is_failure else LogLevel.WARNING
+    for text, task in dict.fromkeys(held.failures):
+        if end is None or held.recorder.mask(text).strip() not in end.message:
+            held.recorder.say(text, level=level, task=task)
 
 
 def _unexpected(run: Run, error: BaseException) -> End:

@@ -4,13 +4,14 @@ from pathlib import Path
 from uuid import UUID
 
 import pytest
+from sqlalchemy import select
 
 from db.engine import Database
-from db.models import Run, RunStatus
+from db.models import LogEntry, LogLevel, Run, RunStatus
 from runner.broadcast import Broadcast
 from runner.worker import Worker, WorkerSettings
 from tests import factories
-from tests.runner.engines import deployment_of, local_host, queued_run
+from tests.runner.engines import OK, deployment_of, local_host, queued_run
 from tests.runner.plays import phase, write_telling
 
 ANSWER = {"busy": False, "matching": False, "verdict": None}
@@ -51,6 +52,35 @@ async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_beg
     await worker.settle(run.id)
     current: UUID | None = (await deployment_of(db, run)).current_run_id
     assert (current == run.id) is is_current
+
+
+async def _said(db: Database, run: Run) -> list[tuple[LogLevel, str | None, str]]:
+    async with db.read() as session:
+        entries = await session.scalars(select(LogEntry).where(LogEntry.run_id == run.id).order_by(LogEntry.sequence))
+        return [(entry.level, entry.task, entry.message) for entry in entries]
+
+
+async def test_the_sentence_of_a_failure_is_in_the_log_once(db: Database, worker: Worker, playbooks: Path) -> None:
+    detail = "service web needs the image demo:1"
+    failure = phase("pull", "Error: pull access denied", reason="IMAGE_PULL_FAILED", detail=detail)
+    write_telling(playbooks, "deploy.yml", *phase("prepare"), *failure)
+    run = await queued_run(db)
+    await worker.play(run.id)
+    said = await _said(db, run)
+    [(level, task, message)] = [each for each in said if detail in each[2]]
+    assert (level, task, message) == said[-1] == (LogLevel.ERROR, None, message)
+    assert (LogLevel.INFO, "Pull", "Error: pull access denied") in said
+    assert [each for each in said if each[0] is LogLevel.ERROR] == [said[-1]]
+
+
+async def test_a_failure_that_the_runs_sentence_does_not_repeat_is_in_the_log(
+    db: Database, worker: Worker, playbooks: Path
+) -> None:
+    (playbooks / "deploy.yml").write_text(OK)  # which is no verdict, so the host is asked
+    write_telling(playbooks, "settle.yml", *phase("settle", reason="DOCKER_UNAVAILABLE", detail="docker is away"))
+    run = await queued_run(db)
+    await worker.play(run.id)
+    assert (LogLevel.ERROR, "Settle", "docker is away") in await _said(db, run)
 
 
 async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
