@@ -4,7 +4,7 @@ import contextlib
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Protocol
@@ -13,8 +13,12 @@ import pytest
 
 from tests.e2e.client import Client
 from tests.e2e.server import Server
-from tests.support.docker import Docker
+from tests.e2e.site import Site, serve_site
+from tests.support import compose_versions
+from tests.support import sshd as sshd_support
+from tests.support.docker import Docker, make_hello
 from tests.support.postgres import Postgres
+from tests.support.requirement import require
 from tests.support.sshd import SshServer
 
 QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}
@@ -31,6 +35,7 @@ class MakeServer(Protocol):
 
 
 NewProject = Callable[[], str]
+NewSite = Callable[[str, Mapping[str, str]], Site]
 Connect = Callable[[Server], Client]
 
 
@@ -138,3 +143,30 @@ async def host(request: pytest.FixtureRequest, client: Client) -> str:
         return await client.local_host()
     sshd: SshServer = request.getfixturevalue("sshd")
     return await client.ssh_host(sshd)
+
+
+@pytest.fixture(scope="session")
+def hello(docker: Docker) -> None:
+    """The image hello:1, which is the only one that cases and generated packages name."""
+    make_hello()
+
+
+@pytest.fixture(scope="session")
+def new_site(
+    tmp_path_factory: pytest.TempPathFactory, loopback_addresses: Iterator[str], docker: Docker
+) -> Iterator[NewSite]:
+    """Gives a site with one compose and these settings; cases of the same ones share it."""
+    require("sshd", sshd_support.why_missing())
+    made: dict[tuple[str, frozenset[tuple[str, str]]], Site] = {}
+    with contextlib.ExitStack() as sites:
+
+        def give(compose: str, settings: Mapping[str, str]) -> Site:
+            key = compose, frozenset(settings.items())
+            if key not in made:
+                if compose == "newest":
+                    require("compose-newest", compose_versions.why_missing())
+                directory = tmp_path_factory.mktemp("site")
+                made[key] = sites.enter_context(serve_site(directory, next(loopback_addresses), compose, settings))
+            return made[key]
+
+        yield give

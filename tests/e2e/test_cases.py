@@ -3,21 +3,20 @@
 Each case is run once, on one of the two transports; with --all on both, with each compose.
 """
 
-import contextlib
 import fcntl
 import os
 import tempfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.client import Client, Json, Refused
-from tests.e2e.conftest import Connect, NewProject
-from tests.e2e.server import Server
-from tests.support import compose_versions, sshd
+from tests.e2e.conftest import Connect, NewProject, NewSite
+from tests.e2e.site import TRANSPORTS, Site
+from tests.support import compose_versions
 from tests.support.cases import (
     CASES,
     ON_A_DEPLOYMENT,
@@ -29,31 +28,10 @@ from tests.support.cases import (
     run_command,
     services_word,
 )
-from tests.support.docker import Docker, make_hello
-from tests.support.requirement import require
-from tests.support.sshd import SshServer
+from tests.support.compose_versions import COMPOSES
+from tests.support.docker import Docker
 
-TRANSPORTS = ("LOCAL", "SSH")
-COMPOSES = ("installed", "newest")
-SETTINGS = {"DAOS_SETTLE_SECONDS": "0.5"}
 PATIENCE = 300.0  # seconds for a run: a case may have to wait for its container
-
-
-@dataclass
-class Site:
-    """A server and this machine as its host, both with a home directory of their own and one version of compose."""
-
-    home: Path
-    server: Server
-    sshd: SshServer
-
-    @property
-    def root(self) -> Path:
-        """The parent of all project directories."""
-        return self.home / ".daos" / "projects"
-
-
-NewSite = Callable[[str, Mapping[str, str]], Site]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -69,48 +47,6 @@ def _ways(*, all_ways: bool) -> Iterator[tuple[str, str, str]]:
         else:
             # By the name, so that a new folder changes nothing for the others.
             yield name, TRANSPORTS[zlib.crc32(name.encode()) % 2], "installed"
-
-
-@pytest.fixture(scope="session")
-def hello(docker: Docker) -> None:
-    """The image hello:1, which is the only one that cases name."""
-    make_hello()
-
-
-@contextlib.contextmanager
-def _serve(directory: Path, address: str, compose: str, settings: Mapping[str, str]) -> Iterator[Site]:
-    home = compose_versions.make_home(directory, compose)
-    logins = directory / "sshd"
-    logins.mkdir()
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("DAOS_", "DOCKER_CONFIG"))}
-    server = Server(directory, {**SETTINGS, **settings}, environment={**environment, "HOME": str(home)})
-    with sshd.serve_ssh(logins, address, environment={"HOME": str(home)}) as ssh_server:
-        try:
-            server.start()
-            yield Site(home, server, ssh_server)
-        finally:
-            server.close()
-
-
-@pytest.fixture(scope="session")
-def new_site(
-    tmp_path_factory: pytest.TempPathFactory, loopback_addresses: Iterator[str], docker: Docker
-) -> Iterator[NewSite]:
-    """Gives a site with one compose and these settings; cases of the same ones share it."""
-    require("sshd", sshd.why_missing())
-    made: dict[tuple[str, frozenset[tuple[str, str]]], Site] = {}
-    with contextlib.ExitStack() as sites:
-
-        def give(compose: str, settings: Mapping[str, str]) -> Site:
-            key = compose, frozenset(settings.items())
-            if key not in made:
-                if compose == "newest":
-                    require("compose-newest", compose_versions.why_missing())
-                directory = tmp_path_factory.mktemp("site")
-                made[key] = sites.enter_context(_serve(directory, next(loopback_addresses), compose, settings))
-            return made[key]
-
-        yield give
 
 
 @pytest.fixture
@@ -210,7 +146,7 @@ async def test_runs_of_a_site_use_its_compose(
     for compose in COMPOSES if request.config.getoption("all") else COMPOSES[:1]:
         site = new_site(compose, {})
         client = connect(site.server)
-        host = await (client.local_host() if transport == "LOCAL" else client.ssh_host(site.sshd))
+        host = await site.new_host(client, transport)
         services = {"web": {"image": "hello:1", "init": True, "network_mode": "none", "command": "sleep 1000"}}
         deployment = await client.deployment(host, await client.package(services), project)
         run = await client.play(deployment)
@@ -238,7 +174,7 @@ async def test_case(
     case = read_case(CASES / case_name)
     site = new_site(compose, case.server)
     client = connect(site.server)
-    host = await (client.local_host() if transport == "LOCAL" else client.ssh_host(site.sshd))
+    host = await site.new_host(client, transport)
     projects: list[str] = []
 
     def next_project() -> str:

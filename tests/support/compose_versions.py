@@ -6,6 +6,7 @@ from pathlib import Path
 
 NEWEST = "DAOS_TEST_COMPOSE_NEWEST"
 INSTALLED_BY_CI = "/usr/local/lib/docker/compose-newest"
+COMPOSES = ("installed", "newest")
 PLUGINS = ("docker-compose", "docker-buildx")  # compose builds with the plugin buildx from 2.40 on
 
 
