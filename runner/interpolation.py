@@ -1,0 +1,176 @@
+"""Variables that Compose interpolates: which a text or an env file needs.  Pure; the YAML around them is elsewhere.
+
+The syntax is that of compose-go's packages `template` and `dotenv`, from Compose 2.26 on.
+"""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+PROVIDED = frozenset({"PWD", "HOME", "PATH", "COMPOSE_PROJECT_NAME"})  # have a value without anybody giving one
+MAX_NESTING = 8  # levels of variables in defaults; deeper ones are not read
+MAX_NAME = 128  # characters; a deployment can have no variable with a longer name
+
+VARIABLE = re.compile(
+    r"\$(?:\$|(?P<named>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?P<operator>:?[-+?])?)"
+)
+BRACE = re.compile(r"\{.?|\}")  # Compose does not look at the character behind an opening brace
+KEY = re.compile(r"(?:export[^\S\n]+)?([\w.\[\]-]*)[^\S\n]*([=:\n])")
+QUOTED = {quote: re.compile(rf"{quote}([^{quote}\\]*(?:\\.[^{quote}\\]*)*){quote}", re.DOTALL) for quote in ("'", '"')}
+ESCAPE = re.compile(r"\\(?:[abcfnrtv$\"\\]|0\d{0,3})")
+BLANKS = re.compile(r"[^\S\n]*")
+STATEMENT = re.compile(r"(?:\s+|#[^\n]*)*")
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A variable that Compose takes for blank, or fails without, unless somebody gives it a value.
+
+    It counts only where none of `unless` and all of `when` have values: `${A:-${B}}` needs B unless there is A, and
+    `${A:+${B}}` needs B when there is A.
+    """
+
+    name: str
+    unless: tuple[str, ...] = ()
+    when: tuple[str, ...] = ()
+
+    def is_missing(self, given: Collection[str]) -> bool:
+        """Whether the variable is needed and not among the names `given`."""
+        return (
+            self.name not in given
+            and not any(name in given for name in self.unless)
+            and all(name in given for name in self.when)
+        )
+
+    def knowing(self, names: Collection[str]) -> Self | None:
+        """What is left of the requirement where `names` have values anyway; None: nothing."""
+        if self.name in names or any(name in names for name in self.unless):
+            return None
+        return type(self)(self.name, self.unless, tuple(name for name in self.when if name not in names))
+
+    def as_json(self) -> dict[str, Any]:
+        """The requirement to be stored."""
+        return {"name": self.name, "unless": list(self.unless), "when": list(self.when)}
+
+    @classmethod
+    def from_json(cls, stored: Mapping[str, Any]) -> Self:
+        """The requirement that `as_json` stored."""
+        return cls(stored["name"], tuple(stored["unless"]), tuple(stored["when"]))
+
+
+def missing(requirements: Iterable[Requirement], given: Collection[str]) -> list[str]:
+    """The names that are required and not given, sorted.  A name with an empty value is given."""
+    return sorted({requirement.name for requirement in requirements if requirement.is_missing(given)})
+
+
+def requirements_of(text: str) -> Iterator[Requirement]:
+    """What the variables in `text` require.  Nothing of what Compose refuses as an invalid template."""
+    return _in_text(text, Requirement(""), 0)
+
+
+def _in_text(text: str, scope: Requirement, depth: int) -> Iterator[Requirement]:
+    if "$" in text and depth <= MAX_NESTING:
+        for line in text.split("\n"):  # no variable goes over the end of a line
+            yield from _in_line(line, scope, depth)
+
+
+def _in_line(line: str, scope: Requirement, depth: int) -> Iterator[Requirement]:
+    last = line.rfind("}")
+    position = 0
+    while found := VARIABLE.search(line, position):
+        position = found.end()
+        name, operator = found["named"] or found["braced"], found["operator"]
+        if operator is not None:
+            end = _closing_brace(line, found.start() + 1, last)
+            if end is None:
+                return  # invalid, and so is the rest
+            yield from _with_operator(name, operator, line[position:end], scope, depth)
+            position = end + 1
+        elif found["named"] or (found["braced"] and line.startswith("}", position)):
+            yield from _one(name, scope)
+
+
+def _one(name: str, scope: Requirement) -> Iterator[Requirement]:
+    if len(name) <= MAX_NAME:
+        yield Requirement(name, scope.unless, scope.when)
+
+
+def _with_operator(name: str, operator: str, rest: str, scope: Requirement, depth: int) -> Iterator[Requirement]:
+    if operator.endswith("?"):
+        yield from _one(name, scope)
+    elif operator.endswith("-"):
+        yield from _in_text(rest, Requirement("", (*scope.unless, name), scope.when), depth + 1)
+    else:
+        yield from _in_text(rest, Requirement("", scope.unless, (*scope.when, name)), depth + 1)
+
+
+def _closing_brace(line: str, opening: int, last: int) -> int | None:
+    """Where the variable whose brace opens at `opening` ends; Compose takes the last brace where they do not match."""
+    if last < opening:
+        return None
+    depth = 0
+    for brace in BRACE.finditer(line, opening, last + 1):
+        depth += 1 if brace[0].startswith("{") else -1
+        if depth == 0:
+            return brace.start()
+    return last
+
+
+def read_env_file(data: bytes, known: set[str]) -> list[Requirement]:
+    """What an env file requires of others than `known` and its own earlier lines; what it sets is added to `known`.
+
+    An env file that Compose does not read requires nothing, and sets nothing.
+    """
+    required: dict[Requirement, None] = {}
+    names = set(known)
+    for name, value in _assignments(data.decode(errors="replace").removeprefix("\ufeff")):
+        if name is None:
+            return []
+        needed = (requirement.knowing(names) for requirement in requirements_of(value))
+        required |= {requirement: None for requirement in needed if requirement is not None}
+        names.add(name)
+    known |= names
+    return list(required)
+
+
+def _assignments(text: str) -> Iterator[tuple[str | None, str]]:
+    """Each variable with the template of its value; None for the name where the file is invalid."""
+    position = 0
+    while (position := _end(STATEMENT, text, position)) < len(text):
+        key = KEY.match(text, position)
+        if key is None:
+            # A name alone at the end of the file, or something that is no name.
+            if not re.fullmatch(r"[\w.\[\]-]+", text[position:]):
+                yield None, ""
+            return
+        position = key.end()
+        if key[2] == "\n":
+            continue  # taken from the environment, and absent where that does not have it
+        position = _end(BLANKS, text, position)
+        if text[position : position + 1] in QUOTED:
+            quoted = QUOTED[text[position]].match(text, position)
+            if quoted is None:
+                yield None, ""
+                return
+            value = "" if quoted[0].startswith("'") else ESCAPE.sub(_unescaped, quoted[1])
+            position = quoted.end()
+        else:
+            line = text[position : _line_end(text, position)]
+            position += len(line)
+            value = line.partition(" #")[0]
+        yield key[1].strip(), value
+
+
+def _unescaped(escape: re.Match[str]) -> str:
+    return {r"\$": "$$", r"\n": "\n"}.get(escape[0], " ")
+
+
+def _line_end(text: str, position: int) -> int:
+    end = text.find("\n", position)
+    return len(text) if end < 0 else end
+
+
+def _end(pattern: re.Pattern[str], text: str, position: int) -> int:
+    found = pattern.match(text, position)
+    return found.end() if found else position
