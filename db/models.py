@@ -6,6 +6,7 @@ selects, and a query per row cannot happen by accident.
 
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, MetaData, Text, text
@@ -136,6 +137,7 @@ class Base(DeclarativeBase):
         datetime: UTCDateTime,
         str: Text,
         list[str]: JSON,
+        list[dict[str, Any]]: JSON,
     }
 
 
@@ -204,6 +206,7 @@ class Package(Base):
     name: Mapped[str]
     version: Mapped[str]
     compose_file: Mapped[str]
+    requirements: Mapped[list[dict[str, Any]] | None]  # see runner.interpolation; None: not read yet
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 

@@ -15,13 +15,14 @@ from db import status
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
-from resolvers import idempotency, ids, tail
+from resolvers import idempotency, ids, packages, tail
 from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
 from resolvers.rules import Check
 from resolvers.tail import Piece, Tail
 from runner.broadcast import Broadcast, Everything
+from runner.interpolation import missing
 
 DEPLOYMENTS = Listing("deployments", Deployment, key=(Deployment.id,))
 OF_HOST = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.host_id)
@@ -93,6 +94,19 @@ async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUI
         for variable in await session.scalars(statement):
             variables[variable.deployment_id].append(variable)
         return variables
+
+
+async def missing_variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
+    """The names of the variables that each deployment's package requires and the deployment does not have, sorted."""
+    async with db.read() as session:
+        statement = select(Deployment.id, Deployment.package_id).where(Deployment.id.in_(deployment_ids))
+        package_ids = {row.id: row.package_id for row in await session.execute(statement)}
+        given: dict[UUID, set[str]] = defaultdict(set)
+        names = select(Variable.deployment_id, Variable.name).where(Variable.deployment_id.in_(deployment_ids))
+        for key, name in await session.execute(names):
+            given[key].add(name)
+    required = await packages.requirements_of(db, list(set(package_ids.values())))
+    return {key: missing(required.get(package_id, ()), given[key]) for key, package_id in package_ids.items()}
 
 
 @dataclass(frozen=True)

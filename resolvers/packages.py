@@ -4,6 +4,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 from uuid import UUID
 
 from sqlalchemy import delete, func, select
@@ -15,12 +16,16 @@ from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, Package, PackageFile, RegistryLogin
 from db.session import UNLIMITED
+from resolvers import compose_file as compose_rules
 from resolvers import idempotency, ids
 from resolvers.errors import InUse, NameTaken, NotFound
 from resolvers.files import DecodedFile, NewFile, decode
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
 from resolvers.rules import Check
+from runner import compose_file as compose
+from runner.compose_file import Reading
+from runner.interpolation import Requirement
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class NewLogin:
     username: str
     password: Secret
 
+
+MAX_PATHS = 20  # in Compose files that are refused in one answer
 
 PACKAGES = Listing("packages", Package, key=(Package.id,))
 
@@ -68,6 +75,31 @@ async def logins_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, lis
         return logins
 
 
+async def requirements_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[Requirement]]:
+    """The variables that each package requires."""
+    async with db.read() as session:
+        statement = select(Package.id, Package.requirements).where(Package.id.in_(package_ids))
+        stored = {row.id: row.requirements for row in await session.execute(statement)}
+    older = [key for key, requirements in stored.items() if requirements is None]
+    required = {
+        key: [Requirement.from_json(requirement) for requirement in requirements]
+        for key, requirements in stored.items()
+        if requirements is not None
+    }
+    return required | (await _read(db, older) if older else {})
+
+
+async def _read(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[Requirement]]:
+    """What packages require that were stored without it, by releases that did not know."""
+    packages, files = await get_many(db, package_ids), await files_of(db, package_ids)
+
+    def read(package: Package) -> list[Requirement]:
+        of_package = {file.path: file.data for file in files.get(package.id, ())}
+        return list(compose.read(package.compose_file, of_package).requirements)
+
+    return {key: await asyncio.to_thread(read, package) for key, package in packages.items()}
+
+
 async def create(
     db: Database,
     *,
@@ -83,8 +115,11 @@ async def create(
     Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
     """
     # A megabyte of YAML takes a while to read, and nobody else should wait for it.
-    request, decoded = await asyncio.to_thread(_check, name, version, compose_file, files=files, logins=logins, key=key)
-    package = Package(id=uuid7(), name=name, version=version, compose_file=compose_file)
+    request, decoded, reading = await asyncio.to_thread(
+        _check, name, version, compose_file, files=files, logins=logins, key=key
+    )
+    requirements = [requirement.as_json() for requirement in reading.requirements]
+    package = Package(id=uuid7(), name=name, version=version, compose_file=compose_file, requirements=requirements)
     try:
         async with db.write() as session:
             claim = await idempotency.claim(session, db.keyring, request)
@@ -147,7 +182,7 @@ def _check(
     files: Sequence[NewFile],
     logins: Sequence[NewLogin],
     key: Key | None,
-) -> tuple[Request | None, list[DecodedFile]]:
+) -> tuple[Request | None, list[DecodedFile], Reading]:
     check = Check()
     given: dict[str, object] = {"name": name, "version": version, "compose_file": compose_file}
     given["files"] = [file.given for file in files]
@@ -156,10 +191,16 @@ def _check(
     request = Request.of(key, check, given)
     check.name("name", name)
     check.name("version", version)
-    check.compose_file("compose_file", compose_file)
+    positions = {file.path: position for position, file in enumerate(files)}
+    has_override = any(path in positions for path in compose.OVERRIDE_FILES)
+    check.compose_file("compose_file", compose_file, has_override=has_override)
     decoded = decode(check, "files", files)
+    reading = compose.read(compose_file, {file.path: file.data for file in decoded})
+    for path, problem in islice(compose_rules.problems_of(reading), MAX_PATHS):
+        argument = ("files", positions[path]) if path in positions else "compose_file"
+        check.add(argument, "COMPOSE", f"{path}: {problem}.")
     check.registry_logins(
         "registry_logins", [(login.registry, login.username, login.password.reveal()) for login in logins]
     )
     check.done()
-    return request, decoded
+    return request, decoded, reading

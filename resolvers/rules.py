@@ -3,11 +3,10 @@
 import ipaddress
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
-import yaml
-
+from resolvers import compose_file
 from resolvers.errors import InvalidInput, Problem
 from runner.known_hosts import FINGERPRINT, BadLine, HostKey, names_of, read
 
@@ -24,7 +23,6 @@ MAX_VARIABLE = 64 * 1024  # bytes of one value
 MAX_LOGINS = 20  # of a package
 MAX_USERNAME = 255  # characters
 MAX_PASSWORD = 16 * 1024  # bytes; some registries take a whole key file for one
-MAX_YAML_DEPTH = 100  # levels; docker's own reader is recursive too
 
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 LINE_END_OR_TAB = re.compile(r"\r?\n|\t")
@@ -33,8 +31,6 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
-TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
 # Variables that do harm, each with the reason and the way out.  Any other name belongs to the user, also one that
 # begins with COMPOSE_ or DOCKER_.  Checked against Compose 2.26.1 and 5.6.1, which daos runs with `--file`,
 # `--env-file`, `--project-name`, and an environment of its own, which overrides `.env`.
@@ -164,10 +160,10 @@ class Check:
             return False
         return True
 
-    def compose_file(self, argument: str, value: str) -> None:
-        """YAML with a mapping that has `services`; the rest only docker can judge, and does when it runs."""
+    def compose_file(self, argument: str, value: str, *, has_override: bool = False) -> None:
+        """YAML with something to deploy, which an override file can bring; the rest only Compose can judge."""
         if self.text(argument, value, MAX_COMPOSE_FILE):
-            problem = _compose_problem(value)
+            problem = compose_file.problem_of(value, has_override=has_override)
             if problem is not None:
                 self.add(argument, "COMPOSE", f"{argument} {problem}.")
 
@@ -259,45 +255,3 @@ def _value_problem(name: str, value: str) -> str | None:
     if name == "COMPOSE_REMOVE_ORPHANS" and is_false:
         return "must not be false, because daos always removes orphans; remove the variable"
     return None
-
-
-def _compose_problem(text: str) -> str | None:
-    """What is wrong with `text` as a compose file, to be put behind its name."""
-    if TAG_DIRECTIVE.search(text):
-        return "must not have %TAG directives"
-    try:
-        return _read_events(iter(yaml.parse(text, Loader=yaml.CSafeLoader)))
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        return f"is no YAML: {error.problem}{line}"
-    except yaml.YAMLError:
-        return "is no YAML"
-
-
-def _read_events(events: Iterator[yaml.Event]) -> str | None:
-    """Look at a document without building it: tags of compose's own and bombs of aliases cost nothing that way."""
-    documents = depth = services = 0
-    key: yaml.Event | None = None
-    in_services = False
-    for event in events:
-        documents += isinstance(event, yaml.DocumentStartEvent)
-        if isinstance(event, yaml.NodeEvent):
-            if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
-                return "must be a mapping with services"
-            if depth == 1:
-                key, in_services = _turn(key, event)
-            services += in_services and depth == 2  # noqa: PLR2004 - what stands in the mapping
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_YAML_DEPTH:
-            return f"must not be nested deeper than {MAX_YAML_DEPTH} levels"
-    if documents != 1:
-        return "must be one YAML document"
-    return None if services else "must have services, as a mapping with at least one"
-
-
-def _turn(key: yaml.Event | None, event: yaml.Event) -> tuple[yaml.Event | None, bool]:
-    """Keys and values come in turn: the key whose value is next, and whether the mapping under `services` begins."""
-    if key is None:
-        return event, False
-    named = isinstance(key, yaml.ScalarEvent) and key.value == "services"
-    return None, named and isinstance(event, yaml.MappingStartEvent)

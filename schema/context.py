@@ -80,6 +80,10 @@ class Loaders:
         return self._many(deployments.variables_of)
 
     @cached_property
+    def missing_variables(self) -> DataLoader[UUID, list[str]]:
+        return self._many(deployments.missing_variables_of)
+
+    @cached_property
     def page(self) -> DataLoader["Below[Any]", Page[Any]]:
         return DataLoader(load_fn=self._pages)
 

@@ -144,7 +144,7 @@ class RegistryLoginInput:
 class CreatePackageInput:
     name: str = strawberry.field(description="1 to 100 printable characters.")
     version: str = strawberry.field(description="1 to 100 printable characters; name and version are unique together.")
-    compose_file: str = strawberry.field(description="YAML, a mapping with `services`; at most 1 MiB.")
+    compose_file: str = strawberry.field(description="YAML, a mapping with `services` or `include`; at most 1 MiB.")
     files: list[PackageFileInput] | None = strawberry.field(default=UNSET, description="At most 1000, each path once.")
     registry_logins: list[RegistryLoginInput] | None = strawberry.field(
         default=UNSET, description="At most 20, each registry once."

@@ -433,6 +433,13 @@ class Deployment(Node):
         run = await info.context.loaders.run.load(self.current_key)
         return None if run is None else Run.from_model(run)
 
+    @strawberry.field(
+        description="Names of variables that the Compose files use and that have neither value nor default, sorted. "
+        "Compose takes them for blank, or fails where the files say so; a variable with an empty value is not missing."
+    )
+    async def missing_variables(self, info: Info) -> list[str]:
+        return await info.context.loaders.missing_variables.load(self.key)
+
     @strawberry.field(description="The newest run; null where there was none.")
     async def latest_run(self, info: Info) -> Run | None:
         run = await info.context.loaders.latest_run.load(self.key)

@@ -15,6 +15,7 @@ from db.engine import Database
 from db.models import DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
 from resolvers import private_keys
 from resolvers.private_keys import PrivateKey
+from runner import compose_file
 
 COMPOSE_FILE = "services:\n  web:\n    image: demo:1\n"
 LONG_AGO = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -71,13 +72,14 @@ async def package(
 ) -> models.Package:
     """A package with one service; `logins` are usernames and passwords by registry."""
     defaults = {"name": f"package-{next(_numbers)}", "version": "1", "compose_file": COMPOSE_FILE}
-    package = await _added(db, models.Package(**(defaults | values)))
+    given = defaults | values
+    data = {path: text.encode() if isinstance(text, str) else text for path, text in (files or {}).items()}
+    reading = compose_file.read(given["compose_file"], data)
+    requirements = [requirement.as_json() for requirement in reading.requirements]
+    package = await _added(db, models.Package(requirements=requirements, **given))
     async with db.write() as session:
         session.add_all(
-            models.PackageFile(
-                package_id=package.id, path=path, data=content.encode() if isinstance(content, str) else content
-            )
-            for path, content in (files or {}).items()
+            models.PackageFile(package_id=package.id, path=path, data=content) for path, content in data.items()
         )
         for registry, (username, password) in (logins or {}).items():
             ciphertext = db.keyring.encrypt(Secret(password))

@@ -28,6 +28,18 @@ async def _create(db: Database, broadcast: Broadcast, **values: object) -> Deplo
     return await deployments.create(db, broadcast, **(parts | values))  # type: ignore[arg-type] # a test's own values
 
 
+async def test_a_deployment_misses_what_its_package_requires_and_it_does_not_have(db: Database) -> None:
+    package = await factories.package(db, compose_file="x: '$A $B $C ${D:-d} ${E:-$F} $A'\nservices: {web: }")
+    empty = await factories.deployment(db, of=package)
+    full = await factories.deployment(db, of=package, variables={"A": "", "E": "e"}, secrets={"C": "c"})
+    other = await factories.deployment(db)
+    assert await deployments.missing_variables_of(db, [empty.id, full.id, other.id, uuid4()]) == {
+        empty.id: ["A", "B", "C", "F"],
+        full.id: ["B"],
+        other.id: [],
+    }
+
+
 async def _listed(db: Database, narrowed: Filter) -> list[UUID]:
     page = await deployments.list_page(db, EVERYTHING, narrowed)
     assert await deployments.count(db, narrowed) == len(page.rows)

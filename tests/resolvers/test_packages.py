@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import pytest
+from sqlalchemy import null, update
 
 from db.encryption import Secret
 from db.engine import Database
@@ -13,6 +14,7 @@ from resolvers import deployments, packages
 from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound, PackageNotFound
 from resolvers.files import NewFile
 from runner.broadcast import Broadcast
+from runner.interpolation import Requirement
 from tests import factories
 from tests.factories import COMPOSE_FILE
 from tests.support.attacks import TEMPLATES, UNKNOWN
@@ -74,6 +76,53 @@ async def test_all_problems_of_a_package_are_told_at_once(db: Database) -> None:
         (("files", 1, "content"), "CHARACTER"),
         (("files", 1, "mode"), "MODE"),
     ]
+
+
+async def test_what_a_package_requires_is_read_once_when_it_is_created(db: Database) -> None:
+    files = [NewFile("compose.override.yaml", "x: $B"), NewFile("unused.yaml", "x: $C")]
+    created = await packages.create(db, name="web", version="1", compose_file=f"{COMPOSE_FILE}x-a: $A", files=files)
+    async with db.write() as session:  # what is stored counts, and the files are not read again
+        await session.execute(update(Package).values(compose_file="x: $OTHER"))
+    assert await packages.requirements_of(db, [created.id]) == {created.id: [Requirement("A"), Requirement("B")]}
+
+
+async def test_what_an_older_package_requires_is_read_when_it_is_asked_for(db: Database) -> None:
+    older = await factories.package(db, compose_file=f"{COMPOSE_FILE}x-a: $A", files={"compose.override.yaml": "x: $B"})
+    async with db.write() as session:
+        await session.execute(update(Package).values(requirements=null()))
+    newer = await packages.create(db, name="web", version="1", compose_file=COMPOSE_FILE)
+    assert await packages.requirements_of(db, [older.id, newer.id, uuid4()]) == {
+        older.id: [Requirement("A"), Requirement("B")],
+        newer.id: [],
+    }
+
+
+async def test_an_override_file_can_bring_the_services(db: Database) -> None:
+    with pytest.raises(InvalidInput, match="must have services"):
+        await packages.create(
+            db, name="web", version="1", compose_file="name: x", files=[NewFile("other.yaml", COMPOSE_FILE)]
+        )
+    files = [NewFile("docker-compose.override.yml", COMPOSE_FILE)]
+    await packages.create(db, name="web", version="1", compose_file="name: x", files=files)
+
+
+async def test_paths_into_the_directories_of_daos_are_refused_where_they_are(db: Database) -> None:
+    base = "services: {web: {image: 'demo:1', env_file: [../../b.env, ../c.env]}}"
+    files = [NewFile("other", ""), NewFile("sub/base.yaml", base)]
+    compose_file = "include: [sub/base.yaml, ../a.yaml]"
+    with pytest.raises(InvalidInput) as refused:
+        await packages.create(db, name="web", version="1", compose_file=compose_file, files=files)
+    assert [(problem.path, problem.code) for problem in refused.value.problems] == [
+        (("files", 1), "COMPOSE"),
+        (("compose_file",), "COMPOSE"),
+    ]
+    assert refused.value.problems[1].message == (
+        "compose.yaml: '../a.yaml' at include leads out of the project's directory, into the directories of daos on "
+        "the host; put the file into the package, and name it by its path inside the project."
+    )
+    many = "services: {web: {env_file: [" + ",".join(f"../{number}" for number in range(1000)) + "]}}"
+    with pytest.raises(InvalidInput, match="The input breaks 20 rules"):
+        await packages.create(db, name="web", version="1", compose_file=many)
 
 
 async def test_a_name_is_taken_once_for_each_version(db: Database) -> None:

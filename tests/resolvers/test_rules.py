@@ -1,7 +1,5 @@
 """Each rule: what it accepts, what it refuses, and that it does so at once, whatever it is given."""
 
-import time
-import tracemalloc
 from collections.abc import Callable, Iterable
 from itertools import product
 from string import ascii_letters
@@ -371,64 +369,6 @@ def test_a_problem_of_a_variable_does_not_tell_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        COMPOSE_FILE,
-        "services: {web: {image: 'demo:1'}}",
-        "\ufeffservices: {web: }",
-        "%YAML 1.2\n---\nservices:\n  web: {}\n...\n",
-        "# comment\nname: x\nservices:\n  web:\n    environment: !reset []\n    command: ['%TAG']\n",
-        "x-base: &base {image: 'demo:1'}\nservices: {web: {<<: *base}}",
-        "? {complex: key}\n: 1\nservices: {web: }",
-        '"services": {web: }',
-        "services: {web: !!python/object/apply:os.system [id]}",  # read as text, never built
-        "services: {web: {command: \"{{ lookup('pipe', 'id') }} $(id)\"}}",
-    ],
-)
-def test_a_compose_file_is_a_mapping_with_services(text: str) -> None:
-    assert _codes(lambda check: check.compose_file("compose_file", text)) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("", "must be one YAML document"),
-        ("# only a comment\n", "must be one YAML document"),
-        ("services: {a: }\n---\nservices: {b: }\n", "must be one YAML document"),
-        ("just text", "must be a mapping"),
-        ("- services", "must be a mapping"),
-        ("null", "must be a mapping"),
-        ("!!python/object/apply:os.system ['id']", "must be a mapping"),
-        ("{}", "must have services"),
-        ("services:", "must have services"),
-        ("services: {}", "must have services"),
-        ("services: []", "must have services"),
-        ("services: [web]", "must have services"),
-        ("services: web", "must have services"),
-        ("version: {web: }", "must have services"),
-        ("x: services\n? {web: }\n: 1", "must have services"),  # a value and a key, not a key and its value
-        ("x: {services: {web: }}", "must have services"),
-        ("services: {web: ", "is no YAML"),
-        ("services:\n\tweb: 1", "is no YAML: found character that cannot start any token in line 2"),
-        ("services: {web: @}", "is no YAML"),
-        ("services: {web: \x07}", "is no YAML"),
-        ("%YAML 3.0\n--- {services: {web: }}", "is no YAML"),
-        ("%TAG ! tag:x\n--- {services: {web: }}", "must not have %TAG directives"),
-        ("services: " + "[" * 100_000, "must not be nested deeper than 100 levels"),
-        ("{a: " * 100_000, "must not be nested deeper than 100 levels"),
-        ("? " * 100_000, "must not be nested deeper than 100 levels"),
-    ],
-    ids=short,
-)
-def test_another_compose_file_is_refused(text: str, said: str) -> None:
-    check = Check()
-    check.compose_file("compose_file", text)
-    [problem] = check.problems
-    assert problem.code == "COMPOSE"
-    assert problem.message.startswith(f"compose_file {said}")
-
-
-@pytest.mark.parametrize(
     ("text", "code"),
     [*((bad, "CHARACTER") for bad in UNSTORABLE), ("#" + "ü" * (MEBIBYTE // 2), "TOO_LONG")],
     ids=short,
@@ -443,55 +383,5 @@ def test_a_compose_file_may_have_one_mebibyte() -> None:
     assert _codes(lambda check: check.compose_file("compose_file", text + "#")) == ["TOO_LONG"]
 
 
-def _filled(parts: Iterable[str], begin: str = "services: {web: }\n", end: str = "") -> str:
-    """As much of `parts` as a compose file may have between `begin` and `end`."""
-    size = MEBIBYTE - len((begin + end).encode())
-    taken = []
-    for part in parts:
-        size -= len(part.encode())
-        if size < 0:
-            break
-        taken.append(part)
-    return begin + "".join(taken) + end
-
-
 def _names() -> Iterable[str]:
     return ("".join(letters) for letters in product(ascii_letters, repeat=4))
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        pytest.param(_filled("a:\n" for _ in range(MEBIBYTE)), id="keys"),
-        pytest.param(_filled(("1," for _ in range(MEBIBYTE)), "{services: {web: },", "}"), id="flow"),
-        pytest.param(_filled(("*a ," for _ in range(MEBIBYTE)), "x: &a 1\nservices: {web: [", "]}"), id="aliases"),
-        pytest.param(_filled((f"&{name} 1," for name in _names()), "services: {web: [", "]}"), id="anchors"),
-        pytest.param(_filled(f"%TAG !{name}! a\n" for name in _names()), id="tag directives"),
-        pytest.param(_filled((f"%TAG !{name}! a\r" for name in _names()), ""), id="tag directives, old line ends"),
-        pytest.param(_filled((f"%TAG !{name}! a\u2028" for name in _names()), ""), id="tag directives, rare line ends"),
-        pytest.param(_filled("- " for _ in range(MEBIBYTE)), id="sequences"),
-        pytest.param(_filled("--- {}\n" for _ in range(MEBIBYTE)), id="documents"),
-        pytest.param(_filled(" " * depth + "a:\n" for depth in range(2000)), id="indentation"),
-        pytest.param(
-            "x0: &x0 [1]\n"
-            + "".join(f"x{n}: &x{n} [{','.join([f'*x{n - 1}'] * 9)}]\n" for n in range(1, 1000))
-            + COMPOSE_FILE,
-            id="billion laughs",
-        ),
-    ],
-)
-def test_no_compose_file_takes_long_to_read(text: str) -> None:
-    began = time.thread_time()
-    _codes(lambda check: check.compose_file("compose_file", text))
-    assert time.thread_time() - began < 10  # seconds of a slow processor under coverage; else most take a tenth of one
-
-
-def test_reading_a_compose_file_keeps_nothing_of_it() -> None:
-    text = "services: {web: }\n" + "a:\n" * 50_000
-    tracemalloc.start()
-    try:
-        assert _codes(lambda check: check.compose_file("compose_file", text)) == []
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert peak < 10 * len(text)  # bytes

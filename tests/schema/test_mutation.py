@@ -34,6 +34,7 @@ DELETE_PACKAGE = "mutation ($input: DeletePackageInput!) { deletePackage(input: 
 CREATE_DEPLOYMENT = """mutation ($input: CreateDeploymentInput!) { createDeployment(input: $input) {
     deployment {
         id status projectName createdAt host { id } package { id } variables { name value secret } latestRun { id }
+        missingVariables
     }
 } }"""
 DELETE_DEPLOYMENT = """mutation ($input: DeleteDeploymentInput!) { deleteDeployment(input: $input) {
@@ -231,6 +232,15 @@ async def test_a_deployment_is_created_and_nothing_is_run(api: Api, engine: Reco
     assert (engine.enqueued, engine.wakes) == ([], 0)
     async with api.db.read() as session:
         assert "s3cret" not in str([vars(row) for row in await session.scalars(select(Variable))])
+
+
+async def test_a_new_deployment_lists_the_variables_that_it_misses(api: Api) -> None:
+    given = {"name": "web", "version": "1", "composeFile": f"{COMPOSE_FILE}x-a: $A $B ${{C:-c}}"}
+    package = (await api.ask(CREATE_PACKAGE, input=given))["createPackage"]["package"]
+    variables = [{"name": "B", "value": ""}]
+    parts = await _parts(api) | {"packageId": package["id"], "variables": variables}
+    deployment = (await api.ask(CREATE_DEPLOYMENT, input=parts))["createDeployment"]["deployment"]
+    assert deployment["missingVariables"] == ["A"]
 
 
 async def test_a_project_name_is_made_where_none_is_given(api: Api) -> None:

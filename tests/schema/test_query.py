@@ -27,7 +27,7 @@ RUN = """
 """
 ENTRY = "sequence at level task message"
 DEPLOYMENT = f"""
-    id status projectName createdAt updatedAt variables {{ name value secret }}
+    id status projectName createdAt updatedAt variables {{ name value secret }} missingVariables
     host {{ {HOST} }} package {{ {PACKAGE} }} latestRun {{ {RUN} deployment {{ id }} }} current {{ number }}
 """
 
@@ -35,7 +35,9 @@ DEPLOYMENT = f"""
 async def _deployed(api: Api) -> Deployment:
     """A deployment with all that one can have."""
     host = await factories.host(api.db, ssh_key_path="/keys/web", host_key="SHA256:abc", known_hosts="secret line")
-    package = await factories.package(api.db, files={"b.conf": "2", "a.conf": "1"})
+    package = await factories.package(
+        api.db, files={"b.conf": "2", "a.conf": "1", "compose.override.yaml": "x: $OPEN $HIDDEN $MISSING"}
+    )
     variables = {"OPEN": "plain"}
     deployment = await factories.deployment(
         api.db, on=host, of=package, variables=variables, secrets={"HIDDEN": "s3cret"}
@@ -63,11 +65,13 @@ async def test_a_deployment_with_everything(api: Api) -> None:
         {"name": "HIDDEN", "value": None, "secret": True},
         {"name": "OPEN", "value": "plain", "secret": False},
     ]
+    assert deployment["missingVariables"] == ["MISSING"]
     host = deployment["host"]
     assert (host["connection"], host["port"], host["user"]) == ("SSH", 22, "root")
     assert (host["sshKeyPath"], host["hostKey"]) == ("/keys/web", "SHA256:abc")
     assert deployment["package"]["composeFile"] == factories.COMPOSE_FILE
-    assert deployment["package"]["files"] == [{"path": "a.conf", "text": "1"}, {"path": "b.conf", "text": "2"}]
+    assert [file["path"] for file in deployment["package"]["files"]] == ["a.conf", "b.conf", "compose.override.yaml"]
+    assert deployment["package"]["files"][0] == {"path": "a.conf", "text": "1"}
     latest = deployment["latestRun"]
     assert (latest["number"], latest["action"], latest["status"], latest["progress"]) == (2, "UP", "SUCCESS", 1.0)
     assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")
@@ -236,8 +240,9 @@ async def test_a_list_of_fifty_deployments_takes_as_many_statements_as_one_of_tw
         await deploy()
     assert (await statements(), count) == ((50, few), 2)
     assert (
-        few == 9
-    )  # deployments, their number; hosts, packages, files, variables, latest runs, and these runs' deployments
+        few == 12
+    )  # deployments, their number; hosts, packages, files, variables, latest runs, and these runs' deployments;
+    # for missing variables the deployments' packages, names of variables, and what the packages require
 
 
 async def test_pages_below_fifty_deployments_take_one_statement_a_level(api: Api) -> None:

@@ -1,0 +1,87 @@
+"""The rules that the Compose files of a package have to keep; what else is wrong, only Compose can judge, in a run."""
+
+from collections.abc import Iterator
+
+import yaml
+
+from runner.compose_file import Reading, Reference
+from runner.compose_yaml import MERGE, Unreadable, events
+
+OWN_LEVELS = 2  # above a project's directory: ~/.daos/projects and ~/.daos
+NOTHING_TO_DEPLOY = "must have services, as a mapping with at least one, or include"
+NO_MAPPING = "must have services as a mapping"
+NO_LIST = "must have include as a list"
+
+
+def problem_of(text: str, *, has_override: bool) -> str | None:
+    """What is wrong with `text` as a compose file, to be put behind its name.
+
+    `has_override` says whether the package has an override file, which can bring the services.
+    """
+    documents = depth = 0
+    deploys = has_override
+    entry = _Entry()
+    try:
+        for event in events(text):
+            documents += isinstance(event, yaml.DocumentStartEvent)
+            if isinstance(event, yaml.NodeEvent):
+                if depth == 0 and not isinstance(event, yaml.MappingStartEvent):
+                    return "must be a mapping with services or include"
+                if depth == 1:
+                    entry.add(event)
+                    if entry.problem is not None:
+                        return entry.problem
+                deploys = deploys or entry.deploys or (depth == 2 and entry.is_open)  # noqa: PLR2004 - what is in it
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+    except Unreadable as error:
+        return str(error)
+    if documents == 0:
+        return "must be a YAML document"
+    return None if deploys else NOTHING_TO_DEPLOY
+
+
+class _Entry:
+    """The entry of a document's mapping that is being read; keys and values come in turn."""
+
+    def __init__(self) -> None:
+        self.deploys = False  # an alias or a merge key stands for services, or may
+        self.is_open = False  # what comes inside is a service or an include
+        self.problem: str | None = None
+        self._key: str | None = None
+        self._is_value = False
+
+    def add(self, event: yaml.NodeEvent) -> None:
+        """Take the next key or value."""
+        self.is_open = False
+        if self._is_value:
+            self._value(event)
+        else:
+            self._key = event.value if isinstance(event, yaml.ScalarEvent) else None
+        self._is_value = not self._is_value
+
+    def _value(self, event: yaml.NodeEvent) -> None:
+        if self._key not in ("services", "include", MERGE) or getattr(event, "tag", None) == "!reset":
+            return
+        if isinstance(event, yaml.AliasEvent) or self._key == MERGE:
+            self.deploys = True
+        elif self._key == "services":
+            self.is_open = isinstance(event, yaml.MappingStartEvent)
+            self.problem = None if self.is_open else NO_MAPPING
+        else:
+            self.is_open = isinstance(event, yaml.SequenceStartEvent)
+            is_null = isinstance(event, yaml.ScalarEvent) and event.value in ("", "~", "null")
+            self.problem = None if self.is_open or is_null else NO_LIST
+
+
+def problems_of(reading: Reading) -> Iterator[tuple[str, str]]:
+    """References that can never be right: the file that has each one, and what is wrong."""
+    for reference in reading.references:
+        if 1 <= reference.levels_up <= OWN_LEVELS:
+            yield reference.file, _leads_into_daos(reference)
+
+
+def _leads_into_daos(reference: Reference) -> str:
+    return (
+        f"'{reference.path}' at {reference.key} leads out of the project's directory, into the directories of daos on "
+        "the host; put the file into the package, and name it by its path inside the project"
+    )
