@@ -58,6 +58,7 @@ def _write(version: Version, project: str, directory: Path) -> None:
 def _described(service: Mapping[str, Any], model: Mapping[str, Any], version: Version, directory: Path) -> Described:
     files: dict[str, tuple[str, str | None]] = {}
     directories = {}
+    environment = {name: _unescaped(value or "") for name, value in service.get("environment", {}).items()}
     for mount in service.get("volumes", []):
         source, target = Path(mount["source"]), mount["target"]
         if source.is_dir():
@@ -76,12 +77,14 @@ def _described(service: Mapping[str, Any], model: Mapping[str, Any], version: Ve
     if build := service.get("build"):
         page = Path(build["context"], "page")
         files["/srv/page"] = _seen(page)
+        environment["BUILT"] = _unescaped(build["args"]["VALUE"])
     plain = {name: value for name, value in service.items() if name not in {"scale", "deploy", "build", "depends_on"}}
     # Not a path of the directory, in which each version has its own.
-    text = json.dumps([plain, files, sorted(map(sorted, directories.values())), bool(build)], sort_keys=True)
+    seen = [plain, environment, files, sorted(map(sorted, directories.values())), bool(build)]
+    text = json.dumps(seen, sort_keys=True)
     return Described(
         containers=int(service.get("scale", service.get("deploy", {}).get("replicas", 1))),
-        environment={name: _unescaped(value or "") for name, value in service.get("environment", {}).items()},
+        environment=environment,
         files=files,
         directories=directories,
         key=text.replace(str(directory), "."),

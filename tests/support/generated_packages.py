@@ -25,6 +25,7 @@ VALUES = (
 CONTENTS = (b"one\n", b"two\n", b"", b"no end", b"\x00\x01\xfe\xff\n", "h\u00e9 $x ${y}\r\n".encode())
 MODES = ("0644", "0600", "0755", "0640")
 VARIABLES = ("V0", "V1", "V2")
+DOCKERFILE = "FROM hello:1\nARG VALUE\nENV BUILT=$VALUE\nCOPY page /srv/page\n"
 PROFILES = ("p1", "p2")
 HERE, INCLUDED = "compose.yaml", "more/part.yaml"
 
@@ -39,6 +40,7 @@ class Service:
     place: str = HERE
     context: str | None = None
     inline: bool = False  # the Dockerfile is in the compose file
+    argument: str = "none"  # of the build
     named: bool = False  # the image that it builds has a name of its own
     environment: dict[str, str] = field(default_factory=dict)
     env_file: bool = False
@@ -116,9 +118,9 @@ def _compose_service(name: str, service: Service, project: str) -> dict[str, Any
     if service.context is None:
         made["image"] = "hello:1"
     else:
-        made["build"] = {"context": f"./{service.context}"}
+        made["build"] = {"context": f"./{service.context}", "args": {"VALUE": service.argument}}
         if service.inline:
-            made["build"]["dockerfile_inline"] = "FROM hello:1\nCOPY page /srv/page\n"
+            made["build"]["dockerfile_inline"] = DOCKERFILE.replace("$", "$$")
         if service.named:
             made["image"] = f"{project}-own-{name}:1"
     optional = {
@@ -192,12 +194,13 @@ def _service(random: Random, version: Version, name: str, *, always: bool = Fals
     if context:
         version.files[f"{context}/page"] = (random.choice(CONTENTS), random.choice(MODES))
         if not inline:
-            version.files[f"{context}/Dockerfile"] = (b"FROM hello:1\nCOPY page /srv/page\n", "0644")
+            version.files[f"{context}/Dockerfile"] = (DOCKERFILE.encode(), "0644")
     older = [other for other, service in version.services.items() if not service.profile and service.place == place]
     return Service(
         place=place,
         context=context,
         inline=inline,
+        argument=random.choice(("none", "<${V0}>", "<${V1}>")),
         named=random.random() < 0.5,
         environment={f"E{number}": f"<${{{name}}}>" for number, name in enumerate(_some(random, VARIABLES))},
         env_file=random.random() < 0.3,

@@ -23,6 +23,7 @@ def features(pair: Pair) -> set[str]:
         values: dict[str, object] = {"configs": service.configs, "secrets": service.secrets, "mounts": service.mounts}
         values |= {"build": service.context, "inline": service.context and service.inline, "env_file": service.env_file}
         values |= {"profile": service.profile, "scale": service.scale > 1, "include": service.place != "compose.yaml"}
+        values |= {"argument": service.context and service.argument != "none"}
         values |= {"health": service.health, "depends_on": service.after}
         found |= {name for name, value in values.items() if value}
     return found | ({"override"} if pair.second.override is not None else set())
@@ -30,4 +31,4 @@ def features(pair: Pair) -> set[str]:
 
 def test_all_that_a_package_can_have_comes_up() -> None:
     all_features = {"configs", "secrets", "mounts", "build", "inline", "env_file", "profile", "scale", "include"}
-    assert set().union(*map(features, PAIRS)) == all_features | {"health", "depends_on", "override"}
+    assert set().union(*map(features, PAIRS)) == all_features | {"health", "depends_on", "override", "argument"}
