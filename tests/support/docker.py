@@ -37,12 +37,14 @@ class Docker:
         return self._labelled("container", project, "--all")
 
     def remove_project(self, project: str) -> None:
-        """Remove a compose project's containers, networks and volumes, by label, and daos' directories of it."""
+        """Remove a project's containers, networks, volumes and built images, by label, and daos' directories of it."""
         for container in self.containers(project):
             self.run("container", "rm", "--force", "--volumes", container)
         for kind in ("network", "volume"):
             for thing in self._labelled(kind, project):
                 self.run(kind, "rm", thing)
+        for image in set(self._labelled("image", project)):
+            self.run("image", "rm", "--force", image)
         daos = Path(pwd.getpwuid(os.getuid()).pw_dir, ".daos")
         for directory in ("projects", "state"):
             shutil.rmtree(daos / directory / project, ignore_errors=True)
