@@ -63,6 +63,7 @@ class Settings:
         metadata={"what": "accept-new pins the key of a new host; strict talks to no host without a pinned one."},
     )
     connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
+    build_timeout: int = field(default=1800, metadata={"what": "Seconds to build images."})
     pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})
     up_timeout: int = field(default=600, metadata={"what": "Seconds to bring a project up."})
     verify_timeout: int = field(default=300, metadata={"what": "Seconds for all containers to be well."})
@@ -162,6 +163,7 @@ class Settings:
     def timeouts(self) -> Timeouts:
         return Timeouts(
             connect=self.connect_timeout,
+            build=self.build_timeout,
             pull=self.pull_timeout,
             up=self.up_timeout,
             verify=self.verify_timeout,

@@ -10,17 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from runner import compose_yaml
+from runner.comparison import ENV_FILE
 from runner.compose_yaml import MERGE, Document, Node
+from runner.delivery import COMPOSE_FILE, OVERRIDE_FILES
 from runner.interpolation import PROVIDED, Requirement, read_env_file
 
-COMPOSE_FILE = "compose.yaml"
-ENV_FILE = ".env"  # made from the deployment's variables
-OVERRIDE_FILES = (  # Compose reads the first that there is
-    "compose.override.yml",
-    "compose.override.yaml",
-    "docker-compose.override.yml",
-    "docker-compose.override.yaml",
-)
 MAX_NODES = 200_000  # of YAML in all files together; a compose file of a megabyte has a quarter of it
 MAX_STEPS = 500_000  # looks at nodes and requirements; a file that is included often counts each time
 MAX_ASSIGNMENTS = 100_000  # in env files; one that several services read differently counts each time

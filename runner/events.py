@@ -10,6 +10,7 @@ class Kind(StrEnum):
 
     TASK = "task"  # a task begins, or a phase of one that has phases
     LINES = "lines"  # docker, compose or a container says something
+    PROGRESS = "progress"  # more of the task is done
     OK = "ok"  # a task ended well
     FAILED = "failed"  # a task failed on the host
     UNREACHABLE = "unreachable"  # a task found no host, or lost it
@@ -25,5 +26,7 @@ class Event:
     task: str | None = None
     message: str = ""
     lines: list[str] = field(default_factory=list)
+    is_warning: bool = False  # of the lines
+    fraction: float | None = None  # of the task that is done, from 0 to 1
     result: dict[str, Any] = field(default_factory=dict)
     rc: int | None = None

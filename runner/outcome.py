@@ -16,9 +16,9 @@ from runner.events import Event, Kind
 from runner.known_hosts import FINGERPRINT, stored
 from runner.project import Project, Target
 
-PHASES = {RunAction.UP: ("Prepare", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
+PHASES = {RunAction.UP: ("Prepare", "Build", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
 MAX_WARNINGS = 100  # of one run
-PROGRESS = {"Prepare": 0.1, "Pull": 0.5, "Up": 0.8, "Verify": 1.0, "Down": 1.0}  # when the task has ended
+PROGRESS = {"Prepare": 0.1, "Build": 0.3, "Pull": 0.5, "Up": 0.8, "Verify": 1.0, "Down": 1.0}  # when the task has ended
 
 
 class Cause(StrEnum):
@@ -30,6 +30,15 @@ class Cause(StrEnum):
     CRASHED = "crashed"  # the server was killed, and this is the next one
     LOST = "lost"  # the connection or the playing process went away
     ABANDONED = "abandoned"  # the worker may hold it no longer; others may
+
+
+def progress(task: str | None, fraction: float) -> float:
+    """The progress of a run, 0 to 1, where `fraction` of the task is done."""
+    tasks = list(PROGRESS)
+    if task not in PROGRESS:
+        return 0.0
+    begun = PROGRESS[tasks[tasks.index(task) - 1]] if task not in {"Prepare", "Down"} else 0.0
+    return begun + (PROGRESS[task] - begun) * min(max(fraction, 0.0), 1.0)
 
 
 def failed(reason: FailureReason, message: str, containers: list[Container] | None = None) -> End:
@@ -74,13 +83,13 @@ def _judge_failure(event: Event) -> End:
 
 
 def _sentence(reason: FailureReason, task: str, detail: str) -> str:
+    if reason in {FailureReason.IMAGE_PULL_FAILED, FailureReason.IMAGE_BUILD_FAILED}:
+        return f"{detail} What ran before still runs."
+    if reason in {FailureReason.PORT_IN_USE, FailureReason.DISK_FULL}:
+        return detail
     opening = {
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
         FailureReason.COMPOSE_INVALID: "Docker compose refuses the project",
-        FailureReason.IMAGE_PULL_FAILED: "An image could not be pulled, and nothing that ran was touched",
-        FailureReason.IMAGE_BUILD_FAILED: "An image could not be built; what ran before still runs",
-        FailureReason.PORT_IN_USE: "A port of the host is in use",
-        FailureReason.DISK_FULL: "The host's disk is full",
         FailureReason.UNHEALTHY: "The project is up but not well",
         FailureReason.TIMEOUT: f"{task} took too long",
     }.get(reason, f"{task} failed")
@@ -119,17 +128,7 @@ def warned(end: End, given: list[str]) -> End:
 
 def _containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
     """The containers in the end of a phase, and what is wrong with those that cannot be read."""
-    if "containers" not in result and isinstance(services := result.get("services"), list):
-        return read_all([_container(service) for service in services])
     return read_all(result.get("containers"))
-
-
-def _container(service: object) -> object:
-    """What the script reports as a service, one object for each container, with all that a container has."""
-    if not isinstance(service, dict):
-        return service
-    absent: dict[str, Any] = {"restarts": 0, "startedAt": None, "ports": []}
-    return {**service, **absent, "service": service.get("name"), "image": service.get("image") or ""}
 
 
 def _reason(word: object) -> FailureReason | None:
@@ -201,7 +200,6 @@ class Answer:
 
     busy: bool  # something of the run still works there
     marker: dict[str, str] | None  # what the run wrote down last; None where it left nothing
-    matching: bool  # the project's containers are what its files describe
     verdict: str | None  # "ok", "failed", or None where there was nothing to judge
     reason: str | None
     detail: str | None
@@ -217,7 +215,6 @@ class Answer:
         return cls(
             busy=bool(result.get("busy")),
             marker=result.get("marker"),
-            matching=bool(result.get("matching")),
             verdict=result.get("verdict"),
             reason=result.get("reason"),
             detail=result.get("detail"),
@@ -314,6 +311,7 @@ def _where(marker: dict[str, str] | None) -> str:
         return "before it had changed anything on the host"
     return {
         "prepare": "while its files were prepared; what ran before still runs",
+        "build": "while images were built; what ran before still runs",
         "pull": "while images were pulled; what ran before still runs",
         "up": "while the containers were brought up; some may be new and some old",
         "verify": "while the containers were watched; they are up, but not known to be well",

@@ -105,6 +105,10 @@ def _read(told: dict[str, Any]) -> dict[str, Any]:
     task = told["phase"].capitalize()
     if "lines" in told:
         return {"kind": "lines", "task": task, "lines": told["lines"]}
+    if "warnings" in told:
+        return {"kind": "lines", "task": task, "lines": told["warnings"], "is_warning": True}
+    if "fraction" in told:
+        return {"kind": "progress", "task": task, "fraction": told["fraction"]}
     if "end" in told:
         end = told["end"]
         kind = "failed" if end["failed"] else "ok"

@@ -4,21 +4,18 @@ Every string that a user may have written is marked `__ansible_unsafe`.  Without
 template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
 """
 
-import io
-import tarfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from db.encryption import Secret
 from db.models import Connection, RunAction
+from runner.comparison import ENV_FILE
+from runner.compose_file import reads_outside
+from runner.delivery import COMPOSE_FILE, pack
 from runner.known_hosts import has_authority
 
-COMPOSE_FILE = "compose.yaml"
-ENV_FILE = ".env"
 KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=2"  # as in ansible.cfg
 
 
@@ -86,6 +83,7 @@ class Timeouts:
 
     connect: int = 10
     prepare: int = 120
+    build: int = 1800
     pull: int = 1800
     up: int = 600
     verify: int = 300
@@ -110,11 +108,9 @@ def playbook(action: RunAction) -> str:
     return "deploy.yml" if action is RunAction.UP else "down.yml"
 
 
-def logins(project: Project) -> bytes:
+def logins(project: Project) -> list[str]:
     """The logins at registries, a line each, with passwords that the host's `printf %b` reads back unchanged."""
-    return b"".join(
-        f"{login.registry} {_in_octal(login.password)} {login.username}\n".encode() for login in project.logins
-    )
+    return [f"{login.registry} {_in_octal(login.password)} {login.username}" for login in project.logins]
 
 
 def _in_octal(secret: Secret) -> str:
@@ -122,24 +118,15 @@ def _in_octal(secret: Secret) -> str:
 
 
 def delivery(project: Project) -> bytes:
-    """What the host reads: the logins at registries, then `packed` compose.yaml, .env and the package's own files."""
-    written = {COMPOSE_FILE: project.compose_file, ENV_FILE: dotenv(project.variables)}
-    own = {path: ProjectFile(text.encode()) for path, text in written.items()}
-    return logins(project) + packed(own | project.files)
-
-
-def packed(files: Mapping[str, ProjectFile]) -> bytes:
-    """A manifest, from which the host learns whether it has these files already, an empty line, and a tar archive."""
-    manifest = "".join(f"{sha256(file.data).hexdigest()}  ./{path}\n" for path, file in sorted(files.items()))
-    buffer = io.BytesIO()
-    buffer.write(f"{manifest}\n".encode())
-    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
-        for path, file in sorted(files.items()):
-            entry = tarfile.TarInfo(path)
-            entry.size = len(file.data)
-            entry.mode = 0o600 if path == ENV_FILE else file.mode
-            tar.addfile(entry, io.BytesIO(file.data))
-    return buffer.getvalue()
+    """What the run delivers, see `runner.delivery`: compose.yaml, `.env`, and the package's own files."""
+    own = {
+        COMPOSE_FILE: ProjectFile(project.compose_file.encode()),
+        ENV_FILE: ProjectFile(dotenv(project.variables).encode(), mode=0o600),
+    }
+    values = {name: value.reveal().encode() for name, value in project.variables.items()}
+    # A file that is the container's may differ on the host from the one that was delivered.
+    fixed = {path: file.data for path, file in project.files.items() if not file.only_if_missing}
+    return pack(own | project.files, values, logins(project), outside=reads_outside(project.compose_file, fixed))
 
 
 def dotenv(variables: dict[str, Secret]) -> str:
@@ -163,10 +150,10 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
         "daos_installation": str(project.installation),
         "daos_project": _unsafe(project.name),
         "daos_delivery": _unsafe(str(paths.delivery)),
-        "daos_logins": len(project.logins),
         "daos_rivals": [str(rival) for rival in project.rivals],
         "daos_timeouts": {
-            phase: getattr(timeouts, phase) for phase in ("prepare", "pull", "up", "verify", "down", "settle")
+            phase: getattr(timeouts, phase)
+            for phase in ("prepare", "build", "pull", "up", "verify", "down", "settle", "run")
         }
         | {"halt": timeouts.settle},
         "daos_settle": settle,

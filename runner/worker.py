@@ -36,6 +36,7 @@ MAX_CLAIMS = 5  # of one run; it may be what kills its workers
 
 ANNOUNCEMENTS = {
     "Prepare": "Sending the project's files to the host.",
+    "Build": "Building the images of the package.",
     "Pull": "Pulling the images that the host does not have.",
     "Up": "Bringing the project up.",
     "Verify": "Watching whether the containers are well.",
@@ -441,7 +442,9 @@ def _tell(event: Event, held: _Held) -> None:
         if event.task == "Up":
             recorder.begin_up()
     for line in event.lines:
-        recorder.say(line, task=event.task)
+        recorder.say(line, level=LogLevel.WARNING if event.is_warning else LogLevel.INFO, task=event.task)
+    if event.fraction is not None:
+        recorder.advance(outcome.progress(event.task, event.fraction))
     if event.kind is Kind.OK and event.task in outcome.PROGRESS:
         recorder.advance(outcome.PROGRESS[event.task])
     if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:

@@ -1,26 +1,37 @@
 # Phases of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
 #
-# Arguments   phases run deployment project seconds settle logins [rival...]
-#                                                                           phases and their seconds with commas between,
-#                                                                           settle in hundredths of a second
-# Stdin       with prepare, as many lines as there are logins, "registry password user", the password as `printf %b`
-#             reads it; then the manifest, as sha256sum writes it, and an empty line; then an uncompressed tar of the
-#             project's files
-# Stdout      ". "            still at work
-#             "| words"       what docker, compose or a container said
-#             "= key value"   a fact for the server; "= phase NAME" begins a phase, "= result ok" or "= result failed"
-#                             ends it, and a phase that failed is the last one
-# Status      0 whenever a result was told
+# It observes and acts. What is to be done, and whether it went well, is decided by the server (runner/answers.py), which
+# is asked over the channel that the script came by.
 #
-# ~/.daos/projects/PROJECT/   compose's project directory: compose.yaml, .env and the package's other files
-# ~/.daos/state/PROJECT/      lock      held by the phases and all that they start, as descriptor 9: pid, run, deployment
-#                             run       the marker: which run was here last and how far it got
-#                             owner     the deployment that deployed last
-#                             manifest  the package's files and their checksums
-#                             images    the images of the project's services
-#                             baseline  the containers before the run: id, start, restarts, state
-#                             seen      what docker had when the files arrived: two lists of containers
-#                             recreate  exists when files have changed that compose does not look into
+# Arguments   phases run deployment installation project limits logins delivery manifest seeds override outside [rival...]
+#               limits    the seconds of each phase, separated by commas, as the phases are
+#               logins    the number of logins at registries
+#               delivery  the id of the package's content, "-" without Prepare
+#               manifest  the bytes of the manifest; seeds: of the list of files that are only created when missing
+#               override  the file that Compose reads over compose.yaml, or "-"
+#               outside   "yes" if Compose may read files that are not in the package, else "no"
+# Stdin       a line that is ignored; with prepare, a line for each login, "registry password user", the password as
+#             `printf %b` reads it; the manifest, as sha256sum prints it; the seeds, one path a line; then the answers
+# Answers     lines of "key value", and an empty line; after "size BYTES" as many bytes follow the empty line, a tar
+# Stdout      NUL             heartbeat: still at work; it may stand anywhere
+#             "| words"       what docker, compose or a container printed
+#             "= key value"   a fact for the server; "= phase NAME" begins a phase, "= result ok" or "= result failed"
+#                             ends it, and a phase that failed is the last one; "= ask NAME" asks for an answer
+# Status      0 whenever a result was printed
+#
+# ~/.daos/projects/PROJECT/   the project directory: compose.yaml, .env and the package's other files, as containers
+#                             mount them
+# ~/.daos/trees/PROJECT/      the same files as they were delivered; Compose reads these, and no container can mount them
+# ~/.daos/state/PROJECT/      lock       held by the phases and all that they start, as descriptor 9: pid, run, deployment
+#                             run        the marker: which run was here last and how far it got
+#                             owner      the deployment that deployed last, and its installation of daos
+#                             delivered  the id of the package in the tree
+#                             resolved   what Compose resolves the tree to; words: the warnings that it printed
+#                             images     the images of `resolved`
+#                             model.json what Up brought up last: `resolved` with the paths of the project directory
+#                             notes      what the server noted before Up; built: the images that were built
+#                             manifest   the files in the project directory and their checksums
+#                             baseline   the containers before the run
 # /dev/shm/daos.PROJECT.PID/  docker's configuration with the run's logins at registries, while images are pulled, or
 #                             ~/.daos/state/PROJECT/login.PID where there is no such memory
 #
@@ -28,16 +39,18 @@
 
 set -u
 umask 077
-export LC_ALL=C # words that can be told apart, and lengths in bytes
+export LC_ALL=C # messages that can be recognized, and lengths in bytes
 
-phases=$1 run=$2 deployment=$3 project=$4 limits=$5 settle=$6 count=$7
-shift 7
+phases=$1 run=$2 deployment=$3 installation=$4 project=$5 limits=$6 count=$7 delivery=$8 manifest_size=$9
+shift 9
+seeds_size=$1 override=${2#-} outside=$3
+shift 3
 rivals=" $* "
 
 newline='
 '
-changed=false reason= detail= heartbeat= marked= received= fresh= prefix= up_at= looked= has_images=
-ids= containers= baseline= stranger= logins= login_config=
+effect=none reason= detail= heartbeat= marked= unread= litter= prefix= up_at= looked=
+ids= one_offs= stranger= logins= login_config= moves= to_build= to_pull= to_recreate= unavailable= services=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
 tick() {
@@ -63,23 +76,21 @@ bounded() {
     tick
     left=$(((deadline - now + 99) / 100))
     [ "$left" -gt 0 ] || left=1
-    timeout -k 2 "$left" "$@" 4>&- # busybox's leaves a process behind for up to a second
+    timeout -k 2 "$left" "$@" 4>&- 6<&- # busybox's leaves a process behind for up to a second
 }
 
 tell() {
     printf '= %s %.2000s\n' "$1" "$2"
 }
 
-# Passes words on with their prefix; prints whether compose told of new containers, and the last line. A longer line is
-# cut: beyond PIPE_BUF a write can be torn by a heartbeat, and the rest of the words would stand at the start of a line.
-# The dot at the end tells that it was not ended before.
+# Passes lines on with their prefix; prints whether Compose reported new containers, and the last line. The dot at the
+# end shows that it was not ended before.
 relay() {
     last= made=
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
-            *' Downloading '* | *' Extracting '*) continue ;; # one line for each step of a progress bar
             *'Exiting with failure status'*) ;; # tar, after the words that matter
-            *' Created' | *' Recreated') last=$line made=yes ;;
+            *' Created' | *' Recreated' | *' Created ' | *' Recreated ') last=$line made=yes ;;
             *[![:space:]]*) last=$line ;;
         esac
         printf '| %s%.2000s\n' "$prefix" "$line" >&4
@@ -87,8 +98,8 @@ relay() {
     printf '%s\n%.500s.' "$made" "$last"
 }
 
-# Sets `made` and `last` to what relay has printed. It ends when nobody listens any more, and then what it served may
-# have failed for that alone: the marker stays as it is, and whoever asks next finds out how it went.
+# Sets `made` and `last` to what relay has printed. It ends when the channel is closed, and then what it served may
+# have failed for that alone: the marker stays as it is, and the next one to inspect the host finds out how it went.
 take_in() {
     case $1 in
         *.) ;;
@@ -120,22 +131,19 @@ begin_phase() {
         *,*) phases=${phases#*,} limits=${limits#*,} ;;
         *) phases= ;;
     esac
-    changed=false reason= detail=
+    effect=none reason= detail=
     tick
     deadline=$((now + seconds * 100))
-    [ "$phase" = prepare ] || exec </dev/null
     tell phase "$phase"
 }
 
-# Tells how the phase ended, after what is left of it to be done.
+# Prints how the phase ended, after the rest of it has been done.
 end_phase() {
-    if [ "$phase" = prepare ] && [ -z "$received" ]; then
-        bounded cat >/dev/null # or ssh may take the closed pipe for a lost host
-    fi
-    [ -z "$fresh" ] || rm -rf "$fresh" "$state"/*.new
-    fresh=
+    case $1,$phases in
+        failed,* | *,) [ -z "$litter" ] || rm -rf "$directory.new" "$tree.new" "$state/next" "$state"/*.new ;;
+    esac
     case $phase,$1,$phases in
-        pull,ok,?*) ;; # up may pull too
+        prepare,ok,?* | build,ok,?* | pull,ok,?*) ;; # the next phase may need the logins too
         *) [ -z "$login_config" ] || forget_logins "$$" ;;
     esac
     if [ -n "$marked" ]; then
@@ -146,8 +154,11 @@ end_phase() {
     fi
     [ -z "$reason" ] || tell reason "$reason"
     [ -z "$detail" ] || tell detail "$detail"
-    tell changed "$changed"
+    tell effect "$effect"
     tell result "$1"
+    if [ "$1" = failed ] && [ -n "$unread" ]; then
+        bounded cat <&6 >/dev/null # or ssh may take the closed pipe for a lost host
+    fi
 }
 
 finish() {
@@ -168,6 +179,7 @@ fail() {
 fail_late() {
     case $phase in
         prepare) name=Prepare ;;
+        build) name=Build ;;
         pull) name=Pull ;;
         up) name=Up ;;
         verify) name=Verify ;;
@@ -188,7 +200,7 @@ take_lock() {
     until flock -n 8; do
         tick
         [ "$now" -lt "$patience" ] || return 1
-        printf '. \n'
+        printf '\000'
         sleep 0.2
     done
     printf '%s %s %s\n' "$$" "$run" "$deployment" >&8
@@ -210,7 +222,7 @@ watch_channel() {
     trap : PIPE          # makes the write fail instead of ending the watch
     sleeper=
     trap 'kill -KILL $sleeper; exit' USR1
-    while [ "/proc/$$/fd/9" -ef "$state/lock" ] && printf '. \n'; do
+    while [ "/proc/$$/fd/9" -ef "$state/lock" ] && printf '\000'; do
         sleep 1 </dev/null >/dev/null 4>&- & # or the channel would stay open for as long, after the phase has ended
         sleeper=$!
         wait "$sleeper"
@@ -285,27 +297,6 @@ begin() {
     mark running
 }
 
-# Every phase after the first belongs to a run that is still the last one to have begun.
-continue_run() {
-    if [ -n "$marked" ]; then
-        begin
-        return
-    fi
-    read_marker
-    [ -n "$marker_run" ] || fail TASK_FAILED "The host knows nothing of this run; it has to begin with Prepare."
-    [ "$marker_run" = "$run" ] || fail TASK_FAILED "Another run has begun since: $marker_run."
-    begin
-}
-
-refuse_strangers() {
-    owner=
-    [ ! -f "$state/owner" ] || read -r owner <"$state/owner"
-    case $rivals in
-        *" ${owner:-nobody} "*) fail TASK_FAILED "Project '$project' on this host belongs to deployment $owner." ;;
-    esac
-    [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
-}
-
 # Sets `plugin` to compose's own program, where docker looks for it: docker asks each of its plugins what it is before it
 # starts one, and takes longer for that than compose for all its work. Empty where only docker can know.
 find_plugin() {
@@ -324,11 +315,12 @@ find_plugin() {
     plugin=
 }
 
-# Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package.
+# Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package. PWD is what
+# `${PWD}` in a Compose file means: the directory that Compose reads.
 compose() {
     set -- --project-name "$project" --ansi never "$@"
     [ -n "$plugin" ] || set -- compose "$@"
-    bounded env -i HOME="$HOME" PATH="$PATH" \
+    bounded env -i HOME="$HOME" PATH="$PATH" PWD="$tree" \
         ${DOCKER_HOST+"DOCKER_HOST=$DOCKER_HOST"} ${DOCKER_CONTEXT+"DOCKER_CONTEXT=$DOCKER_CONTEXT"} \
         ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${login_config:+"DOCKER_CONFIG=$login_config"} \
         ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
@@ -406,81 +398,146 @@ forget_logins() {
     login_config=
 }
 
-# Whether compose may pull or build although all images are there.
-may_pull() {
-    case $(cat "$directory/compose.yaml") in
-        *pull_policy* | *build*) ;;
-        *) return 1 ;;
+# Runs compose on the delivered files.
+compose_tree() {
+    compose --project-directory "$tree" --env-file "$tree/.env" --file "$tree/compose.yaml" \
+        ${override:+--file "$tree/$override"} "$@"
+}
+
+# Runs compose on what the server made of its resolution of the delivered files.
+compose_model() {
+    compose --project-directory "$directory" --file "$state/model.json" --env-file "$tree/.env" "$@"
+}
+
+# Asks the server, and sets `reply_*` to what it answers. Where the channel is closed instead, the phase ends as it is.
+ask() {
+    tell ask "$1"
+    for key in size inspect build pull recreate rest services unavailable moves mode verdict wait reason detail matching \
+        disk fail log; do
+        eval "reply_$key="
+    done
+    while IFS= read -r line <&6 || exit 1; do
+        [ -n "$line" ] || break
+        key=${line%% *} value=${line#* }
+        case $key in
+            log) reply_log=$reply_log$value$newline ;;
+            *) eval "reply_$key=\$value" ;;
+        esac
+    done
+    [ -z "$reply_fail" ] || fail "$reply_fail" "$reply_detail"
+}
+
+# Unpacks the bytes that follow an answer into a new directory. Containers and builds read the files as other users, and
+# the directories above are closed.
+receive() {
+    rm -rf "$1"
+    mkdir -p "$1" && head -c "$reply_size" <&6 | (umask 022 && bounded tar -xpmof - -C "$1")
+}
+
+# Ends the phase with what the server makes of the words that were printed. Its reason and sentence, else those given.
+explain() {
+    tell status "$status"
+    require_docker
+    if is_late; then tell late yes; else tell late no; fi
+    deadline=$((now + 1000)) # to find the reason
+    look || give_up_looking
+    tell fallback "$1 $2"
+    ask why
+    if [ -n "$reply_disk" ]; then
+        see_disk
+        ask why
+    fi
+    give_reason
+    [ -n "$reason" ] || fail_late
+    finish failed
+}
+
+# Sets `reason` and `detail` to the server's, after the logs that it wants to see.
+give_reason() {
+    found=$reply_reason
+    show_logs
+    ask sentence
+    reason=$found detail=$reply_detail
+}
+
+see_disk() {
+    root=$(bounded docker info --format '{{.DockerRootDir}}' 2>/dev/null)
+    for place in "$root" "$HOME"; do
+        [ ! -d "$place" ] || tell disk "$(bounded df -Pk "$place" 2>/dev/null | awk 'END { print $4, $NF }')"
+    done
+}
+
+refuse_strangers() {
+    owner= owner_installation=
+    [ ! -f "$state/owner" ] || read -r owner owner_installation <"$state/owner"
+    if [ -n "$owner_installation" ] && [ "$owner_installation" != "$installation" ]; then
+        words="Project '$project' on this host belongs to another installation of daos (deployment $owner of installation"
+        words="$words $owner_installation). Take it down there; if that installation is gone, delete $state/owner on the host."
+        fail TASK_FAILED "$words"
+    fi
+    case $rivals in
+        *" ${owner:-nobody} "*) fail TASK_FAILED "Project '$project' on this host belongs to deployment $owner." ;;
     esac
+    [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
 }
 
-compose_in() {
-    place=$1
-    shift
-    env_file=
-    [ ! -f "$place/.env" ] || env_file=$place/.env
-    compose --project-directory "$place" --file "$place/compose.yaml" ${env_file:+--env-file "$env_file"} "$@"
-}
-
-# Sets `listing` to all containers of the project, `ids` to those of its services (not of `compose run`), and
-# `stranger` to the directory of another project of the same name: --remove-orphans would delete its containers.
+# Sets `ids` to the containers of the project's services, `one_offs` to those of `compose run`, and `stranger` to the
+# directory of another project of the same name: --remove-orphans would delete its containers. Containers without a
+# hash of Compose's were not made by Compose, which leaves them alone too.
 list_containers() {
     listing=$(bounded docker ps --all --no-trunc --filter "label=com.docker.compose.project=$project" --format \
-        '{{.ID}}|{{.Label "com.docker.compose.oneoff"}}|{{.Label "com.docker.compose.project.working_dir"}}' \
+        '{{.ID}}|{{.Label "com.docker.compose.config-hash"}}|{{.Label "com.docker.compose.oneoff"}}|{{.Label "com.docker.compose.project.working_dir"}}' \
         2>/dev/null) || return 1
     read_listing
 }
 
 read_listing() {
-    ids= stranger=
-    while IFS='|' read -r id one_off place; do
-        [ -n "$id" ] || continue
-        [ "$one_off" = True ] || ids="$ids $id"
+    ids= one_offs= stranger=
+    while IFS='|' read -r id hash one_off place; do
+        [ -n "$hash" ] || continue
+        case $one_off in
+            True) one_offs="$one_offs $id" ;;
+            *) ids="$ids $id" ;;
+        esac
         [ "$place" = "$directory" ] || [ "$place" -ef "$directory" ] || stranger=${place:-unknown}
     done <<LISTING
 $listing
 LISTING
 }
 
+# Prints a line for each of the containers of services: what they are and how they are, as of one moment.
 inspect() {
-    containers=$(bounded docker inspect --type container --format "$1" $ids 2>/dev/null)
+    # shellcheck disable=SC2016,SC2089 # Go's templates have a `$` of their own
+    facts='= container {"id":{{json .ID}},"name":{{json .Name}},"hash":{{json (index .Config.Labels "com.docker.compose.config-hash")}}'
+    facts=$facts',"service":{{json (index .Config.Labels "com.docker.compose.service")}},"image":{{json .Config.Image}}'
+    facts=$facts',"imageId":{{json .Image}},"state":{{json .State.Status}},"exitCode":{{.State.ExitCode}}'
+    facts=$facts',"oomKilled":{{.State.OOMKilled}},"restarts":{{.RestartCount}},"startedAt":{{json .State.StartedAt}}'
+    facts=$facts',"finishedAt":{{json .State.FinishedAt}},"policy":{{json .HostConfig.RestartPolicy.Name}}'
+    facts=$facts',"maxRetries":{{.HostConfig.RestartPolicy.MaximumRetryCount}},"health":{{with .State.Health}}'
+    facts=$facts'{{$at := "\"\""}}{{$words := ""}}{{$code := 0}}'
+    facts=$facts'{{range .Log}}{{$at = json .Start}}{{$words = .Output}}{{$code = .ExitCode}}{{end}}'
+    facts=$facts'{"status":{{json .Status}},"failingStreak":{{.FailingStreak}},"checkedAt":{{$at}}'
+    facts=$facts',"output":{{json (printf "%.500s" $words)}},"exitCode":{{$code}}}{{else}}null{{end}}'
+    facts=$facts',"healthcheck":{{with .Config.Healthcheck}}{"interval":{{json .Interval}},"timeout":{{json .Timeout}}'
+    facts=$facts',"retries":{{.Retries}},"startPeriod":{{json .StartPeriod}}}{{else}}null{{end}}'
+    facts=$facts',"ports":[{{range $port, $all := .NetworkSettings.Ports}}{{range $all}}'
+    facts=$facts'{{json (printf "%s:%s->%s" .HostIP .HostPort $port)}},{{end}}{{end}}""]}'
+    bounded docker inspect --type container --format "$facts" $ids 2>/dev/null
 }
 
-# Sets `containers`, one line each. Known ids are asked for first: most looks come one after the other.
+# Prints the project's containers. Known ids are asked for first: most looks come one after the other.
 look() {
-    facts='{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}} {{.State.ExitCode}}'
-    facts=$facts' {{if .State.Health}}{{.State.Health.Status}}{{else}}none{{end}}'
-    facts=$facts' {{or .HostConfig.RestartPolicy.Name "no"}}'
-    facts=$facts' {{or (urlquery (index .Config.Labels "com.docker.compose.config-hash")) "none"}}'
-    facts=$facts' {"name":{{json (index .Config.Labels "com.docker.compose.service")}}'
-    facts=$facts',"image":{{json .Config.Image}},"state":{{json .State.Status}}'
-    facts=$facts',"health":{{if .State.Health}}{{json .State.Health.Status}}{{else}}null{{end}}'
-    facts=$facts',"exitCode":{{if or (eq .State.Status "exited") (eq .State.Status "dead")}}{{.State.ExitCode}}'
-    facts=$facts'{{else}}null{{end}}}'
-    [ -z "$ids" ] || ! inspect "$facts" || return 0
+    echo '= containers'
+    [ -z "$ids" ] || ! inspect || return 0
     list_containers || return 1
-    containers=
-    [ -z "$ids" ] || inspect "$facts"
+    echo '= containers'
+    [ -z "$ids" ] || inspect
 }
 
 give_up_looking() {
     require_docker
     ! is_late || fail_late
     fail TASK_FAILED "Docker did not list the containers of project '$project'."
-}
-
-show_services() {
-    look || give_up_looking
-    tell_services
-}
-
-tell_services() {
-    [ -z "$stranger" ] || return 0
-    while read -r id started restarts state_now code health policy hash service; do
-        [ -z "$id" ] || tell service "$service"
-    done <<CONTAINERS
-$containers
-CONTAINERS
 }
 
 show_logs() {
@@ -490,286 +547,310 @@ show_logs() {
         say bounded docker logs --tail 20 "$id"
         prefix=
     done <<TROUBLED
-$troubled
+$reply_log
 TROUBLED
 }
 
 require_docker() {
-    bounded docker version --format '{{.Server.Version}}' >/dev/null 2>&1 && return
-    say bounded docker version --format '{{.Server.Version}}'
-    fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
+    if ! bounded docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+        say bounded docker version --format '{{.Server.Version}}'
+        fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
+    fi
+    [ -n "$plugin" ] || bounded docker compose version >/dev/null 2>&1 ||
+        fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
 }
 
-# After compose failed with `words`: ends the phase if that was for want of docker or because of the compose file. What
-# still works tells the reason; compose's exit codes differ between its versions.
-rule_out() {
-    require_docker
-    bounded docker compose version >/dev/null 2>&1 || fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
-    compose_in "$1" config --quiet >/dev/null 2>&1 || fail COMPOSE_INVALID "$words"
-}
-
-have_images() {
+# Prints the names of the project's images, the ids of those that are there, in their order, and which are not.
+see_images() {
     set --
+    printf '= names'
     while read -r image; do
         set -- "$@" "$image"
+        printf ' %s' "$image"
     done <"$state/images"
-    [ "$#" -eq 0 ] || bounded docker image inspect --format '{{.ID}}' "$@" >/dev/null 2>&1
+    echo
+    [ "$#" -eq 0 ] || bounded docker image inspect --format '= image {{.ID}}' "$@" 2>"$state/absent.new"
+    [ "$#" -eq 0 ] || while IFS= read -r line; do
+        tell absent "$line"
+    done <"$state/absent.new"
 }
 
-# Whether all services are behind profiles, as Prepare has found.
-runs_nothing() {
-    [ -f "$state/images" ] && [ ! -s "$state/images" ]
+# Prints the project's containers, and writes down their list.
+see_containers() {
+    list_containers || return 1
+    printf '%s\n' "$listing" >"$state/listing.new" || return 1
+    [ -z "$ids" ] || inspect
 }
 
-recall_baseline() {
-    baseline=$newline
-    [ -f "$state/baseline" ] || return 0
-    while read -r line; do
-        baseline=$baseline$line$newline
-    done <"$state/baseline"
-}
-
-# Sets `restarted` to how often docker has restarted the container during the run, and `touched` to whether it was
-# started in this run at all.
-compare_with_baseline() {
-    touched=yes restarted=$restarts
-    case $baseline in
-        *"$newline$id $started $restarts "*) touched=no restarted=0 ;;
-        *"$newline$id "*)
-            before=${baseline#*"$newline$id "}
-            before=${before#* }
-            restarted=$((restarts - ${before%% *}))
-            [ "$restarted" -ge 0 ] || restarted=$restarts # docker counts anew when a container is started by hand
-            ;;
-    esac
-}
-
-# Sets `steady` to how long the container has run in one piece, as far as this run has seen.
-measure_steadiness() {
-    eval "seen=\${seen_$id:-}"
-    if [ "${seen% *}" != "$started" ]; then
-        seen="$started $now"
-        [ "$touched$restarted" != yes0 ] || seen="$started $up_at" # never restarted: it has run since Up at the latest
-        eval "seen_$id=\$seen"
-    fi
-    steady=$((now - ${seen#* }))
-}
-
-is_recent() {
-    [ "$1" \> "$(date -u -d "@$(($(date +%s) - 10))" +%Y-%m-%dT%H:%M:%S)" ]
-}
-
-name_service() {
-    name=${service#*\"name\":\"}
-    name=${name%%\"*}
-}
-
-# Sorts the containers into `failing` (sentences), `pending` (names with their states) and fine ones. `nearest` is how
-# soon one that only has to stay up has done so, or a while; `troubled` names the containers whose logs are of interest.
-judge() {
-    failing= pending= culprits= waiting= nearest=$((poll + 10))
-    tick
-    while read -r id started restarts state_now code health policy hash service; do
-        [ -n "$id" ] || continue
-        name_service
-        compare_with_baseline
-        trouble= wait_for=
-        case $state_now in
-            running)
-                required=0
-                if [ "$restarted" -gt 0 ]; then
-                    required=1000
-                elif [ "$touched" = yes ]; then
-                    [ "$health" = healthy ] || required=$settle
-                elif [ "$restarts" -gt 0 ] && is_recent "$started"; then
-                    required=1000 # it was in a crash loop before this run began
-                fi
-                measure_steadiness
-                if [ "$health" = unhealthy ]; then
-                    trouble='is unhealthy'
-                elif [ "$restarted" -ge 5 ]; then
-                    trouble="restarted $restarted times"
-                elif [ "$health" = starting ]; then
-                    wait_for=starting
-                elif [ "$steady" -lt "$required" ]; then
-                    wait_for='not steady'
-                    [ $((required - steady)) -ge "$nearest" ] || nearest=$((required - steady))
-                fi
-                ;;
-            restarting)
-                wait_for=restarting
-                [ "$restarted" -lt 5 ] || trouble="restarted $restarted times, exit code $code"
-                ;;
-            exited)
-                case $code,$policy in
-                    0,no | 0,on-failure) ;;
-                    0,*) wait_for='exited, to be restarted' ;;
-                    *)
-                        trouble="exited with code $code"
-                        case $phase$baseline in
-                            up*"$newline$id $started $restarts exited$newline"*) trouble= ;; # up has not come to it
-                        esac
-                        ;;
-                esac
-                ;;
-            dead) trouble='is dead' ;;
-            *) wait_for=$state_now ;;
-        esac
-        if [ -n "$trouble" ]; then
-            failing="$failing Service '$name' $trouble."
-            culprits=$culprits$id\ $name$newline
-        elif [ -n "$wait_for" ]; then
-            pending="$pending, $name ($wait_for)"
-            waiting=$waiting$id\ $name$newline
-        fi
-    done <<CONTAINERS
-$containers
-CONTAINERS
-    failing=${failing# } pending=${pending#, } troubled=$culprits
-}
-
-# Waits for every container to be up. False, with `reason` and `detail`, when that cannot or did not happen.
-wait_until_up() {
-    tick
-    begun=$now poll=20 told=
-    while :; do
-        [ -n "$looked" ] || look || give_up_looking
-        looked=
-        if [ -z "$containers" ]; then
-            expects_none && return 0
-            reason=UNHEALTHY detail="Project '$project' has no containers."
-            return 1
-        fi
-        judge
-        if [ -n "$failing" ]; then
-            reason=UNHEALTHY detail=$failing
-            return 1
-        fi
-        [ -n "$pending" ] || return 0
-        if is_late; then
-            troubled=$waiting
-            reason=UNHEALTHY detail="Not up within $seconds s: $pending."
-            return 1
-        fi
-        if [ "$pending" != "$told" ] && [ $((now - begun)) -ge 80 ]; then
-            told=$pending
-            printf '| Waiting for %.2000s\n' "$pending"
-        fi
-        [ $((now - begun)) -lt 500 ] || poll=50
-        [ $((now - begun)) -lt 3000 ] || poll=100
-        [ "$nearest" -lt $((poll + 10)) ] || nearest=$poll # rather a little more than to look twice
-        [ "$nearest" -le 3 ] || nearest=$((nearest - 1))    # to look takes longer than this
-        sleep "$((nearest / 100)).$((nearest % 100 / 10))$((nearest % 10))"
-    done
-}
-
-# Whether the compose file asks for no container: all its services are behind profiles, or scaled to zero.
-expects_none() {
-    ! runs_nothing || return 0
-    services=$(compose_in "$directory" config --services 2>/dev/null) || return 1
-    [ -z "$services" ] || are_scaled_to_zero "$services"
-}
-
-are_scaled_to_zero() {
-    scaled=$newline$(
-        compose_in "$directory" config 2>/dev/null | awk '
-            /^[^ ]/ { inside = ($1 == "services:") }
-            inside && /^  [^ ]/ { name = $1; sub(/:$/, "", name) }
-            inside && (/^    scale: 0$/ || /^      replicas: 0$/) { print name }'
-    )$newline
-    for name in $1; do
-        case $scaled in
-            *"$newline$name$newline"*) ;;
-            *) return 1 ;;
-        esac
-    done
-}
-
-# Sets `manifest` to what the server says of the package's files. False when it ends too soon.
-receive_manifest() {
-    manifest=
-    while IFS= read -r line; do
-        [ -n "$line" ] || return 0
-        manifest=$manifest$line$newline
-    done
-    return 1
-}
-
-# Sets `differing` to the paths that are new or changed, `obsolete` to those that only the package before had.
-compare_files() {
-    differing= obsolete= all_same=
-    if [ -d "$directory" ]; then
-        checked=$(
-            cd "$directory" && sha256sum -c - 2>/dev/null <<MANIFEST
-${manifest%"$newline"}
-MANIFEST
-        ) && all_same=yes
-        while IFS= read -r line; do
-            case $line in
-                *': FAILED'*) differing=$differing${line%': FAILED'*}$newline ;;
-            esac
-        done <<CHECKED
-$checked
-CHECKED
+see_versions() {
+    tell docker "$(bounded docker version --format '{{.Server.Version}}')"
+    if [ -n "$plugin" ]; then
+        tell compose "$(bounded "$plugin" version --short)"
     else
-        while IFS= read -r line; do
-            [ -z "$line" ] || differing=$differing${line#*  }$newline
-        done <<MANIFEST
-$manifest
-MANIFEST
+        tell compose "$(bounded docker compose version --short)"
     fi
-    [ -n "$differing$all_same" ] || return 1
-    [ -f "$state/manifest" ] || return 0
-    while IFS= read -r line; do
-        path=${line#*  }
-        case $manifest in
-            *"  $path$newline"*) ;;
-            *) [ ! -f "$directory/$path" ] || obsolete=$obsolete$path$newline ;;
-        esac
-    done <"$state/manifest"
 }
 
-# Whether compose would read something else than before, or nobody knows what it has read.
-describes_another() {
-    [ -f "$state/images" ] || return 0
-    case $newline$differing in
-        *"$newline./compose.yaml$newline"* | *"$newline./.env$newline"*) return 0 ;;
-    esac
+# Prints which files are not as the manifest has them, which were modified since the last run, and which are missing of
+# those that are only created then.
+compare_files() {
+    if [ ! -d "$directory" ]; then
+        echo '= changed *'
+        return 0
+    fi
+    changes=$(cd "$directory" && sha256sum -c - <"$state/manifest.new" 2>/dev/null) ||
+        tell_failed changed "$changes" || return 1
+    if [ -f "$state/manifest" ]; then
+        changes=$(cd "$directory" && sha256sum -c - <"$state/manifest" 2>/dev/null) || tell_failed modified "$changes"
+    fi
+    [ "$seeds_size" -eq 0 ] || while IFS= read -r path; do
+        [ -e "$directory/$path" ] || tell missing "$path"
+    done <"$state/seeds.new"
+}
+
+# Prints the paths that sha256sum has not found as they should be. False where it gave no answer.
+tell_failed() {
+    any=
+    while IFS= read -r line; do
+        case $line in
+            *': FAILED'*)
+                any=yes path=${line%': FAILED'*}
+                [ "$1" = changed ] || [ ! -e "$directory/$path" ] || tell "$1" "$path"
+                [ "$1" = modified ] || tell "$1" "$path"
+                ;;
+        esac
+    done <<FAILED
+$2
+FAILED
+    [ -n "$any" ]
+}
+
+# Replaces the tree by the package that the server sends.
+renew_tree() {
+    rm -f "$state/delivered" "$state/resolved" "$state/images" && receive "$tree.new" && rm -rf "$tree" &&
+        mv "$tree.new" "$tree" && printf '%s\n' "$delivery" >"$state/delivered"
+}
+
+# Has Compose resolve the tree: this is where it refuses files that it cannot use.
+resolve() {
+    compose_tree config --format json >"$state/json.new" 2>"$state/words" || return 1
+    { printf '= model ' && tr -d '\n' <"$state/json.new" && echo; } >"$state/resolved.new" &&
+        mv -f "$state/resolved.new" "$state/resolved"
+}
+
+# What docker and compose are asked goes on side by side: each question is a program that takes longer than all the rest.
+# Nothing of the project is changed: a run that fails here, in Build or in Pull leaves its files and containers alone.
+prepare() {
+    litter=yes delivered= words= looking=
+    see_containers >"$state/baseline.new" 2>/dev/null &
+    seeing=$!
+    see_versions >"$state/versions.new" 2>/dev/null &
+    asking=$!
+    [ ! -f "$state/delivered" ] || read -r delivered <"$state/delivered"
+    if [ "$delivered" = "$delivery" ] && [ -f "$state/images" ]; then
+        see_images >"$state/found.new" 2>/dev/null &
+        looking=$!
+    fi
+    hush receive_lists
+    [ "$status" -eq 0 ] || words="The list of files could not be written: $last"
+    if [ -z "$words" ] && { [ "$delivered" != "$delivery" ] || [ ! -d "$tree" ]; }; then
+        ask archive
+        unread=yes
+        hush renew_tree
+        if [ "$status" -eq 0 ]; then unread=; else words="The files could not be unpacked: $last"; fi
+        [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what the disk is full of
+    fi
+    if ! wait "$seeing" || ! listing=$(cat "$state/listing.new") 2>/dev/null; then
+        see_containers >"$state/baseline.new" || give_up_looking
+    fi
+    read_listing
+    refuse_strangers
+    if [ -z "$words" ]; then
+        hush remember_beginning
+        if [ "$status" -eq 0 ]; then marked=yes; else words="The run could not be noted in $state: $last"; fi
+    fi
+    [ -z "$words" ] || explain TASK_FAILED "$words"
+    [ -f "$state/resolved" ] && [ "$outside" = no ] || resolve || refused=yes
+    [ ! -s "$state/words" ] || say cat "$state/words"
+    wait "$asking"
+    cat "$state/versions.new"
+    tell tree "$tree"
+    tell directory "$directory"
+    if [ -n "${refused-}" ]; then
+        rm -f "$state/resolved"
+        status=1
+        explain COMPOSE_INVALID "$last"
+    fi
+    compare_files || explain TASK_FAILED 'The files could not be compared with those on the host.'
+    [ -f "$state/notes" ] || [ ! -f "$state/manifest" ] || sed 's/^[^ ]*  /= had /' "$state/manifest"
+    [ -z "$looking" ] || ! wait "$looking" || cat "$state/found.new"
+    set -- "$state/baseline"
+    for fact in notes built resolved; do
+        [ ! -f "$state/$fact" ] || set -- "$@" "$state/$fact"
+    done
+    echo '= baseline'
+    cat "$@"
+    ask plan
+    while [ -n "$reply_inspect" ]; do
+        printf '%s\n' $reply_inspect >"$state/images"
+        see_images
+        ask plan
+    done
+    to_build=$reply_build to_pull=$reply_pull to_recreate=$reply_recreate rest=$reply_rest services=$reply_services
+    unavailable=$reply_unavailable moves=$reply_moves env_mode=$reply_mode
+    if [ -n "$reply_size" ]; then
+        unread=yes
+        hush receive "$state/next"
+        [ "$status" -eq 0 ] || explain TASK_FAILED "The notes of the run could not be written: $last"
+        unread=
+    fi
+}
+
+receive_lists() {
+    head -c "$manifest_size" <&6 >"$state/manifest.new" && head -c "$seeds_size" <&6 >"$state/seeds.new"
+}
+
+remember_beginning() {
+    mark_beginning && printf '%s %s\n' "$deployment" "$installation" >"$state/owner" &&
+        mv -f "$state/baseline.new" "$state/baseline"
+}
+
+build() {
+    begin
+    [ -n "$to_build" ] || return 0
+    if ! log_in; then
+        status=1
+        explain IMAGE_BUILD_FAILED "$login_problem"
+    fi
+    say compose_tree build $to_build
+    [ "$status" -eq 0 ] || explain IMAGE_BUILD_FAILED "$last"
+    effect=changed
+    see_images
+    ask built
+    hush keep_built
+    [ "$status" -eq 0 ] || explain TASK_FAILED "What was built could not be noted: $last"
+}
+
+keep_built() {
+    receive "$state/built.new" && mv -f "$state/built.new/built" "$state/built"
+}
+
+pull() {
+    begin
+    if [ -n "$unavailable" ]; then
+        status=1
+        explain IMAGE_PULL_FAILED 'Its pull_policy forbids to pull it.'
+    fi
+    [ -n "$to_pull" ] || return 0
+    if ! log_in; then
+        status=1
+        explain IMAGE_PULL_FAILED "$login_problem"
+    fi
+    say compose_tree pull $to_pull
+    [ "$status" -eq 0 ] || explain IMAGE_PULL_FAILED "$last"
+    effect=changed
+}
+
+up() {
+    if [ -n "$moves" ]; then
+        check_files
+        hush move_files
+        [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
+        effect=changed
+    fi
+    begin
+    status=0
+    if [ "$services" -eq 0 ]; then
+        say compose down --remove-orphans # compose refuses to go up without a service
+    else
+        # A service that Compose would keep comes first, with what it depends on; most often, that is all.
+        [ -z "$to_recreate" ] || say compose_model up --detach --no-build --remove-orphans --force-recreate $to_recreate
+        [ "$status" -ne 0 ] || [ -z "$rest" ] || say compose_model up --detach --no-build --remove-orphans
+    fi
+    [ "$status" -eq 0 ] || explain TASK_FAILED "$last"
+    tick
+    up_at=$now
+    ids= # compose may have made others
+    look || give_up_looking
+    looked=yes
+}
+
+# Fails unless each file can be put in its place: either all are moved, or none. A link that a container has left there
+# would lead out of the project.
+check_files() {
+    problem=
+    deleted=$newline$(cat "$state/next/delete")$newline
+    while IFS= read -r path; do
+        if [ -n "$path" ] && ! check_file "$path"; then break; fi
+    done <<PATHS
+$deleted$(cat "$state/next/move")
+PATHS
+    [ -z "$problem" ] || fail TASK_FAILED "No file was replaced: $problem."
+}
+
+check_file() {
+    place=$directory left=${1#./}
+    while :; do
+        [ ! -d "$place" ] || [ -w "$place" ] || break
+        place=$place/${left%%/*}
+        if [ -L "$place" ]; then
+            problem="$place is a symbolic link, which daos does not follow. Remove it on the host"
+            return 1
+        fi
+        case $left in
+            */*) left=${left#*/} ;;
+            *)
+                [ ! -d "$place" ] || is_vacant "$place" && return
+                problem="$place is a directory with files in it. Remove or rename it on the host"
+                return 1
+                ;;
+        esac
+        case $deleted in
+            *"$newline./${place#"$directory/"}$newline"*) ;;
+            *)
+                if [ -e "$place" ] && [ ! -d "$place" ]; then
+                    problem="$place is a file where the package has a directory. Remove or rename it on the host"
+                    return 1
+                fi
+                ;;
+        esac
+    done
+    problem="the directory $place belongs to user $(stat -c %U "$place"), and daos cannot write to it. If a container"
+    problem="$problem has taken it, give it back on the host (chown), or leave the files in it out of the package"
     return 1
 }
 
-# Unpacks the package beside the project, so that a full disk or a lost connection leaves the project as it was.
-unpack() {
-    mkdir -p "$fresh" || return 1
+# Whether a directory has no files, or none that stay. Where a file to be mounted was missing, Docker has made one.
+is_vacant() {
+    find "$1" ! -type d | while IFS= read -r file; do
+        case $deleted in
+            *"$newline./${file#"$directory/"}$newline"*) ;;
+            *) exit 1 ;;
+        esac
+    done
+}
+
+# Replaces the package's files in the project, each by a rename: whoever reads a file gets the old one or the new one.
+# The notes come first: they are right wherever this is cut off.
+move_files() {
+    for fact in model.json notes; do
+        mv -f "$state/next/$fact" "$state/$fact" || return 1
+    done
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
-    # With the modes of the archive: containers read these files as other users, through bind mounts that pass by the
-    # closed directories above.
-    bounded tar -xpmof - -C "$fresh"
-}
-
-# Whether files differ that containers may have mounted. Compose sees a change of compose.yaml and .env by itself.
-touches_mounts() {
-    while IFS= read -r path; do
-        case $path in
-            '' | ./compose.yaml | ./.env) ;;
-            *) return 0 ;;
-        esac
-    done <<PATHS
-$differing$obsolete
-PATHS
-    return 1
-}
-
-# Moves the package's files into the project, each by a rename: whoever reads a file gets the old one or the new one.
-move_files() {
-    # If this is cut off, what the next run finds must not be the images of other files.
-    [ -z "$judging" ] || [ ! -f "$state/images" ] || rm -f "$state/images" || return 1
     while IFS= read -r path; do
         [ -z "$path" ] || rm -f "$directory/$path" || return 1
-    done <<OBSOLETE
-$obsolete
-OBSOLETE
+    done <"$state/next/delete"
+    if [ -s "$state/next/move" ]; then
+        rm -rf "$directory.new" && cp -Rp "$tree" "$directory.new" || return 1
+        [ ! -f "$directory.new/.env" ] || chmod "$env_mode" "$directory.new/.env" || return 1
+        move_listed || return 1
+    fi
+    mv -f "$state/manifest.new" "$state/manifest"
+}
+
+# Moves files of one directory by one program: a program for each would take longer than all the rest.
+move_listed() {
     parent=
     set --
     while IFS= read -r path; do
@@ -779,18 +860,13 @@ OBSOLETE
             parent=$directory/${path%/*}
             set --
         fi
-        # Where a file to be mounted was missing, docker has made an empty directory.
-        [ ! -d "$directory/$path" ] || rmdir "$directory/$path" || return 1
-        set -- "$@" "$fresh/$path"
-    done <<DIFFERING
-$differing
-DIFFERING
-    move_into "$parent" "$@" || return 1
-    [ -z "$judging" ] || mv -f "$state/images.new" "$state/images" || return 1
-    printf %s "$manifest" >"$state/manifest.new" && mv -f "$state/manifest.new" "$state/manifest"
+        [ ! -d "$directory/$path" ] || find "$directory/$path" -depth -type d -exec rmdir {} + || return 1
+        set -- "$@" "$directory.new/$path"
+    done <"$state/next/move"
+    move_into "$parent" "$@"
 }
 
-# Moves files into a directory, which is made if need be: a program for each file would take longer than all the rest.
+# Moves files into a directory, which is made if need be.
 move_into() {
     [ "$#" -gt 1 ] || return 0
     into=$1
@@ -799,217 +875,61 @@ move_into() {
     mv -f "$@" "$into/"
 }
 
-# What docker and compose are asked, and what is done to the files, goes on side by side: each question is a program that
-# takes longer than all the rest. Files are unpacked only where some differ.
-prepare() {
-    fresh=$directory.new
-    [ ! -e "$fresh" ] || rm -rf "$fresh"
-    see_containers >"$state/seen" 2>/dev/null </dev/null 4>&- &
-    seeing=$! judging= problem=
-    if ! receive_manifest; then
-        received=yes problem='The files could not be unpacked: the package ended too soon.'
-    elif ! compare_files; then
-        problem='The files could not be compared with those on the host.'
-    elif [ -z "$differing" ] && ! describes_another; then
-        fresh=
-    else
-        hush unpack
-        received=yes
-        if [ "$status" -ne 0 ]; then
-            problem="The files could not be unpacked: $last"
-            rm -rf "$fresh" # it may be what the disk is full of
-        elif describes_another; then
-            compose_in "$fresh" config --images >"$state/images.new" 2>/dev/null </dev/null 4>&- &
-            judging=$!
-        fi
-    fi
-    if [ -z "$problem" ] && [ -f "$state/images" ] && have_images; then
-        has_images=yes # of the package before
-    fi
-    recall_containers || give_up_looking
-    refuse_strangers
-    hush remember_beginning
-    [ "$status" -ne 0 ] || marked=yes
-    if [ -n "$problem" ]; then
-        ! is_late || fail_late
-        fail TASK_FAILED "$problem"
-    fi
-    [ -n "$marked" ] || fail TASK_FAILED "The run could not be noted in $state. Is the disk full?"
-    if [ -n "$judging" ] && ! wait "$judging"; then
-        say compose_in "$fresh" config --quiet
-        words=$last
-        ! is_late || fail_late
-        rule_out "$fresh"
-        fail TASK_FAILED "$words"
-    fi
-    [ -z "$judging" ] || has_same_images || has_images=
-    [ -n "$judging$differing$obsolete" ] || return 0
-    if [ -n "$ids" ] && touches_mounts; then
-        : >"$state/recreate" # before the files are moved: after a crash it would be too late
-    fi
-    hush move_files
-    [ "$status" -eq 0 ] || fail TASK_FAILED "The files could not be moved into the project: $last"
-    changed=true
-}
-
-# Whether the package's images are those of the package before.
-has_same_images() {
-    [ -f "$state/images" ] || return 1
-    read_all "$state/images.new"
-    images=$text
-    read_all "$state/images"
-    [ "$text" = "$images" ]
-}
-
-# Prints what list_containers and a look at the services' containers find.
-see_containers() {
-    list_containers || return 1
-    containers=
-    [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}' || return 1
-    printf '%s\n' "$listing" / "$containers"
-}
-
-# Sets what see_containers has found in the background; what it could not write down is looked for again.
-recall_containers() {
-    if wait "$seeing" && read_all "$state/seen" && [ -n "$text" ]; then
-        listing=${text%%"$newline/"*} containers=${text#*"$newline/"}
-        containers=${containers#"$newline"} containers=${containers%"$newline"}
-        read_listing
-    else
-        list_containers || return 1
-        containers=
-        [ -z "$ids" ] || inspect '{{.ID}} {{.State.StartedAt}} {{.RestartCount}} {{.State.Status}}'
-    fi
-}
-
-remember_beginning() {
-    mark_beginning && printf '%s\n' "$deployment" >"$state/owner" && printf '%s\n' "$containers" >"$state/baseline"
-}
-
-pull() {
-    continue_run
-    if [ -n "$has_images" ] || { [ -f "$state/images" ] && have_images; }; then
-        return
-    fi
-    if ! log_in; then
-        ! is_late || fail_late
-        show_services
-        require_docker
-        fail IMAGE_PULL_FAILED "$login_problem"
-    fi
-    say compose_in "$directory" pull --policy missing --ignore-buildable
-    if [ "$status" -ne 0 ]; then
-        words=$last
-        ! is_late || fail_late
-        show_services
-        rule_out "$directory"
-        fail IMAGE_PULL_FAILED "$words"
-    fi
-    changed=true
-}
-
-up() {
-    continue_run
-    recall_baseline
-    # Nobody knows before whether compose will need it, and it tells itself what it could not pull.
-    [ -z "$logins" ] || ! may_pull || log_in || printf '| %s\n' "$login_problem"
-    if runs_nothing; then
-        say compose down --remove-orphans # compose refuses to go up without a service
-    else
-        recreate=
-        [ ! -f "$state/recreate" ] || recreate=--force-recreate
-        say compose_in "$directory" up --detach --remove-orphans $recreate
-    fi
-    [ "$status" -eq 0 ] || explain_up
-    tick
-    up_at=$now
-    [ ! -f "$state/recreate" ] || rm -f "$state/recreate"
-    [ -z "$made" ] || ids= # they are others now
-    look || give_up_looking
-    looked=yes
-    list_starts "$baseline"
-    before=$starts
-    list_starts "$containers"
-    [ "$before" = "$starts" ] || changed=true
-}
-
-# Sets `starts` to the ids of the containers and when each was started.
-list_starts() {
-    starts=
-    while read -r id started _; do
-        [ -z "$id" ] || starts="$starts$id $started$newline"
-    done <<CONTAINERS
-$1
-CONTAINERS
-}
-
-explain_up() {
-    words=$last code=$status late= up_at=0 poll=0
-    ! is_late || late=yes
-    deadline=$((now + 1000)) # to find the reason
-    show_services
-    judge
-    if [ -n "$late" ]; then
-        case $pending in
-            *'(starting)'* | *'(restarting)'*) failing=${failing:-"Not up within $seconds s: $pending."} ;;
-        esac
-        [ -n "$failing" ] || fail_late
-    else
-        rule_out "$directory"
-        if [ "$code" -eq 18 ] || { [ "$code" -ne 17 ] && ! have_images; }; then # 17: an image could not be built
-            fail IMAGE_PULL_FAILED "$words"
-        fi
-    fi
-    [ -n "$failing" ] || fail TASK_FAILED "$words"
-    show_logs
-    fail UNHEALTHY "$failing"
-}
-
 verify() {
-    if [ -z "$up_at" ]; then
-        read_marker
-        up_at=$marker_at
-    fi
-    continue_run
-    recall_baseline
-    if ! wait_until_up; then
-        tell_services
-        show_logs
+    begin
+    if ! wait_until_well; then
         finish failed
     fi
-    tell_services
+}
+
+# Has the server judge the containers until it has decided. False, with `reason` and `detail`, where they are not well.
+wait_until_well() {
+    while :; do
+        if [ -z "$looked" ]; then
+            tick
+            deadline=$((now + 3000)) # of this look; the server decides when the time is up
+            look || give_up_looking
+        fi
+        looked=
+        ask verdict
+        case $reply_verdict in
+            ok) return 0 ;;
+            wait) sleep "$reply_wait" ;;
+            *)
+                give_reason
+                return 1
+                ;;
+        esac
+    done
 }
 
 down() {
     list_containers || give_up_looking
     refuse_strangers
     ! mark_beginning 2>/dev/null || marked=yes # a full disk does not matter here
-    [ -z "$listing" ] || changed=true
+    [ -z "$ids$one_offs" ] || effect=changed
     status=1
-    [ ! -f "$directory/compose.yaml" ] || say compose_in "$directory" down --remove-orphans
+    [ ! -f "$state/model.json" ] || say compose_model down --remove-orphans
     list_containers || give_up_looking
-    if [ "$status" -ne 0 ] || [ -n "$listing" ]; then
+    if [ "$status" -ne 0 ] || [ -n "$ids$one_offs" ]; then
         say compose down --remove-orphans # by the labels of what is there
         list_containers || give_up_looking
     fi
-    if [ -n "$listing" ]; then
-        words=$last
-        ! is_late || fail_late
-        show_services
-        require_docker
-        fail TASK_FAILED "${words:-"Containers of project '$project' are left."}"
+    if [ -n "$ids$one_offs" ]; then
+        status=1
+        explain TASK_FAILED "${last:-"Containers of project '$project' are left."}"
     fi
-    rm -f "$state/owner" "$state/baseline" "$state/recreate"
+    rm -f "$state/owner" "$state/baseline"
 }
 
-# Ends what a run has left at work, and tells how far it had come and what is there. Changes nothing else.
+# Ends what a run has left at work, and prints how far it had come and what is there. Changes nothing else.
 halt() {
-    busy=false matching=false verdict=
+    busy=false verdict=
     read_lock
     [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid" watch
     if [ -d "$state" ]; then
         if take_lock $((seconds * 50)); then
-            rm -rf "$directory.new" "$state"/*.new
+            rm -rf "$directory.new" "$tree.new" "$state/next" "$state"/*.new
         else
             busy=true
         fi
@@ -1021,69 +941,60 @@ halt() {
         [ -z "$value" ] || tell marker "$key=$value"
     done
     look || give_up_looking
-    [ "$phase" = settle ] || tell_services
 }
 
 # As `halt`, and finds out what the run would have ended with.
 settle() {
     halt
-    [ -n "$stranger" ] || ! matches || matching=true
-    tell matching "$matching"
     [ "$busy$marker_run" != "false$run" ] || reach_verdict
     [ -z "$verdict" ] || tell verdict "$verdict"
-    tell_services
 }
 
-# Whether the containers are those that the files describe, and each of them has been started.
-matches() {
-    [ -f "$directory/compose.yaml" ] || return 1
-    hashes=$(compose_in "$directory" config --hash '*' 2>/dev/null) || return 1
-    recall_baseline
-    present=' '
-    while read -r id _ _ state_now _ _ _ hash service; do
-        [ -n "$id" ] || continue
-        name_service
-        present="$present$name "
-        case $newline$hashes$newline in
-            *"$newline$name $hash$newline"*) ;;
-            *) return 1 ;;
-        esac
-        [ "$state_now" != created ] || return 1
-        case $baseline in
-            *"$newline$id "*) [ ! -f "$state/recreate" ] || return 1 ;;
-        esac
-    done <<CONTAINERS
-$containers
-CONTAINERS
-    absent=
-    while read -r name _; do
-        case $present in
-            *" $name "*) ;;
-            *) absent="$absent $name" ;;
-        esac
+# Has the server compare what is there with what the run was to bring up. False where that is not so.
+is_applied() {
+    [ -z "$stranger" ] && [ -f "$state/model.json" ] || return 1
+    hashes=$(compose_model config --hash '*' 2>/dev/null) || return 1
+    tell tree "$tree"
+    tell directory "$directory"
+    echo '= baseline'
+    set --
+    for fact in notes baseline; do
+        [ ! -f "$state/$fact" ] || set -- "$@" "$state/$fact"
+    done
+    [ "$#" -eq 0 ] || cat "$@"
+    printf '= model %s\n' "$(cat "$state/model.json")"
+    while read -r name hash; do
+        [ -z "$name" ] || tell hash "$name $hash"
     done <<HASHES
 $hashes
 HASHES
-    [ -z "$absent" ] || are_scaled_to_zero "$absent"
+    ids=
+    look || give_up_looking
+    ask recovery
+    while [ -n "$reply_inspect" ]; do
+        printf '%s\n' $reply_inspect >"$state/images"
+        see_images
+        ask recovery
+    done
+    [ "$reply_matching" = yes ]
 }
 
 # Sets `verdict` on the run that the marker tells of. None when the host cannot know, because the work was not done.
 reach_verdict() {
     case $marker_action,$marker_phase,$marker_state in
         *,failed) verdict=failed reason=$marker_reason detail=$marker_detail ;;
-        DOWN,*) [ -n "$listing" ] || verdict=ok ;;
+        DOWN,*) [ -n "$ids$one_offs" ] || verdict=ok ;;
         UP,up,* | UP,verify,*)
-            [ "$matching" = true ] || return
+            litter=yes
             tick
-            up_at=$now
             case $marker_phase,$marker_state in
-                up,done | verify,*) [ "$marker_at" -gt "$now" ] || up_at=$marker_at ;; # later: the host was restarted
+                up,done | verify,*) [ "$marker_at" -gt "$now" ] || tell since $((now - marker_at)) ;; # later: a restart
             esac
-            recall_baseline
-            verdict=ok
-            wait_until_up || verdict=failed
+            is_applied || return 0
+            looked=yes verdict=ok
+            wait_until_well || verdict=failed
             # Still undecided when the time is up: nobody can say yet whether they will be well.
-            if [ "$verdict" = failed ] && [ -z "${failing-}" ] && is_late; then verdict= reason= detail=; fi
+            [ "$reason" != TIMEOUT ] || verdict= reason= detail=
             ;;
     esac
 }
@@ -1101,16 +1012,19 @@ require_tool() {
     command -v "$1" >/dev/null || fail TASK_FAILED "The program $1 is missing on the host (Debian package $2)."
 }
 
-exec 4>&1
-printf '. \n'
+# The channel is kept from everything that is started, or it would read the answers.
+exec 4>&1 6<&0 </dev/null
+printf '\000'
 begin_phase
+IFS= read -r line <&6
 while [ "$count" -gt 0 ]; do
-    IFS= read -r login
+    IFS= read -r login <&6
     logins=$logins$login$newline count=$((count - 1))
 done
 [ -n "${HOME:-}" ] || derive_home # LOCAL, started by systemd
 [ -d "$HOME" ] || fail TASK_FAILED 'The user has no home directory on the host.'
 directory=$HOME/.daos/projects/$project
+tree=$HOME/.daos/trees/$project # as deep as the project directory: a path that leads out of one leads out of both
 state=$HOME/.daos/state/$project
 cd /
 
@@ -1118,11 +1032,12 @@ command -v docker >/dev/null || fail DOCKER_UNAVAILABLE 'Docker was not found on
 require_tool flock util-linux
 require_tool timeout coreutils
 require_tool tar tar
+require_tool sha256sum coreutils
 find_plugin
 
 if [ "$phase" != settle ] && [ "$phase" != halt ]; then
-    if [ ! -d "$state" ]; then
-        hush mkdir -p "$state"
+    if [ ! -d "$state" ] || [ ! -d "${tree%/*}" ]; then
+        hush mkdir -p "$state" "${tree%/*}" "${directory%/*}"
         [ "$status" -eq 0 ] || fail TASK_FAILED "$last"
     fi
     if ! take_lock 1500; then

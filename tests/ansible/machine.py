@@ -17,12 +17,18 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from runner.project import ProjectFile, packed
+from runner.answers import Answers
+from runner.delivery import Delivery, pack
+from runner.project import ProjectFile
 
 PROJECT = Path(__file__).parents[2] / "ansible"
 SCRIPT = PROJECT / "files/compose_project.sh"
-PLAYBOOKS = {"deploy.yml": ("prepare", "pull", "up", "verify"), "down.yml": ("down",), "settle.yml": ("settle",)}
-TIMEOUTS = {"prepare": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
+PLAYBOOKS = {
+    "deploy.yml": ("prepare", "build", "pull", "up", "verify"),
+    "down.yml": ("down",),
+    "settle.yml": ("settle",),
+}
+TIMEOUTS = {"prepare": 30, "build": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
 
 # What the action plugin displays, and what Ansible's own callback prints of a host that it cannot reach.
 TOLD = re.compile(r"^daos (\[.*\])$", re.MULTILINE)
@@ -113,7 +119,7 @@ class Machine:
         return {}
 
     def deploy(
-        self, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None, **variables: Any
+        self, services: Mapping[str, Any] | str, files: Mapping[str, str | ProjectFile] | None = None, **variables: Any
     ) -> Play:
         """Play deploy.yml as a new run, with a package of these services and files."""
         self.begin(services, files)
@@ -127,12 +133,19 @@ class Machine:
         """Ask what became of the present run."""
         return self.play("settle.yml", **variables).last
 
-    def begin(self, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None) -> None:
+    def begin(self, services: Mapping[str, Any] | str, files: Mapping[str, str | ProjectFile] | None = None) -> None:
         """A new run of a package; nothing is played yet."""
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
         package = {"compose.yaml": compose, ".env": "", **(files or {})}
-        self.delivery.write_bytes(packed({path: ProjectFile(content.encode()) for path, content in package.items()}))
+        self.delivery.write_bytes(
+            pack(
+                {
+                    path: content if isinstance(content, ProjectFile) else ProjectFile(content.encode())
+                    for path, content in package.items()
+                }
+            )
+        )
 
     def play(self, playbook: str, **variables: Any) -> Play:
         if not self.by_hand:
@@ -186,22 +199,22 @@ class Machine:
         **variables: Any,
     ) -> list[Result]:
         """Run phases in one command here without Ansible, up to the first that fails."""
-        ended = subprocess.run(
-            [*interpreter, "-c", self.command(*names, **variables)],
-            env={**os.environ, "HOME": str(self.home), **self.environment, **(environment or {})},
-            input=self.delivery.read_bytes() if "prepare" in names else b"",
-            capture_output=True,
-            check=False,
-            timeout=60,
-        )
+        plugin = load_plugin()
+        delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in names else None
+        arguments = self.arguments(**variables)
         told: list[dict[str, Any]] = []
-        listener = load_plugin().Listener(list(names), tell=told.extend)
-        listener.hear(ended.stdout)
-        listener.result(ended.returncode, ended.stderr.decode(errors="replace"))
+        answers = Answers(self.project, delivery, plugin.limits(arguments))
+        listener = plugin.Listener(list(names), answers, tell=told.extend)
+        own = {"HOME": str(self.home), **self.environment, **(environment or {})}
+        command = ["env", *(f"{name}={value}" for name, value in own.items()), *interpreter, "-c"]
+        text = plugin.command(list(names), arguments, delivery)
+        rc, stderr = plugin.stream([*command, text], b"\n" + (delivery.stdin if delivery else b""), listener)
+        listener.result(rc, stderr.decode(errors="replace"))
         return results(told)
 
     def command(self, *phases: str, **variables: Any) -> str:
-        return str(load_plugin().command(list(phases), self.arguments(**variables)))
+        delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in phases else None
+        return str(load_plugin().command(list(phases), self.arguments(**variables), delivery))
 
     def arguments(self, **variables: Any) -> dict[str, Any]:
         """The variables that the server gives to a host; `timeouts` are put over the usual ones."""
@@ -210,6 +223,7 @@ class Machine:
         return {
             "daos_run": self.run,
             "daos_deployment": self.deployment,
+            "daos_installation": "installation-of-the-tests",
             "daos_project": self.project,
             "daos_delivery": str(self.delivery),
             "daos_rivals": [],
