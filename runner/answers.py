@@ -382,7 +382,7 @@ class Answers:
             limit=self._limits.verify,
             run_limit=self._limits.run,
             started=self._clock() - (int(since) / 100 if since.isdecimal() else 0.0),
-            expected=[service for service in model.services if not model.is_empty_of(service)],
+            expected=[service for service in model.services if model.count(service)],
             up_ended=up_ended,
         )
 

@@ -13,6 +13,7 @@ config, a secret or a mounted file has changed, and builds no image that is alre
 import json
 import posixpath
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,6 +65,11 @@ class Places:
             if path.startswith(f"{root}/"):
                 return path.removeprefix(f"{root}/")
         return None
+
+    def holds(self, paths: Iterable[str], file: str) -> bool:
+        """Whether one of the paths is the project's file, or a directory above it."""
+        places = (self.within(posixpath.normpath(path)) for path in paths)
+        return any(place is not None and (place in {"", file} or file.startswith(f"{place}/")) for place in places)
 
     def is_foreign(self, path: str) -> bool:
         """Whether `path` is in daos' own directories, and not in this project's."""
@@ -122,7 +128,7 @@ class Notes:
 
     contents: Mapping[str, Items] = field(default_factory=dict)  # of each service
     before: Mapping[str, Items | None] = field(default_factory=dict)  # by container; None: made from what is gone
-    files: Mapping[str, Sequence[Any]] = field(default_factory=dict)  # path -> (sha256, mode) in the directory
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # path -> (sha256, mode) in the directory
     model: str = ""  # digest of the model that Up uses
 
     @classmethod
@@ -130,9 +136,12 @@ class Notes:
         """The notes in `text` as `write` gave them.  Raises: ValueError."""
         data = _mapping(json.loads(text))
         return cls(
-            contents=_mapping(data.get("contents", {})),
-            before=_mapping(data.get("before", {})),
-            files=_mapping(data.get("files", {})),
+            contents={name: _items(value) for name, value in _mapping(data.get("contents", {})).items()},
+            before={
+                name: None if value is None else _items(value)
+                for name, value in _mapping(data.get("before", {})).items()
+            },
+            files={path: _digest_and_mode(value) for path, value in _mapping(data.get("files", {})).items()},
             model=str(data.get("model", "")),
         )
 
@@ -161,11 +170,12 @@ class Sight:
 
     containers: Sequence[Seen] = ()
     images: Mapping[str, str] = field(default_factory=dict)  # name -> id, of those that are there
-    changed: frozenset[str] = frozenset()  # files of the delivery that are not in the directory, or differ there
+    # Files of the delivery that are not in the directory, differ there, or were not moved by a run that was cut off.
+    changed: frozenset[str] = frozenset()
     missing: frozenset[str] = frozenset()  # files to be created only where they are missing, and that are
     modified: frozenset[str] = frozenset()  # files that are not as the run before left them
     notes: Notes | None = None  # None: no run of this daos was here
-    had: frozenset[str] = frozenset()  # files of a run that left no notes
+    had: frozenset[str] = frozenset()  # files of a run that left no notes, or was cut off before it had deleted them
     built: Mapping[str, Built] = field(default_factory=dict)  # by service
 
 
@@ -196,11 +206,13 @@ class Model:
         """All images, each once."""
         return sorted({self.image_of(service) for service in self.services})
 
-    def is_empty_of(self, service: str) -> bool:
-        """Whether the service is scaled to zero."""
+    def count(self, service: str) -> int:
+        """How many containers the service has once it is up."""
         described = self.services[service]
+        if described.get("provider"):
+            return 0  # a plugin of Compose provides it
         replicas = (described.get("deploy") or {}).get("replicas")
-        return bool(described.get("scale", 1 if replicas is None else replicas) == 0)
+        return int(described.get("scale", 1 if replicas is None else replicas))
 
     def mounts(self, service: str) -> Iterator[str]:
         """The paths on the host that containers of the service have mounted."""
@@ -221,7 +233,15 @@ class Model:
                     yield str(device)
         for other in described.get("volumes_from") or []:
             name = str(other).split(":")[0]
-            yield from self._mounts(name, seen)
+            if not str(other).startswith("container:"):
+                yield from self._mounts(name, seen)
+
+    def paths(self, service: str) -> Iterator[str]:
+        """The paths on the host that containers of the service see: mounts, and files of configs and secrets."""
+        yield from self.mounts(service)
+        for _, _, described in self.sources(service):
+            if described.get("file"):
+                yield str(described["file"])
 
     def sources(self, service: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """The configs and secrets of the service: kind, name, description."""
@@ -257,18 +277,32 @@ def place_problem(model: Model, places: Places) -> str | None:
             for kind, _, described in model.sources(service)
             if described.get("file")
         ]
-        build = model.services[service].get("build") or {}
-        contexts = [build.get("context"), *(build.get("additional_contexts") or {}).values()]
-        paths += [("is built from", str(path)) for path in contexts if str(path or "").startswith("/")]
+        paths += [("is built from", path) for path in _build_paths(model.services[service].get("build") or {})]
         for verb, path in paths:
-            if places.is_foreign(posixpath.normpath(path)):
-                is_relative = path.startswith(f"{posixpath.dirname(places.tree)}/")
-                shown = posixpath.relpath(path, places.tree) if is_relative else path
+            place = posixpath.normpath(path)
+            if places.is_foreign(place):
                 return (
-                    f"Service '{service}' {verb} {shown}, which is not in the project's directory but among those of "
-                    "other projects. Use a path inside the package, a named volume, or an absolute path elsewhere."
+                    f"Service '{service}' {verb} {_shown(place, places)}, which is not in the project's directory but "
+                    "among those of other projects. Use a path inside the package, a named volume, or an absolute "
+                    "path elsewhere."
                 )
     return None
+
+
+def _build_paths(build: Mapping[str, Any]) -> Iterator[str]:
+    """The absolute paths that an image is built from."""
+    context = str(build.get("context") or "")
+    paths = [context, *map(str, (build.get("additional_contexts") or {}).values())]
+    if build.get("dockerfile") and context.startswith("/"):
+        paths.append(posixpath.join(context, str(build["dockerfile"])))
+    yield from (path for path in paths if path.startswith("/"))
+
+
+def _shown(place: str, places: Places) -> str:
+    """A path as people have most likely written it: what Compose has made absolute is relative again."""
+    trees = posixpath.dirname(places.tree)
+    is_relative = place in {trees, posixpath.dirname(trees)} or place.startswith(f"{trees}/")
+    return posixpath.relpath(place, places.tree) if is_relative else place
 
 
 def compare(content: Content, model: Model, places: Places, sight: Sight) -> Comparison:
@@ -278,26 +312,29 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
         path: DeliveredFile(file.digest, env_mode, file.only_if_missing) if path == ENV_FILE else file
         for path, file in content.files.items()
     }
-    notes = sight.notes or Notes()
     move = sorted(path for path in files if _is_moved(path, files[path], sight))
-    kept = set(files)
-    had = set(notes.files) if sight.notes else sight.had
-    delete = sorted(had - kept)
-    replaced = {*move, *delete}
-    replaced_items = {f"file {path}" for path in replaced}
+    delete = sorted({*(sight.notes.files if sight.notes else ()), *sight.had} - set(files))
+    replaced = frozenset({*move, *delete})
     contents = {service: items(content, files, model, places, service) for service in sorted(model.services)}
+    touched = {
+        service: frozenset(path for path in replaced if places.holds(model.paths(service), path))
+        for service in model.services
+    }
     keys = {
         service: _build_key(files, model, service)
         for service in model.services
         if _builds(files, model, places, service)
     }
-    build = sorted(
-        service for service in keys if _is_built(service, keys[service], model, sight, is_new=bool(replaced))
-    )
+    build = sorted(service for service in keys if _is_built(service, keys[service], model, sight))
     needs = _needs_pull(model, keys, sight.images)
+    pull = sorted(service for service, is_pulled in needs.items() if is_pulled)
+    built, pulled = ({model.image_of(service) for service in services} for services in (build, pull))
     stale = {
-        container.id: _stale(container, contents.get(container.service), sight, replaced, places, model)
+        container.id: _stale(
+            container, contents[container.service], touched[container.service], sight, is_new=bool(replaced)
+        )
         for container in sight.containers
+        if container.service in contents
     }
     changes = [
         _service_change(
@@ -305,24 +342,21 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
             model,
             sight,
             stale,
-            pulls=needs.get(service) is True,
-            builds=service in build,
+            pulls=model.image_of(service) in pulled,
+            builds=model.image_of(service) in built,
         )
-        for service in sorted(model.services)
+        for service in model.services
     ]
     removed = {container.service for container in sight.containers} - set(model.services)
     changes += [
         ServiceChange(service, Change.REMOVE, ("the files do not describe it, or its profile is not enabled",))
-        for service in sorted(removed)
+        for service in removed
     ]
-    recreate = sorted(
-        {container.service for container in sight.containers if stale[container.id]} & set(model.services)
-    )
     return Comparison(
         services=sorted(changes, key=lambda change: change.service),
         build=build,
-        pull=sorted(service for service, pulled in needs.items() if pulled),
-        recreate=recreate,
+        pull=pull,
+        recreate=sorted({container.service for container in sight.containers if stale.get(container.id)}),
         move=move,
         delete=delete,
         overwritten=sorted(replaced & sight.modified),
@@ -330,23 +364,21 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
         notes=Notes(
             contents=contents,
             before={
-                container.id: None
-                if set(contents.get(container.service, {})) & replaced_items
-                else _known(container, contents, sight)
+                container.id: None if touched.get(container.service) else _known(container, contents, sight)
                 for container in sight.containers
             },
-            files={path: [file.digest, file.mode] for path, file in files.items() if not file.only_if_missing},
+            files={path: (file.digest, file.mode) for path, file in files.items() if not file.only_if_missing},
             model=digest(model_for_up(model, places)),
         ),
         keys=keys,
-        unavailable=sorted(service for service, pulled in needs.items() if pulled is False),
+        unavailable=sorted(service for service, is_pulled in needs.items() if not is_pulled),
     )
 
 
 def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
     """Whether the containers are what a run that was cut off meant to bring up.  `hashes` are Compose's, by service."""
     notes = sight.notes or Notes()
-    present = set()
+    present: Counter[str] = Counter()
     for container in sight.containers:
         service = container.service
         if service not in model.services or container.state == "created" or container.hash != hashes.get(service):
@@ -355,8 +387,8 @@ def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
             return False
         if notes.items_of(container) != notes.contents.get(service, {}):
             return False
-        present.add(service)
-    return all(model.is_empty_of(service) for service in set(model.services) - present)
+        present[service] += 1
+    return all(model.count(service) == present[service] for service in model.services)
 
 
 def items(
@@ -412,27 +444,23 @@ def _is_moved(path: str, file: DeliveredFile, sight: Sight) -> bool:
         return path in sight.missing
     if path in sight.changed:
         return True
-    if sight.notes is None:
-        return False  # a run of an older daos: its files had the usual modes
+    if sight.notes is None:  # a run of an older daos: its files had the usual modes
+        return file.mode != (PRIVATE if path == ENV_FILE else READABLE)
     known = sight.notes.files.get(path)
-    return known is not None and known[1] != file.mode
+    return known is None or known[1] != file.mode
 
 
 def _files_below(files: Mapping[str, DeliveredFile], places: Places, path: str) -> dict[str, str]:
     """The delivered files at `path` or below it, apart from those that belong to the container."""
-    where = places.within(posixpath.normpath(path))
-    if where is None:
-        return {}
     return {
         f"file {name}": f"{file.digest[:16]} {file.mode:04o}"
         for name, file in files.items()
-        if not file.only_if_missing and (where in {"", name} or name.startswith(f"{where}/"))
+        if not file.only_if_missing and places.holds([path], name)
     }
 
 
 def _mounts_env(model: Model, places: Places) -> bool:
-    paths = (places.within(posixpath.normpath(path)) for service in model.services for path in model.mounts(service))
-    return any(path in {"", ENV_FILE} for path in paths)
+    return any(places.holds(model.paths(service), ENV_FILE) for service in model.services)
 
 
 def _known(container: Seen, contents: Mapping[str, Items], sight: Sight) -> Items | None:
@@ -442,33 +470,20 @@ def _known(container: Seen, contents: Mapping[str, Items], sight: Sight) -> Item
     return sight.notes.items_of(container)
 
 
-def _stale(
-    container: Seen,
-    wanted: Items | None,
-    sight: Sight,
-    replaced: Iterable[str],
-    places: Places,
-    model: Model,
-) -> list[str]:
-    """Why Compose would keep a container that was made from something else, in words; empty where it was not."""
-    if wanted is None or container.service not in model.services:
-        return []
-    reasons = {f"file {path}" for path in replaced if f"file {path}" in wanted}
-    if sight.notes is not None:
-        made_from = sight.notes.items_of(container)
-        if made_from is None:
-            reasons.add("what it was made from")
-        else:
-            reasons |= {name for name in {*made_from, *wanted} if made_from.get(name) != wanted.get(name)}
-    else:
-        # Of a container that an older daos made, only the files are known to have been the delivered ones.
-        mounted = [places.within(posixpath.normpath(path)) for path in model.mounts(container.service)]
-        reasons |= {
-            f"file {path}"
-            for path in replaced
-            for where in mounted
-            if where is not None and (where in {"", path} or path.startswith(f"{where}/"))
-        }
+def _stale(container: Seen, wanted: Items, touched: Iterable[str], sight: Sight, *, is_new: bool) -> list[str]:
+    """Why Compose would keep a container that was made from something else, in words; empty where it was not.
+
+    `touched` are the files that it sees and that are replaced; `is_new` is whether any file is.
+    """
+    reasons = {f"file {path}" for path in touched}
+    made_from = sight.notes.items_of(container) if sight.notes is not None else None
+    if made_from is not None:
+        reasons |= {name for name in {*made_from, *wanted} if made_from.get(name) != wanted.get(name)}
+    elif sight.notes is not None:
+        reasons.add("what it was made from")
+    elif is_new:
+        # Of a container that an older daos made, only the files are known: the rest may come from those that changed.
+        reasons |= {name for name in wanted if not name.startswith("file ")}
     return [f"{reason} changed" for reason in sorted(reasons)]
 
 
@@ -493,18 +508,16 @@ def _builds(files: Mapping[str, DeliveredFile], model: Model, places: Places, se
 
 def _build_key(files: Mapping[str, DeliveredFile], model: Model, service: str) -> str:
     """What the image is built from: all files, for a Dockerfile may name the image of another service."""
-    delivered = {path: [file.digest, file.mode] for path, file in files.items() if not file.only_if_missing}
+    delivered = {path: [file.digest, file.mode] for path, file in files.items()}
     return digest([model.services[service]["build"], delivered])
 
 
-def _is_built(service: str, key: str, model: Model, sight: Sight, *, is_new: bool) -> bool:
+def _is_built(service: str, key: str, model: Model, sight: Sight) -> bool:
     there = sight.images.get(model.image_of(service))
     if there is None or model.services[service].get("pull_policy") == "build":
         return True
-    built = sight.built.get(service)
-    if built is None:
-        return sight.notes is not None or is_new  # else an older daos has built it, from the same files
-    return (built.key, built.image_id) != (key, there)
+    built = sight.built.get(service)  # None also where an older daos has built it: it did not notice each change
+    return built is None or (built.key, built.image_id) != (key, there)
 
 
 def _needs_pull(model: Model, keys: Mapping[str, str], images: Mapping[str, str]) -> dict[str, bool]:
@@ -519,7 +532,7 @@ def _needs_pull(model: Model, keys: Mapping[str, str], images: Mapping[str, str]
             continue
         is_there = image in images
         if policy in {"never", "build"}:
-            if not is_there and not model.is_empty_of(service):
+            if not is_there and model.count(service):
                 needed[service] = False
         elif not is_there or ALWAYS_PULLED.fullmatch(policy):
             needed[service] = True
@@ -528,13 +541,7 @@ def _needs_pull(model: Model, keys: Mapping[str, str], images: Mapping[str, str]
 
 
 def _service_change(
-    service: str,
-    model: Model,
-    sight: Sight,
-    stale: Mapping[str, list[str]],
-    *,
-    pulls: bool,
-    builds: bool,
+    service: str, model: Model, sight: Sight, stale: Mapping[str, list[str]], *, pulls: bool, builds: bool
 ) -> ServiceChange:
     containers = [one for one in sight.containers if one.service == service]
     image = model.image_of(service)
@@ -546,8 +553,10 @@ def _service_change(
         reasons.add("its image is built")
     if pulls:
         reasons.add("its image is pulled")
-    if not containers:
-        change = Change.KEEP if model.is_empty_of(service) else Change.CREATE
+    if model.count(service) == 0:
+        change, reasons = (Change.REMOVE, {"it is scaled to zero"}) if containers else (Change.KEEP, set())
+    elif not containers:
+        change = Change.CREATE
     elif reasons:
         change = Change.RECREATE
     elif any(one.state != "running" for one in containers):
@@ -561,3 +570,17 @@ def _mapping(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
+
+
+def _items(value: Any) -> Items:
+    found = _mapping(value)
+    if not all(isinstance(item, str) for item in found.values()):
+        raise ValueError("not digests")
+    return found
+
+
+def _digest_and_mode(value: Any) -> tuple[str, int]:
+    match value:
+        case [str(checksum), int(mode)]:
+            return checksum, mode
+    raise ValueError("not a checksum and a mode")
