@@ -1,13 +1,14 @@
 """Answers what the script on a host asks, from what it has reported.
 
-The script observes and acts (ansible/files/compose_project.sh); what is to be done, and whether it went well, is decided
-here, with `comparison`, `health` and `compose_words`.  Ansible's process imports this module, so it uses the standard
-library only.  What a host sends is not trusted: anything malformed is a ValueError.
+The script observes and acts (ansible/files/compose_project.sh); what is to be done, and whether it went well, is
+decided here, with `comparison`, `health` and `compose_words`.  Ansible's process imports this module, so it uses the
+standard library only.  What a host sends is not trusted: anything malformed is a HostAnswer.
 """
 
 import json
 import re
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,10 @@ from runner.verdict import Kind, Verdict
 OLDEST_COMPOSE = (2, 26)  # the oldest release that the cases are run with
 MOST_CONTAINERS = 1000  # of one project
 MOST_WORDS = 2000  # lines that are kept to find a reason
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what it costs to read it as it is
+KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
+FAMILIAR = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?(.+)")
 ENDED = {"exited", "dead"}  # Docker's states in which an exit code means something
 
 
@@ -69,8 +74,10 @@ class Answers:
         self._hashes: dict[str, str] = {}
         self._baseline: list[Inspection] = []
         self._containers: list[Inspection] = []
-        self._reads_baseline = False
-        self._free: list[tuple[int, str]] = []
+        self._noted = self._baseline  # the list that containers are added to
+        self._has_looked = False  # since the baseline
+        self._free: list[int] = []  # bytes, of the disks that Docker and daos use
+        self._has_asked_for_disk = False
         self._comparison: Comparison | None = None
         self._watch: Watch | None = None
         self._verdict: Verdict | None = None
@@ -84,7 +91,7 @@ class Answers:
     def begin(self, phase: str) -> None:
         """A phase begins."""
         self._phase = phase
-        self._words: list[str] = []
+        self._words: deque[str] = deque(maxlen=MOST_WORDS)
 
     @property
     def fraction(self) -> float | None:
@@ -94,12 +101,13 @@ class Answers:
     @property
     def containers(self) -> list[dict[str, object]]:
         """The project's containers as they were last seen, for the API, by name."""
-        return [_described(container) for container in sorted(self._containers, key=lambda one: one.name)]
+        last_seen = self._containers if self._has_looked else self._baseline
+        return [_described(container) for container in sorted(last_seen, key=lambda one: one.name)]
 
     @property
     def has_changed(self) -> bool:
         """Whether containers have been made, removed or started since the baseline."""
-        return _starts(self._baseline) != _starts(self._containers)
+        return self._has_looked and _starts(self._baseline) != _starts(self._containers)
 
     def take_lines(self) -> list[Line]:
         """The lines for the log that have come together since the last call."""
@@ -113,7 +121,7 @@ class Answers:
             self._last_lines[name] = rest if rest.strip() else self._last_lines.get(name, "")
             self._lines.append(Line(text))
             return
-        self._words = [*self._words[-MOST_WORDS:], text]
+        self._words.append(text)
         warning = compose_words.warning(text)
         if warning is not None:
             self._warn(warning)
@@ -126,8 +134,9 @@ class Answers:
         """Take in a fact.  Raises: HostAnswer."""
         match key:
             case "containers" | "baseline":
-                self._reads_baseline = key == "baseline"
-                (self._baseline if self._reads_baseline else self._containers).clear()
+                self._noted = self._baseline if key == "baseline" else self._containers
+                self._noted.clear()
+                self._has_looked = key == "containers"
             case "container":
                 self._note_container(value)
             case "names":
@@ -142,9 +151,9 @@ class Answers:
                 service, _, digest = value.partition(" ")
                 self._hashes[service] = digest
             case "disk":
-                free, _, place = value.partition(" ")
-                if free.isdecimal():
-                    self._free.append((int(free) * 1024, place))
+                free, _, _ = value.partition(" ")
+                if KIBIBYTES.fullmatch(free):
+                    self._free.append(int(free) * 1024)
             case _:
                 self._facts[key] = value
 
@@ -165,7 +174,7 @@ class Answers:
             return answers[question]()
         except HostAnswer:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except MALFORMED as error:
             raise HostAnswer(f"what the host reports cannot be understood: {error}") from error
 
     def _note_container(self, value: str) -> None:
@@ -173,12 +182,11 @@ class Answers:
             entries = json.loads(value)
             entries["ports"] = [port for port in entries.get("ports", []) if port]
             container = Inspection.read(entries)
-        except (ValueError, TypeError, AttributeError) as error:
+        except MALFORMED as error:
             raise HostAnswer(f"a container cannot be understood: {error}") from error
-        containers = self._baseline if self._reads_baseline else self._containers
-        if len(containers) >= MOST_CONTAINERS:
+        if len(self._noted) >= MOST_CONTAINERS:
             raise HostAnswer(f"the project has more than {MOST_CONTAINERS} containers")
-        containers.append(container)
+        self._noted.append(container)
 
     def _warn(self, text: str) -> None:
         if text not in self.warnings:
@@ -186,13 +194,21 @@ class Answers:
             self._lines.append(Line(text, is_warning=True))
 
     def _answer_archive(self) -> bytes:
-        assert self._delivery is not None
-        return _reply(size=len(self._delivery.archive)) + self._delivery.archive
+        delivered = self._delivered().archive
+        return _reply(size=len(delivered)) + delivered
 
-    # What is to be done --------------------------------------------------------------------------------------------------
+    def _delivered(self) -> Delivery:
+        if self._delivery is None:
+            raise HostAnswer("nothing is deployed")
+        return self._delivery
+
+    def _compared(self) -> Comparison:
+        if self._comparison is None:
+            raise HostAnswer("nothing is planned yet")
+        return self._comparison
 
     def _answer_plan(self) -> bytes:
-        assert self._delivery is not None
+        delivery = self._delivered()
         problem = self._version_problem()
         if problem is not None:
             return _reply(fail="DOCKER_UNAVAILABLE", detail=problem)
@@ -202,7 +218,7 @@ class Answers:
         problem = comparison.place_problem(model, places)
         if problem is not None:
             return _reply(fail="COMPOSE_INVALID", detail=problem)
-        content = Content(self._delivery.files, self._delivery.values)
+        content = Content(delivery.files, delivery.values)
         sight = self._sight()
         found = self._comparison = comparison.compare(content, model, places, sight)
         self._lines.append(Line(f"Docker {self._facts.get('docker', '?')}, Compose {self._facts.get('compose', '?')}."))
@@ -243,16 +259,14 @@ class Answers:
         )
 
     def _unknown_profiles(self, model: Model) -> list[str]:
-        assert self._delivery is not None
         known = {str(profile) for described in model.services.values() for profile in described.get("profiles") or []}
-        return [profile for profile in self._delivery.profiles if profile not in known and profile != "*"]
+        return [profile for profile in self._delivered().profiles if profile not in known and profile != "*"]
 
     def _answer_built(self) -> bytes:
-        assert self._comparison is not None
         model, images = self._model(), self._images()
         built = {
             service: [key, images[model.image_of(service)]]
-            for service, key in self._comparison.keys.items()
+            for service, key in self._compared().keys.items()
             if model.image_of(service) in images
         }
         packed = archive({"built": f"= built {json.dumps(built)}\n".encode()})
@@ -266,25 +280,24 @@ class Answers:
 
     def _images_to_inspect(self, model: Model) -> list[str]:
         """The images that the host has not been asked about."""
-        wanted = [image for image in model.images() if not re.search(r"\s", image)]
+        wanted = [image for image in model.images() if IMAGE.fullmatch(image)]
         return wanted if wanted != self._named else []
 
     def _images(self) -> dict[str, str]:
         """The ids of the images that are there, by name: the host gives them in the order of the names."""
-        missing = {
-            name for name in self._named for words in self._absent if words.endswith((f" {name}", f" {name}:latest"))
-        }
-        return dict(zip((name for name in self._named if name not in missing), self._image_ids, strict=False))
+        absent = {word for words in self._absent for word in words.split(": ")}
+        there = [name for name in self._named if not absent & {name, _familiar(name)}]
+        return dict(zip(there, self._image_ids, strict=True))
 
     def _sight(self) -> Sight:
-        assert self._delivery is not None
+        files = self._delivered().files
         paths, notes, built = self._paths, self._facts.get("notes"), self._facts.get("built")
         everything = "*" in paths["changed"]
-        seeds = {path for path, file in self._delivery.files.items() if file.only_if_missing}
+        seeds = {path for path, file in files.items() if file.only_if_missing}
         return Sight(
             containers=[_seen(container) for container in self._baseline],
             images=self._images(),
-            changed=frozenset(self._delivery.files if everything else paths["changed"]),
+            changed=frozenset(files if everything else paths["changed"]),
             missing=frozenset(seeds if everything else paths["missing"]),
             modified=frozenset(paths["modified"]),
             notes=None if notes is None else Notes.read(notes),
@@ -292,27 +305,27 @@ class Answers:
             built={} if built is None else {name: Built(*entry) for name, entry in json.loads(built).items()},
         )
 
-    # How it went ---------------------------------------------------------------------------------------------------------
-
     def _answer_why(self) -> bytes:
         explained = compose_words.explain(
             self._phase, self._words, self._wanted_images(), free_bytes=self._free_bytes()
         )
-        if explained is not None and explained.reason == "DISK_FULL" and not self._free:
+        if explained is not None and explained.reason == "DISK_FULL" and not self._has_asked_for_disk:
+            self._has_asked_for_disk = True
             return _reply(disk="yes")
         is_late = self._facts.get("late") == "yes"
         reason, _, detail = self._facts.get("fallback", "").partition(" ")
         if self._phase == "up":
             self._verdict = self._judge(is_late=is_late)
-        if self._phase == "pull" and self._comparison is not None and self._comparison.unavailable:
-            detail = self._unavailable_sentence()
-        elif (
-            explained is not None and (not self._facts.get("exact") or explained.reason == "DISK_FULL") and not is_late
-        ):
+        too_old = self._version_problem() if self._phase == "prepare" else None
+        if too_old is not None:
+            reason, detail = "DOCKER_UNAVAILABLE", too_old
+        elif self._phase == "pull" and self._comparison is not None and self._comparison.unavailable:
+            detail = self._unavailable_sentence(self._comparison.unavailable)
+        elif explained is not None and not is_late:
             self._verdict = None
             reason, detail = explained
         elif self._verdict is not None and self._verdict.kind is Kind.FAILED:
-            return self._reply_failed("UNHEALTHY")
+            return self._reply_failed(self._verdict, "UNHEALTHY")
         elif is_late:
             reason = ""
         self._detail = detail
@@ -334,24 +347,25 @@ class Answers:
         wanted = {model.image_of(service) for service in pulled}
         return {service: model.image_of(service) for service in model.services if model.image_of(service) in wanted}
 
-    def _unavailable_sentence(self) -> str:
-        assert self._comparison is not None
+    def _unavailable_sentence(self, services: Iterable[str]) -> str:
         model = self._model()
         sentences = (
             f"Image {model.image_of(service)} of service '{service}' is not on the host, and its pull_policy "
             f"'{model.services[service]['pull_policy']}' forbids to pull it."
-            for service in self._comparison.unavailable
+            for service in services
         )
         return " ".join(sentences)
 
     def _free_bytes(self) -> int | None:
-        return min((free for free, _ in self._free), default=None)
+        return min(self._free, default=None)
 
     def _answer_sentence(self) -> bytes:
         detail = self._detail
         if self._verdict is not None and self._verdict.kind is Kind.FAILED:
             troubled = self._verdict.troubled
-            detail = self._verdict.message({id: self._last_lines.get(name, "") for id, name in troubled.items()})
+            detail = self._verdict.message(
+                {identity: self._last_lines.get(name, "") for identity, name in troubled.items()}
+            )
         return _reply(detail=detail)
 
     def _answer_verdict(self) -> bytes:
@@ -366,11 +380,10 @@ class Answers:
             if verdict.log is not None:
                 self._lines.append(Line(f"Waiting for {verdict.log}"))
             return _reply(verdict="wait", wait=f"{verdict.next_in:.2f}")
-        return self._reply_failed("TIMEOUT" if verdict.late and self._phase == "settle" else "UNHEALTHY")
+        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase == "settle" else "UNHEALTHY")
 
-    def _reply_failed(self, reason: str) -> bytes:
-        assert self._verdict is not None
-        logs = [("log", f"{id} {name}") for id, name in self._verdict.troubled.items()]
+    def _reply_failed(self, verdict: Verdict, reason: str) -> bytes:
+        logs = [("log", f"{identity} {name}") for identity, name in verdict.troubled.items()]
         return _reply([("verdict", "failed"), ("reason", reason), *logs])
 
     def _new_watch(self, *, up_ended: bool = True) -> Watch:
@@ -404,6 +417,13 @@ def _reply(lines: Sequence[tuple[str, object]] = (), **more: object) -> bytes:
     answer = [(key, str(value)) for key, value in (*lines, *more.items()) if value not in {"", None}]
     text = "".join(f"{key} {' '.join(value.split())}\n" for key, value in answer)
     return f"{text}\n".encode(errors="replace")
+
+
+def _familiar(image: str) -> str:
+    """The image's name as Docker prints it: without what it adds itself, and with its tag."""
+    found = FAMILIAR.fullmatch(image)
+    name = found[1] if found else image
+    return name if "@" in name or ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
 def _listed(paths: Iterable[str]) -> bytes:

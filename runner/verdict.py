@@ -63,8 +63,8 @@ class Verdict:
 
     @property
     def troubled(self) -> dict[str, str]:
-        """The services of the containers whose logs are of interest, by the container's id."""
-        return {finding.id: finding.service for finding in self.findings if finding.id}
+        """The containers whose logs are of interest, by id: the service, or the container where it has several."""
+        return {finding.id: finding.container or finding.service for finding in self.findings if finding.id}
 
     def message(self, last_lines: Mapping[str, str] | None = None) -> str:
         """Why it failed, each sentence once.  `last_lines` has the last log line of containers, by id."""

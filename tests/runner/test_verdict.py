@@ -36,6 +36,11 @@ def test_the_message_has_each_last_line_with_its_container() -> None:
     )
 
 
+def test_containers_of_one_service_have_logs_of_their_own() -> None:
+    findings = tuple(Finding("web", "is dead", f"w{number}", f"shop-web-{number}") for number in (1, 2))
+    assert Verdict(Kind.FAILED, findings).troubled == {"w1": "shop-web-1", "w2": "shop-web-2"}
+
+
 def test_the_same_sentence_appears_once() -> None:
     assert Verdict(Kind.FAILED, (EXITED, EXITED)).message() == "Service 'web' exited with code 3."
 
