@@ -31,6 +31,7 @@
 #                             model.json what Up brought up last: `resolved` with the paths of the project directory
 #                             notes      what the server noted before Up; built: the images that were built
 #                             manifest   the files in the project directory and their checksums
+#                             move, delete  what a run that was cut off may not have moved and deleted, one path a line
 #                             baseline   the containers before the run
 # /dev/shm/daos.PROJECT.PID/  docker's configuration with the run's logins at registries, while images are pulled, or
 #                             ~/.daos/state/PROJECT/login.PID where there is no such memory
@@ -683,6 +684,8 @@ prepare() {
     fi
     compare_files || explain TASK_FAILED 'The files could not be compared with those on the host.'
     [ -f "$state/notes" ] || [ ! -f "$state/manifest" ] || sed 's/^[^ ]*  /= had /' "$state/manifest"
+    [ ! -f "$state/move" ] || sed 's/^/= changed /' "$state/move"
+    [ ! -f "$state/delete" ] || sed 's/^/= had /' "$state/delete"
     [ -z "$looking" ] || ! wait "$looking" || cat "$state/found.new"
     set -- "$state/baseline"
     for fact in notes built resolved; do
@@ -831,22 +834,20 @@ is_vacant() {
 }
 
 # Replaces the package's files in the project, each by a rename: whoever reads a file gets the old one or the new one.
-# The notes come first: they are right wherever this is cut off.
+# The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off.
 move_files() {
-    for fact in model.json notes; do
-        mv -f "$state/next/$fact" "$state/$fact" || return 1
-    done
+    (cd "$state/next" && mv -f delete move model.json notes ..) || return 1
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do
         [ -z "$path" ] || rm -f "$directory/$path" || return 1
-    done <"$state/next/delete"
-    if [ -s "$state/next/move" ]; then
+    done <"$state/delete"
+    if [ -s "$state/move" ]; then
         rm -rf "$directory.new" && cp -Rp "$tree" "$directory.new" || return 1
         [ ! -f "$directory.new/.env" ] || chmod "$env_mode" "$directory.new/.env" || return 1
         move_listed || return 1
     fi
-    mv -f "$state/manifest.new" "$state/manifest"
+    mv -f "$state/manifest.new" "$state/manifest" && rm -f "$state/move" "$state/delete"
 }
 
 # Moves files of one directory by one program: a program for each would take longer than all the rest.
@@ -862,7 +863,7 @@ move_listed() {
         fi
         [ ! -d "$directory/$path" ] || find "$directory/$path" -depth -type d -exec rmdir {} + || return 1
         set -- "$@" "$directory.new/$path"
-    done <"$state/next/move"
+    done <"$state/move"
     move_into "$parent" "$@"
 }
 
