@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from db.containers import Container
 from runner.answers import MOST_CONTAINERS, Answers, HostAnswer, Limits
 from runner.comparison import Model, Notes
 from runner.delivery import Delivery, pack
@@ -42,7 +43,7 @@ def container(service: str = "web", **changes: Any) -> str:
         "image": f"{service}:1",
         "imageId": f"sha256:{service}",
         "state": "running",
-        "startedAt": "s1",
+        "startedAt": "2026-01-01T00:00:00.123456789Z",
         "ports": ["0.0.0.0:80->80/tcp", ""],
     }
     return json.dumps(usual | changes)
@@ -546,9 +547,10 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
         "health": None,
         "exitCode": None,
         "restarts": 0,
-        "startedAt": "s1",
+        "startedAt": "2026-01-01T00:00:00.123456789Z",
         "ports": ["0.0.0.0:80->80/tcp"],
     }
+    assert Container.read(seen).service == "web"
     assert not given.has_changed
     given.note("containers", "")
     assert (given.containers, given.has_changed) == ([], True)

@@ -39,9 +39,8 @@ PROJECT = Project(
     variables={},
 )
 WEB = factories.container(name="shop-web-1", image="web:1")
-AS_SERVICE = {"name": "web", "image": "web:1", "state": "running", "health": None, "exitCode": None}
 MARKER = {"run": str(PROJECT.run_id), "phase": "up", "state": "running"}
-NOTHING_FOUND = Answer(busy=False, marker=None, matching=False, verdict=None, reason=None, detail=None, containers=[])
+NOTHING_FOUND = Answer(busy=False, marker=None, verdict=None, reason=None, detail=None, containers=[])
 
 
 def ok(task: str, **result: Any) -> Event:
@@ -52,7 +51,7 @@ def failure(task: str, reason: FailureReason, detail: str) -> Event:
     return Event(Kind.FAILED, task=task, message=detail, result={"reason": reason.value, "detail": detail})
 
 
-PHASES = [ok("Prepare"), ok("Pull"), ok("Up"), ok("Verify", containers=[WEB.write()])]
+PHASES = [ok("Prepare"), ok("Build"), ok("Pull"), ok("Up"), ok("Verify", containers=[WEB.write()])]
 END = Event(Kind.END, rc=0)
 
 
@@ -62,22 +61,16 @@ def test_all_phases_and_an_end_are_a_success() -> None:
     assert (end.status, end.reason, end.containers) == (RunStatus.SUCCESS, None, [WEB])
 
 
-def test_what_the_script_reports_as_a_service_is_a_container() -> None:
-    end = judge(PROJECT, [*PHASES[:3], ok("Verify", services=[AS_SERVICE]), END])
-    assert end is not None
-    assert end.containers == [replace(WEB, name="web")]
-
-
 def test_containers_of_one_service_are_one_service() -> None:
     containers = [WEB, replace(WEB, name="shop-web-2"), factories.container(service="db")]
-    end = judge(PROJECT, [*PHASES[:3], ok("Verify", containers=[each.write() for each in containers]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok("Verify", containers=[each.write() for each in containers]), END])
     assert end is not None
     assert end.message == "2 services of the project are up and well."
 
 
 def test_a_container_that_cannot_be_read_is_a_warning_and_no_failure() -> None:
     broken = {**WEB.write(), "state": "melted"}
-    end = judge(PROJECT, [*PHASES[:3], ok("Verify", containers=[WEB.write(), broken]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok("Verify", containers=[WEB.write(), broken]), END])
     assert end is not None
     assert (end.status, end.containers) == (RunStatus.SUCCESS, [WEB])
     [warning] = end.warnings
@@ -85,7 +78,12 @@ def test_a_container_that_cannot_be_read_is_a_warning_and_no_failure() -> None:
 
 
 def test_the_warnings_of_all_phases_are_the_runs_in_their_order_and_once() -> None:
-    phases = [ok("Prepare", warnings=["b", "a"]), ok("Pull", warnings=["a", 5]), ok("Up", warnings="c"), PHASES[3]]
+    prepare, pull, up = (
+        ok("Prepare", warnings=["b", "a"]),
+        ok("Pull", warnings=["a", 5]),
+        ok("Up", warnings="c"),
+    )
+    phases = [prepare, PHASES[1], pull, up, PHASES[4]]
     end = judge(PROJECT, [*phases, END])
     assert end is not None
     assert end.warnings == ["b", "a"]
@@ -99,7 +97,7 @@ def test_a_failed_run_keeps_its_warnings_and_its_sentence() -> None:
 
 
 def test_a_host_cannot_fill_the_database_with_warnings() -> None:
-    end = judge(PROJECT, [*PHASES[:3], ok("Verify", warnings=[str(number) for number in range(1000)]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok("Verify", warnings=[str(number) for number in range(1000)]), END])
     assert end is not None
     assert len(end.warnings) == MAX_WARNINGS
 
@@ -124,24 +122,25 @@ def test_a_reason_that_this_daos_does_not_know_is_a_task_that_failed(word: Any) 
 
 
 @pytest.mark.parametrize(
-    ("reason", "opening"),
+    ("reason", "sentence"),
     [
-        (FailureReason.IMAGE_BUILD_FAILED, "An image could not be built; what ran before still runs: No."),
-        (FailureReason.PORT_IN_USE, "A port of the host is in use: No."),
-        (FailureReason.DISK_FULL, "The host's disk is full: No."),
+        (FailureReason.IMAGE_BUILD_FAILED, "No. What ran before still runs."),
+        (FailureReason.IMAGE_PULL_FAILED, "No. What ran before still runs."),
+        (FailureReason.PORT_IN_USE, "No."),
+        (FailureReason.DISK_FULL, "No."),
     ],
 )
-def test_the_commonest_failures_have_sentences_of_their_own(reason: FailureReason, opening: str) -> None:
+def test_the_commonest_failures_have_sentences_of_their_own(reason: FailureReason, sentence: str) -> None:
     end = judge(PROJECT, [failure("Up", reason, "No."), END])
     assert end is not None
-    assert end.message == opening
+    assert end.message == sentence
 
 
 def test_all_phases_without_an_end_are_no_verdict() -> None:
     assert judge(PROJECT, PHASES) is None
 
 
-@pytest.mark.parametrize("told", [0, 1, 2, 3])
+@pytest.mark.parametrize("told", [0, 1, 2, 3, 4])
 def test_a_play_that_stops_between_phases_is_no_verdict(told: int) -> None:
     assert judge(PROJECT, PHASES[:told]) is None
 
@@ -200,11 +199,22 @@ def test_a_host_that_is_lost_later_is_no_verdict() -> None:
     assert judge(PROJECT, [lost, END]) is not None
 
 
-def test_a_canceled_run_says_how_far_it_had_come() -> None:
-    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "pull"})
+@pytest.mark.parametrize(
+    ("phase", "where"),
+    [
+        ("prepare", "while its files were prepared"),
+        ("build", "while images were built"),
+        ("pull", "while images were pulled"),
+        ("up", "while the containers were brought up"),
+        ("verify", "while the containers were watched"),
+        ("later", "at an unknown point"),
+    ],
+)
+def test_a_canceled_run_says_how_far_it_had_come(phase: str, where: str) -> None:
+    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": phase})
     end = settle(PROJECT, Cause.CANCELED, answer, touched=True)
     assert (end.status, end.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
-    assert "while images were pulled" in end.message
+    assert where in end.message
 
 
 def test_a_run_that_had_succeeded_before_its_cancel_arrived_has_succeeded() -> None:
@@ -235,7 +245,7 @@ def test_a_time_out_stays_one_whatever_the_host_answers() -> None:
 
 
 def test_after_a_crash_the_hosts_verdict_counts() -> None:
-    well = replace(NOTHING_FOUND, marker=MARKER, matching=True, verdict="ok", containers=[WEB])
+    well = replace(NOTHING_FOUND, marker=MARKER, verdict="ok", containers=[WEB])
     assert settle(PROJECT, Cause.CRASHED, well, touched=True).status is RunStatus.SUCCESS
     ill = replace(well, verdict="failed", reason="UNHEALTHY", detail="web exited (3)")
     end = settle(PROJECT, Cause.CRASHED, ill, touched=True)
@@ -250,7 +260,8 @@ def test_after_a_crash_without_a_verdict_the_run_is_interrupted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("phase", "begun"), [("prepare", False), ("pull", False), ("up", True), ("verify", True), ("down", False)]
+    ("phase", "begun"),
+    [("prepare", False), ("build", False), ("pull", False), ("up", True), ("verify", True), ("down", False)],
 )
 def test_the_marker_on_the_host_says_whether_up_had_begun(phase: str, begun: bool) -> None:
     assert has_begun_up(PROJECT, replace(NOTHING_FOUND, marker={**MARKER, "phase": phase})) is begun

@@ -13,7 +13,8 @@ import pytest
 
 from db.encryption import Secret
 from db.models import Connection
-from runner.project import Login, Paths, Project, ProjectFile, Timeouts, delivery, dotenv, inventory, logins
+from runner.delivery import Delivery
+from runner.project import Login, Paths, ProjectFile, Timeouts, delivery, dotenv, inventory, logins
 from tests.runner.test_outcome import PROJECT, TARGET
 
 PATHS = Paths(delivery=Path("/run/a/delivery"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
@@ -106,15 +107,15 @@ def test_the_delivery_has_the_files_and_keeps_variables_from_others() -> None:
         "run": ProjectFile(b"\0\xff", mode=0o755),
     }
     project = replace(PROJECT, files=files, variables={"A": Secret("1")}, logins=[login])
-    head, archive = delivery(project).split(b"\n\n", 1)
-    given, *manifest = head.decode().splitlines()
-    assert f"{given}\n".encode() == logins(project)
-    with tarfile.open(fileobj=io.BytesIO(archive)) as tar:
+    delivered = Delivery.read(delivery(project))
+    with tarfile.open(fileobj=io.BytesIO(delivered.archive)) as tar:
         modes = {entry.name: oct(entry.mode) for entry in tar}
         contents = {entry.name: file.read() for entry in tar if (file := tar.extractfile(entry))}
-    assert {path: contents[path] for path in files} == {path: file.data for path, file in files.items()}
-    assert manifest == [f"{hashlib.sha256(data).hexdigest()}  ./{name}" for name, data in contents.items()]
-    assert modes == {".env": "0o600", "compose.yaml": "0o644", "conf/site.conf": "0o644", "run": "0o755"}
+    assert {path: contents[f"./{path}"] for path in files} == {path: file.data for path, file in files.items()}
+    assert contents["./.env"] == b"A='1'\n"
+    assert modes == {"./.env": "0o600", "./compose.yaml": "0o644", "./conf/site.conf": "0o644", "./run": "0o755"}
+    assert delivered.values == {"A": hashlib.sha256(b"1").hexdigest()}
+    assert delivered.logins == logins(project)
 
 
 @pytest.mark.parametrize(
@@ -134,13 +135,24 @@ def test_a_variable_is_quoted_as_compose_reads_it(value: str, written: str) -> N
 def test_logins_are_lines_that_a_shell_reads_back_unchanged() -> None:
     password = "a' \"\\%s\n$(id)ü"
     project = replace(PROJECT, logins=[Login("r.example:5000", "me and you", Secret(password))])
-    registry, written, username = logins(project).decode().removesuffix("\n").split(" ", 2)
+    registry, written, username = logins(project)[0].split(" ", 2)
     assert (registry, username) == ("r.example:5000", "me and you")
     read = subprocess.run(["sh", "-c", 'printf %b "$1"', "sh", written], capture_output=True, check=True)
     assert read.stdout.decode() == password
-    assert variables_with(project)["daos_logins"] == 1
+    assert "\n" not in logins(project)[0]
 
 
-def variables_with(project: Project) -> dict[str, Any]:
-    hosts: dict[str, dict[str, Any]] = inventory(project, PATHS, Timeouts(), 2.0)["all"]["hosts"]
-    return hosts[str(project.deployment_id)]
+def test_each_phase_has_its_time_and_halt_that_of_settle() -> None:
+    timeouts = Timeouts(prepare=1, build=2, pull=3, up=4, verify=5, down=6, settle=7, run=8)
+    hosts = inventory(PROJECT, PATHS, timeouts, 2.0)["all"]["hosts"]
+    assert hosts[str(PROJECT.deployment_id)]["daos_timeouts"] == {
+        "prepare": 1,
+        "build": 2,
+        "pull": 3,
+        "up": 4,
+        "verify": 5,
+        "down": 6,
+        "settle": 7,
+        "halt": 7,
+        "run": 8,
+    }
