@@ -1,16 +1,40 @@
 """Settings: what is read, and what is refused."""
 
+import re
 from dataclasses import fields
+from pathlib import Path
 
 import pytest
 
 from daos.settings import BadSetting, Settings, help_text, variable_name
+from runner.project import Timeouts
 from schema.limits import Limits
 
 
 def test_every_setting_is_in_the_help() -> None:
     text = help_text()
     assert [name for setting in fields(Settings) if (name := variable_name(setting.name)) not in text] == []
+
+
+def test_every_setting_has_its_row_in_the_readme() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    rows = dict(re.findall(r"\| `(DAOS_\w+)` \| (.+?) \| .* \|\n", text))
+    names = {variable_name(setting.name): setting.metadata["what"] for setting in fields(Settings)}
+    assert {name: rows.get(name) for name in names} == names
+
+
+def test_time_limits_of_phases_are_settings() -> None:
+    environment = {
+        "DAOS_CONNECT_TIMEOUT": "1",
+        "DAOS_BUILD_TIMEOUT": "2",
+        "DAOS_PULL_TIMEOUT": "3",
+        "DAOS_UP_TIMEOUT": "4",
+        "DAOS_VERIFY_TIMEOUT": "5",
+        "DAOS_DOWN_TIMEOUT": "6",
+        "DAOS_RUN_TIMEOUT": "7",
+    }
+    assert Settings.read(environment).timeouts == Timeouts(connect=1, build=2, pull=3, up=4, verify=5, down=6, run=7)
+    assert Settings().timeouts == Timeouts()
 
 
 def test_limits_of_operations_are_settings() -> None:
