@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -133,8 +134,13 @@ class Machine:
         """Ask what became of the present run."""
         return self.play("settle.yml", **variables).last
 
-    def begin(self, services: Mapping[str, Any] | str, files: Mapping[str, str | ProjectFile] | None = None) -> None:
-        """A new run of a package; nothing is played yet."""
+    def begin(
+        self,
+        services: Mapping[str, Any] | str,
+        files: Mapping[str, str | ProjectFile] | None = None,
+        logins: Sequence[str] = (),
+    ) -> None:
+        """A new run of a package; nothing is played yet.  `logins`: see `runner.project.logins`."""
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
         package = {"compose.yaml": compose, ".env": "", **(files or {})}
@@ -143,7 +149,8 @@ class Machine:
                 {
                     path: content if isinstance(content, ProjectFile) else ProjectFile(content.encode())
                     for path, content in package.items()
-                }
+                },
+                logins=logins,
             )
         )
 
@@ -196,13 +203,17 @@ class Machine:
         *names: str,
         interpreter: Sequence[str] = ("/bin/sh",),
         environment: Mapping[str, str] | None = None,
+        told: list[dict[str, Any]] | None = None,
         **variables: Any,
     ) -> list[Result]:
-        """Run phases in one command here without Ansible, up to the first that fails."""
+        """Run phases in one command here without Ansible, up to the first that fails.
+
+        The plugin's messages are appended to `told` as they come.
+        """
         plugin = load_plugin()
         delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in names else None
         arguments = self.arguments(**variables)
-        told: list[dict[str, Any]] = []
+        told = [] if told is None else told
         answers = Answers(self.project, delivery, plugin.limits(arguments))
         listener = plugin.Listener(list(names), answers, tell=told.extend)
         own = {"HOME": str(self.home), **self.environment, **(environment or {})}
@@ -211,6 +222,17 @@ class Machine:
         rc, stderr = plugin.stream([*command, text], b"\n" + (delivery.stdin if delivery else b""), listener)
         listener.result(rc, stderr.decode(errors="replace"))
         return results(told)
+
+    @contextlib.contextmanager
+    def running(self, *names: str, **how: Any) -> Iterator[Future[list[Result]]]:
+        """Run phases as `run_phases` does while the test acts; what is left of them is killed at the end."""
+        with ThreadPoolExecutor(max_workers=1) as executor:
+            try:
+                yield executor.submit(self.run_phases, *names, **how)
+            finally:
+                for pid in self.processes():
+                    with contextlib.suppress(ProcessLookupError):  # they end with each other
+                        os.kill(pid, signal.SIGKILL)
 
     def command(self, *phases: str, **variables: Any) -> str:
         delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in phases else None

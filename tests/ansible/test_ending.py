@@ -7,6 +7,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,7 @@ def is_waiting_in_up(machine: Machine) -> bool:
 
 def is_pulling(machine: Machine) -> bool:
     commands = machine.processes().values()
-    return machine.marker.get("phase") == "pull" and any("--ignore-buildable" in command for command in commands)
+    return machine.marker.get("phase") == "pull" and any(command.endswith(" pull web ") for command in commands)
 
 
 def ssh_clients(machine: Machine) -> list[int]:
@@ -110,9 +111,7 @@ def test_a_killed_script_takes_its_work_along(local: Machine) -> None:
 def test_work_that_ignores_a_polite_request_is_killed(local: Machine, tmp_path: Path) -> None:
     stubborn = tmp_path / "bin/docker"
     stubborn.parent.mkdir()
-    stubborn.write_text(
-        "#!/bin/sh\n[ \"$1\" = compose ] || exit 0\ntrap '' TERM\nwhile :; do sleep 1; done # --remove-orphans\n"
-    )
+    stubborn.write_text("#!/bin/sh\n[ \"$1\" = compose ] || exit 0\ntrap '' TERM\nwhile :; do sleep 1; done\n")
     stubborn.chmod(0o755)
     path = f"{stubborn.parent}:{os.environ['PATH']}"
     local.environment = {**local.environment, "PATH": path, **compose_by_docker(tmp_path)}
@@ -132,16 +131,12 @@ def test_the_end_of_one_run_does_not_end_the_next_that_waits_for_it(local: Machi
     with local.playing("deploy.yml") as ansible:
         wait_for(lambda: is_waiting_in_up(local))
         local.run = "another"
-        with subprocess.Popen(
-            ["/bin/sh", "-c", local.command("down")],
-            env={**os.environ, "HOME": str(local.home)},
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as waiting:
-            assert waiting.stdout is not None
-            assert waiting.stdout.readline() == ". \n"
+        told: list[dict[str, Any]] = []
+        with local.running("down", told=told) as down:
+            wait_for(lambda: told)
+            assert told == [{"phase": "down"}]
             kill_with_children(ansible.pid, keep="/bin/sh")
-            assert "= result ok\n" in waiting.stdout.read()
+            assert not down.result(timeout=30)[0].failed
 
 
 def test_a_pull_that_takes_too_long_is_a_timeout(local: Machine, silent_registry: str) -> None:
@@ -159,7 +154,8 @@ def test_a_command_that_nobody_listens_to_any_more_has_not_failed(local: Machine
     plugin.write_text(
         f"""#!/bin/sh
 case " $* " in
-    *" config --images "*) echo demo:1 ;;
+    *" version "*) echo 2.26.1 ;;
+    *" config "*) echo '{{"services": {{"web": {{"image": "demo:1"}}}}}}' ;;
     *" up "*)
         : >{tmp_path}/begun
         until [ -e {tmp_path}/alone ]; do sleep 0.02; done
@@ -170,15 +166,10 @@ esac
 """
     )
     plugin.chmod(0o755)
-    environment = {**os.environ, "HOME": str(local.home), **local.environment, "DOCKER_CONFIG": str(tmp_path)}
-    command = ["/bin/sh", "-c", local.command("prepare", "pull", "up", "verify")]
-    with (
-        local.delivery.open("rb") as delivery,
-        subprocess.Popen(command, env=environment, stdin=delivery, stdout=subprocess.PIPE) as phases,
-    ):
+    local.environment = {**local.environment, "DOCKER_CONFIG": str(tmp_path)}
+    with local.playing("deploy.yml") as ansible:
         wait_for((tmp_path / "begun").exists)
-        assert phases.stdout is not None
-        phases.stdout.close()
+        kill_with_children(ansible.pid, keep="/bin/sh")
         (tmp_path / "alone").touch()
     assert_nothing_is_left(local)
     assert (local.marker["phase"], local.marker["state"]) == ("up", "running")

@@ -1,8 +1,9 @@
 """settle.yml: what is left is ended, and what the host tells is what happened there."""
 
+import json
 import os
-import subprocess
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from uuid import uuid4
 
 import pytest
 
-from tests.ansible.machine import Machine, kill_with_children, service, wait_for
+from tests.ansible.machine import PLAYBOOKS, Machine, Result, kill_with_children, service, wait_for
 from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.docker import Docker
 
@@ -18,14 +19,39 @@ WEB = {"web": service("sleep", "1000")}
 
 
 def play_until(
-    machine: Machine, last: str, services: Mapping[str, Any], files: Mapping[str, str] | None = None
+    machine: Machine, last: str, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None
 ) -> None:
     """The phases up to `last`, as a run whose server dies then."""
     machine.begin(services, files)
-    for phase in ("prepare", "pull", "up", "verify"):
-        assert not machine.phase(phase).failed
-        if phase == last:
-            return
+    phases = PLAYBOOKS["deploy.yml"]
+    ended = machine.run_phases(*phases[: phases.index(last) + 1])
+    assert not ended[-1].failed, ended[-1].detail
+
+
+def cut_off(
+    machine: Machine, words: str, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None
+) -> None:
+    """A run whose script is killed as it starts the program whose command line has these words."""
+    programs = machine.directory / "programs"
+    programs.mkdir(exist_ok=True)
+    for name in ("mv", "cp", "timeout"):
+        (programs / name).write_text(
+            f"""#!/bin/sh
+case "${{0##*/}} $*" in
+    *"{words}"*)
+        read -r pid _ <{machine.state}/lock
+        kill -KILL "$pid"
+        exit 1 ;;
+esac
+PATH=${{PATH#*:}}
+exec "${{0##*/}}" "$@"
+"""
+        )
+        (programs / name).chmod(0o755)
+    machine.begin(services, files)
+    path = f"{programs}:{os.environ['PATH']}"
+    ended = machine.run_phases(*PLAYBOOKS["deploy.yml"], environment={"PATH": path})
+    assert ended[-1].detail.startswith("The command on the host ended with status -9"), ended[-1].detail
 
 
 def pretend(machine: Machine, **marker: str) -> None:
@@ -39,35 +65,25 @@ def contents(directory: Path) -> dict[Path, bytes]:
 
 
 @contextmanager
-def at_work(machine: Machine) -> Iterator["subprocess.Popen[str]"]:
+def at_work(machine: Machine) -> Iterator[Future[list[Result]]]:
     """A script that hangs in Up, and somebody who keeps listening to it."""
-    play_until(machine, "pull", HANGING)
-    with subprocess.Popen(
-        ["/bin/sh", "-c", machine.command("up")],
-        env={**os.environ, "HOME": str(machine.home)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as script:
+    machine.begin(HANGING)
+    with machine.running("prepare", "build", "pull", "up") as script:
         wait_for(lambda: is_waiting_in_up(machine))
-        try:
-            yield script
-        finally:
-            for pid in machine.processes():
-                os.kill(pid, 9)
+        yield script
 
 
 def test_where_nothing_happened_nothing_is_told(machine: Machine) -> None:
     machine.begin(WEB)
     told = machine.settle()
-    assert (told.marker, told.busy, told.matching, told.verdict, told.services) == (None, False, False, None, [])
+    assert (told.marker, told.busy, told.verdict, told.containers) == (None, False, None, [])
     assert not machine.state.exists()
 
 
 def test_a_finished_run_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
     told = machine.settle()
-    assert (told.busy, told.matching, told.verdict, told.reason) == (False, True, "ok", None)
+    assert (told.busy, told.verdict, told.reason) == (False, "ok", None)
     assert told.marker == {
         "run": machine.run,
         "deployment": machine.deployment,
@@ -75,7 +91,7 @@ def test_a_finished_run_is_ok(machine: Machine) -> None:
         "phase": "verify",
         "state": "done",
     }
-    assert [service["state"] for service in told.services] == ["running"]
+    assert [container["state"] for container in told.containers] == ["running"]
 
 
 def test_settle_changes_nothing(local: Machine) -> None:
@@ -87,14 +103,16 @@ def test_settle_changes_nothing(local: Machine) -> None:
 
 def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
     play_until(local, "prepare", WEB)
-    half = local.files.with_suffix(".new")
-    half.mkdir()
-    (half / ".env").write_text("PASSWORD=hunter2")
-    notes = [local.state / name for name in ("manifest.new", "images.new", "run.new")]
+    tree = local.home / ".daos/trees" / local.project
+    halves = [local.files.with_suffix(".new"), tree.with_suffix(".new"), local.state / "next"]
+    for half in halves:
+        half.mkdir(parents=True)
+        (half / ".env").write_text("PASSWORD=hunter2")
+    notes = [local.state / name for name in ("manifest.new", "json.new", "run.new")]
     for note in notes:
         note.touch()
     local.phase("settle")
-    assert [path for path in (half, *notes) if path.exists()] == []
+    assert [path for path in (*halves, *notes) if path.exists()] == []
 
 
 @pytest.mark.parametrize("marker", [{"phase": "up", "state": "running"}, {"phase": "verify", "state": "running"}])
@@ -108,7 +126,7 @@ def test_a_run_whose_container_crashed_meanwhile_failed(local: Machine) -> None:
     play_until(local, "up", {"job": service("sh", "-c", "exit 3")})
     told = local.phase("settle")
     assert not told.failed
-    assert (told.matching, told.verdict, told.reason) == (True, "failed", "UNHEALTHY")
+    assert (told.verdict, told.reason) == ("failed", "UNHEALTHY")
     assert told.detail == "Service 'job' exited with code 3."
 
 
@@ -119,13 +137,13 @@ def test_a_run_that_failed_before_the_crash_failed_for_its_reason(local: Machine
     assert (told.verdict, told.reason, told.detail) == ("failed", "COMPOSE_INVALID", reported.detail)
 
 
-@pytest.mark.parametrize("phase", ["prepare", "pull"])
+@pytest.mark.parametrize("phase", ["prepare", "build", "pull"])
 def test_a_run_that_had_not_come_to_up_has_no_verdict(local: Machine, phase: str) -> None:
     play_until(local, "verify", WEB)
     play_until(local, phase, {"web": service("sleep", "2000")})
     told = local.phase("settle")
-    assert (told.matching, told.verdict) == (False, None)
-    assert [service["state"] for service in told.services] == ["running"]
+    assert told.verdict is None
+    assert [container["state"] for container in told.containers] == ["running"]
 
 
 def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
@@ -134,9 +152,9 @@ def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
         wait_for(lambda: is_waiting_in_up(machine))
         kill_with_children(ansible.pid, keep="/bin/sh")
         told = machine.settle()
-    assert (told.busy, told.matching, told.verdict) == (False, False, None)
+    assert (told.busy, told.verdict) == (False, None)
     assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
-    assert [service["state"] for service in told.services] == ["running", "created"]
+    assert [container["state"] for container in told.containers] == ["running", "created"]
     wait_for(lambda: not machine.processes(), seconds=2)
 
 
@@ -144,13 +162,13 @@ def test_another_run_of_the_deployment_has_no_verdict(local: Machine) -> None:
     play_until(local, "verify", WEB)
     marker, local.run = local.run, str(uuid4())
     told = local.phase("settle")
-    assert (told.marker["run"], told.matching, told.verdict) == (marker, True, None)
+    assert (told.marker["run"], told.verdict) == (marker, None)
 
 
 def test_work_that_somebody_still_listens_to_is_ended(local: Machine) -> None:
     with at_work(local) as script:
         told = local.phase("settle")
-        assert script.wait(timeout=5) != 0
+        assert script.result(timeout=5)[-1].failed
     assert told.busy is False
     assert told.marker["run"] == local.run
     wait_for(lambda: not local.processes(), seconds=2)
@@ -160,38 +178,97 @@ def test_work_of_another_deployment_is_left_alone(local: Machine) -> None:
     with at_work(local) as script:
         local.deployment = str(uuid4())
         told = local.phase("settle", timeouts={"settle": 2})
-        assert script.poll() is None
+        assert not script.done()
     assert (told.busy, told.verdict) == (True, None)
 
 
-def test_mounted_files_that_no_container_has_seen_yet_do_not_match(local: Machine) -> None:
-    web = {"web": service("sleep", "1000", volumes=["./page:/page:ro"])}
-    play_until(local, "verify", web, {"page": "old"})
-    play_until(local, "pull", web, {"page": "new"})
-    pretend(local, phase="up", state="running")
+@pytest.mark.parametrize(
+    "words",
+    [
+        "mv -f {state}/next/notes",
+        "cp -Rp",  # the first thing after the notes
+        "mv -f {files}.new/./b/page",  # the file of the other directory is moved
+        "mv -f {state}/manifest.new",
+    ],
+)
+def test_a_run_that_was_cut_off_while_files_were_moved_has_no_verdict(
+    local: Machine, docker: Docker, words: str
+) -> None:
+    web = {"web": service("sleep", "1000", volumes=["./a/page:/a:ro", "./b/page:/b:ro"])}
+    play_until(local, "verify", web, {"a/page": "old", "b/page": "old"})
+    new = {"a/page": "new", "b/page": "new"}
+    cut_off(local, words.format(state=local.state, files=local.files), web, new)
     told = local.phase("settle")
-    assert (told.matching, told.verdict) == (False, None)
-    local.phase("up")
+    assert (told.busy, told.verdict) == (False, None)
+    assert [container["state"] for container in told.containers] == ["running"]
+    assert local.deploy(web, new).succeeded
+    assert docker.run("exec", docker.containers(local.project)[0], "cat", "/a", "/b") == "newnew"
+    assert local.phase("settle").verdict == "ok"
+
+
+def built() -> dict[str, Any]:
+    return {key: value for key, value in service("sleep", "1000", build=".").items() if key != "image"}
+
+
+def compose_file(web: Mapping[str, Any], **more: Any) -> str:
+    return json.dumps({"services": {"web": web}, **more})
+
+
+CONFIG = service("sleep", "1000", configs=[{"source": "page", "target": "/page"}])
+FILE = service("sleep", "1000", volumes=["./page:/page:ro"])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "files"),
+    [
+        (compose_file(FILE), compose_file(FILE), {}),
+        (
+            compose_file(CONFIG, configs={"page": {"content": "old"}}),
+            compose_file(CONFIG, configs={"page": {"content": "new"}}),
+            {},
+        ),
+        (compose_file(built()), compose_file(built()), {"Dockerfile": "FROM demo:1\nCOPY page /page"}),
+    ],
+    ids=["a mounted file", "a config", "a built image"],
+)
+def test_a_run_that_was_cut_off_before_a_stale_container_was_recreated_has_no_verdict(
+    local: Machine, docker: Docker, old: str, new: str, files: dict[str, str]
+) -> None:
+    """Compose's hash of the service is the same before and after."""
+    play_until(local, "verify", old, files | {"page": "old"})
+    before = docker.containers(local.project)
+    cut_off(local, "up --detach", new, files | {"page": "new"})
     told = local.phase("settle")
-    assert (told.matching, told.verdict) == (True, "ok")
+    assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
+    assert told.verdict is None
+    assert docker.containers(local.project) == before
+    assert local.deploy(new, files | {"page": "new"}).succeeded
+    assert docker.run("exec", docker.containers(local.project)[0], "cat", "/page") == "new"
+    assert local.phase("settle").verdict == "ok"
 
 
 def test_services_scaled_to_zero_match(local: Machine) -> None:
     play_until(local, "up", {"web": service("sleep", "1000"), "none": service("sleep", "1000", scale=0)})
-    assert local.phase("settle").matching
+    assert local.phase("settle").verdict == "ok"
 
 
 def test_a_service_without_its_container_does_not_match(local: Machine, docker: Docker) -> None:
     play_until(local, "up", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     docker.run("rm", "--force", docker.containers(local.project)[0])
-    assert not local.phase("settle").matching
+    assert local.phase("settle").verdict is None
+
+
+def test_a_run_that_was_cut_off_before_a_service_was_removed_has_no_verdict(local: Machine) -> None:
+    play_until(local, "verify", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
+    cut_off(local, "up --detach", WEB)
+    assert local.phase("settle").verdict is None
 
 
 def test_a_finished_down_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
     machine.down()
     told = machine.settle()
-    assert (told.verdict, told.services, told.marker["action"]) == ("ok", [], "DOWN")
+    assert (told.verdict, told.containers, told.marker["action"]) == ("ok", [], "DOWN")
 
 
 def test_a_down_that_was_killed_has_no_verdict_while_containers_are_left(local: Machine) -> None:
@@ -199,7 +276,7 @@ def test_a_down_that_was_killed_has_no_verdict_while_containers_are_left(local: 
     pretend(local, action="DOWN", phase="down", state="running")
     told = local.phase("settle")
     assert told.verdict is None
-    assert len(told.services) == 1
+    assert len(told.containers) == 1
 
 
 def test_a_daemon_that_does_not_answer_fails_the_question(local: Machine) -> None:

@@ -46,7 +46,7 @@ class Docker:
         for image in set(self._labelled("image", project)):
             self.run("image", "rm", "--force", image)
         daos = Path(pwd.getpwuid(os.getuid()).pw_dir, ".daos")
-        for directory in ("projects", "state"):
+        for directory in ("projects", "trees", "state"):
             shutil.rmtree(daos / directory / project, ignore_errors=True)
 
     def _labelled(self, kind: str, project: str, *options: str) -> list[str]:
