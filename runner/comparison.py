@@ -388,6 +388,7 @@ def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
         if notes.items_of(container) != notes.contents.get(service, {}):
             return False
         present[service] += 1
+    # Compose's hash of a service does not have the number of its containers.
     return all(model.count(service) == present[service] for service in model.services)
 
 

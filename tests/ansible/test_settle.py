@@ -258,6 +258,16 @@ def test_a_service_without_its_container_does_not_match(local: Machine, docker: 
     assert local.phase("settle").verdict is None
 
 
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
+def test_a_run_that_was_cut_off_before_a_service_was_scaled_has_no_verdict(
+    local: Machine, before: int, after: int
+) -> None:
+    """Compose's hash of a service does not have the number of its containers."""
+    play_until(local, "verify", {"web": service("sleep", "1000", scale=before)})
+    cut_off(local, "up --detach", {"web": service("sleep", "1000", scale=after)})
+    assert local.phase("settle").verdict is None
+
+
 def test_a_run_that_was_cut_off_before_a_service_was_removed_has_no_verdict(local: Machine) -> None:
     play_until(local, "verify", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     cut_off(local, "up --detach", WEB)
