@@ -51,7 +51,8 @@ rivals=" $* "
 newline='
 '
 effect=none reason= detail= heartbeat= marked= unread= litter= prefix= up_at= looked=
-ids= one_offs= stranger= logins= login_config= moves= to_build= to_pull= to_recreate= unavailable= services=
+ids= one_offs= stranger= logins= login_config= login_problem=
+moves= to_build= to_pull= to_recreate= unavailable= services=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
 tick() {
@@ -144,7 +145,7 @@ end_phase() {
         failed,* | *,) [ -z "$litter" ] || rm -rf "$directory.new" "$tree.new" "$state/next" "$state"/*.new ;;
     esac
     case $phase,$1,$phases in
-        prepare,ok,?* | build,ok,?* | pull,ok,?*) ;; # the next phase may need the logins too
+        prepare,ok,?* | build,ok,?*) ;; # Pull may need the logins too; Up pulls nothing
         *) [ -z "$login_config" ] || forget_logins "$$" ;;
     esac
     if [ -n "$marked" ]; then
@@ -331,10 +332,13 @@ compose() {
 }
 
 # Logs in at the registries of the package, in a configuration of docker that is this run's own. False, with
-# `login_problem`, when one of them refuses.
+# `login_problem`, when one of them refuses; the others have been logged in at then.
 log_in() {
     [ -n "$logins" ] || return 0
-    [ -z "$login_config" ] || return 0
+    if [ -n "$login_config" ]; then
+        [ -z "$login_problem" ]
+        return
+    fi
     make_login_config || fail TASK_FAILED 'The logins at registries have no place on the host. Is the disk full?'
     left_logins=$logins
     while [ -n "$left_logins" ]; do
@@ -342,9 +346,9 @@ log_in() {
         registry=${login%% *} login=${login#* }
         words=$(hand_over "${login%% *}" "${login#* }" "$registry" 2>&1) && continue
         say printf '%s\n' "$words"
-        login_problem="The login at registry $registry failed: $last"
-        return 1
+        [ -n "$login_problem" ] || login_problem="The login at registry $registry failed: $last"
     done
+    [ -z "$login_problem" ]
 }
 
 # The shell's own printf: a password is in no command line. Docker's warning about files that are not encrypted is of no
@@ -721,10 +725,8 @@ remember_beginning() {
 build() {
     begin
     [ -n "$to_build" ] || return 0
-    if ! log_in; then
-        status=1
-        explain IMAGE_BUILD_FAILED "$login_problem"
-    fi
+    # Nobody knows before which registries the build needs, and it says itself what it could not pull.
+    log_in || printf '| %s\n' "$login_problem"
     say compose_tree build $to_build
     [ "$status" -eq 0 ] || explain IMAGE_BUILD_FAILED "$last"
     effect=changed
@@ -747,6 +749,7 @@ pull() {
     [ -n "$to_pull" ] || return 0
     if ! log_in; then
         status=1
+        tell exact yes # docker's words on a login would be taken for a pull's
         explain IMAGE_PULL_FAILED "$login_problem"
     fi
     say compose_tree pull $to_pull

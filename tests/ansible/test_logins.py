@@ -18,6 +18,7 @@ from db.models import Connection, RunAction
 from runner import project as content
 from runner.project import Login, Project, Target
 from tests.ansible.machine import Machine, kill_with_children, service, wait_for
+from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.canaries import watching
 from tests.support.registry import Registry, serve_registry
 
@@ -31,13 +32,12 @@ def registry() -> Iterator[Registry]:
         yield registry
 
 
-def give(machine: Machine, *logins: tuple[str, str]) -> dict[str, int]:
-    """Put logins (registry, password) in front of the machine's delivery; gives the variables that go with them."""
+def logins(*given: tuple[str, str]) -> list[str]:
+    """Logins (registry, password) as a delivery has them."""
     target = Target(uuid4(), "", Connection.LOCAL, None, 22, "root", None, None)
     project = Project(uuid4(), 1, RunAction.UP, uuid4(), uuid4(), "", "", target, "", {}, {})
-    project.logins.extend(Login(registry, USERNAME, Secret(password)) for registry, password in logins)
-    machine.delivery.write_bytes(content.logins(project) + machine.delivery.read_bytes())
-    return {"logins": len(logins)}
+    project.logins.extend(Login(registry, USERNAME, Secret(password)) for registry, password in given)
+    return content.logins(project)
 
 
 def image_at(registry: Registry) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def left(machine: Machine) -> list[Path]:
 
 
 def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: Registry) -> None:
-    machine.begin(image_at(registry))
+    machine.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
     with watching("0170\\0047", "(id)`") as watched:  # the password, as it travels and as it is
-        play = machine.play("deploy.yml", **give(machine, (registry.address, PASSWORD)))
+        play = machine.play("deploy.yml")
     assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")  # it is not there
     assert play.last.detail is not None
     assert "login" not in play.last.detail
@@ -63,8 +63,8 @@ def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: R
 
 
 def test_a_login_that_is_refused_names_the_registry(local: Machine, registry: Registry) -> None:
-    local.begin(image_at(registry))
-    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
+    local.begin(image_at(registry), logins=logins((registry.address, "wrong")))
+    play = local.play("deploy.yml")
     assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")
     assert play.last.detail.startswith(f"The login at registry {registry.address} failed: ")
     assert "401 Unauthorized" in play.last.detail
@@ -73,33 +73,50 @@ def test_a_login_that_is_refused_names_the_registry(local: Machine, registry: Re
 
 
 def test_busybox_logs_in(local: Machine, registry: Registry, busybox_path: str) -> None:
-    local.begin(image_at(registry))
-    count = give(local, (registry.address, PASSWORD))["logins"]
-    local.run_phases("prepare", "pull", interpreter=("busybox", "sh"), environment={"PATH": busybox_path}, logins=count)
+    local.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
+    phases = ("prepare", "build", "pull")
+    local.run_phases(*phases, interpreter=("busybox", "sh"), environment={"PATH": busybox_path})
     assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
     assert left(local) == []
 
 
-def test_images_that_are_there_need_no_login(local: Machine, registry: Registry) -> None:
-    local.begin({"web": service("sleep", "1000")})
-    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
+@pytest.mark.parametrize("policy", [{}, {"pull_policy": "missing"}, {"pull_policy": "never"}])
+def test_images_that_are_there_need_no_login(local: Machine, registry: Registry, policy: dict[str, str]) -> None:
+    local.begin({"web": service("sleep", "1000", **policy)}, logins=logins((registry.address, "wrong")))
+    play = local.play("deploy.yml")
     assert play.succeeded, play.last.detail
     assert registry.asked == []
 
 
-def test_what_compose_pulls_in_up_has_the_login_too(local: Machine, registry: Registry) -> None:
-    local.begin({"web": service("true", pull_policy="build")})
-    play = local.play("deploy.yml", **give(local, (registry.address, PASSWORD)))
-    assert registry.asked[-1] == ("/v2/", f"{USERNAME}:{PASSWORD}")
-    assert left(local) == [], play.last.detail
-
-
-def test_up_goes_on_without_a_login_that_it_does_not_need(local: Machine, registry: Registry) -> None:
-    local.begin({"web": service("sleep", "1000", pull_policy="missing")})
-    play = local.play("deploy.yml", **give(local, (registry.address, "wrong")))
-    assert play.succeeded, play.last.detail
-    assert f"The login at registry {registry.address} failed: " in play["up"].words
+def test_a_build_has_the_login_too_behind_one_that_is_refused(local: Machine, registry: Registry) -> None:
+    dockerfile = f"FROM {registry.address}/x/y:{uuid4()}"
+    with serve_registry(USERNAME, PASSWORD) as other:
+        given = logins((other.address, "wrong"), (registry.address, PASSWORD))
+        local.begin({"web": {"build": "."}}, {"Dockerfile": dockerfile}, given)
+        play = local.play("deploy.yml")
+    assert (play.last.phase, play.last.reason) == ("build", "IMAGE_BUILD_FAILED")  # it is not there
+    assert registry.pulled_by >= {f"{USERNAME}:{PASSWORD}"}
     assert left(local) == []
+
+
+def test_a_build_goes_on_without_a_login_that_it_does_not_need(local: Machine, registry: Registry) -> None:
+    web = {key: value for key, value in service("sleep", "1000").items() if key != "image"}
+    given = logins((registry.address, "wrong"))
+    local.begin({"web": web | {"build": "."}}, {"Dockerfile": "FROM demo:1"}, given)
+    play = local.play("deploy.yml")
+    assert play.succeeded, play.last.detail
+    assert f"The login at registry {registry.address} failed: " in play["build"].words
+    assert left(local) == []
+
+
+def test_no_login_is_left_when_up_begins(local: Machine, registry: Registry) -> None:
+    web = {key: value for key, value in HANGING["web"].items() if key != "image"}
+    given = logins((registry.address, PASSWORD))
+    local.begin(HANGING | {"web": web | {"build": "."}}, {"Dockerfile": "FROM demo:1"}, given)
+    with local.running("prepare", "build", "pull", "up"):
+        wait_for(lambda: is_waiting_in_up(local))
+        assert left(local) == []
+    assert registry.asked[-1] == ("/v2/", f"{USERNAME}:{PASSWORD}")
 
 
 def test_the_configuration_of_the_host_is_as_it_was_and_in_force(local: Machine, registry: Registry) -> None:
@@ -109,9 +126,9 @@ def test_the_configuration_of_the_host_is_as_it_was_and_in_force(local: Machine,
     other = {"auth": base64.b64encode(b"a:b").decode()}
     text = json.dumps({"auths": {"other.example": other}, "credsStore": "none", "credHelpers": {registry.address: "x"}})
     (config / "config.json").write_text(f"{text}\n\n")
-    local.begin(image_at(registry))
+    local.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
     fake = spying_docker(local)
-    local.play("deploy.yml", **give(local, (registry.address, PASSWORD)))
+    local.play("deploy.yml")
     assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
     assert (config / "config.json").read_text() == f"{text}\n\n"
     seen = json.loads((fake.parent / "seen.json").read_text())
@@ -147,8 +164,8 @@ exec {shutil.which("docker")} "$@"
 @pytest.mark.parametrize("how", ["terminated", "killed"])
 def test_a_run_that_is_cut_off_leaves_no_login(machine: Machine, registry: Registry, how: str) -> None:
     registry.hold()
-    machine.begin(image_at(registry))
-    with machine.playing("deploy.yml", **give(machine, (registry.address, PASSWORD))) as ansible:
+    machine.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
+    with machine.playing("deploy.yml") as ansible:
         wait_for(lambda: registry.pulled_by, 30)
         assert [path.stat().st_mode & 0o777 for path in left(machine)] == [0o700]
         if how == "terminated":
@@ -160,8 +177,8 @@ def test_a_run_that_is_cut_off_leaves_no_login(machine: Machine, registry: Regis
 
 def test_what_a_script_has_left_that_was_killed_goes_with_the_next(local: Machine, registry: Registry) -> None:
     registry.hold()
-    local.begin(image_at(registry))
-    with local.playing("deploy.yml", **give(local, (registry.address, PASSWORD))):
+    local.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
+    with local.playing("deploy.yml"):
         wait_for(lambda: registry.pulled_by, 30)
         for pid in local.processes():  # the watch too
             with suppress(ProcessLookupError):
