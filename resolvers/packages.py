@@ -25,6 +25,7 @@ from resolvers.paging import Listing
 from resolvers.rules import Check
 from runner import compose_file as compose
 from runner.compose_file import Reading
+from runner.delivery import OVERRIDE_FILES
 from runner.interpolation import Requirement
 
 
@@ -192,7 +193,7 @@ def _check(
     check.name("name", name)
     check.name("version", version)
     positions = {file.path: position for position, file in enumerate(files)}
-    has_override = any(path in positions for path in compose.OVERRIDE_FILES)
+    has_override = any(path in positions for path in OVERRIDE_FILES)
     check.compose_file("compose_file", compose_file, has_override=has_override)
     decoded = decode(check, "files", files)
     reading = compose.read(compose_file, {file.path: file.data for file in decoded})

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from runner.compose_file import COMPOSE_FILE, OVERRIDE_FILES, read, reads_outside
+from runner.compose_file import read, reads_outside
+from runner.delivery import COMPOSE_FILE, OVERRIDE_FILES
 from runner.interpolation import missing
 from tests.support.docker import Docker
 
