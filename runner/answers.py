@@ -10,7 +10,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from runner import comparison, compose_words
 from runner.comparison import Built, Comparison, Content, Model, Notes, Places, Seen, Sight
@@ -91,6 +91,7 @@ class Answers:
     def begin(self, phase: str) -> None:
         """A phase begins."""
         self._phase = phase
+        self._began = self._clock()
         self._words: deque[str] = deque(maxlen=MOST_WORDS)
 
     @property
@@ -336,7 +337,7 @@ class Answers:
         verdict = self._new_watch(up_ended=False).judge(
             self._containers, self._clock(), blamed=compose_words.blamed(self._words)
         )
-        return verdict.expire() if is_late else verdict
+        return replace(verdict.expire(), waited=self._clock() - self._began) if is_late else verdict
 
     def _wanted_images(self) -> dict[str, str]:
         """The images of services that were to be pulled."""

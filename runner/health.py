@@ -138,7 +138,8 @@ class Watch:
             case "dead":
                 return _failed(container, "is dead", crashed=True)
             case state:
-                return self._await(container, state)
+                is_reached = self._up_ended or state != "created"
+                return self._await(container, state) if is_reached else None
 
     def _assess_health(self, container: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
         health, check = container.health, container.health_check or HealthCheck()
@@ -158,6 +159,8 @@ class Watch:
         return self._await(container, "unhealthy before the run", seen.first + patience)
 
     def _assess_steadiness(self, container: Inspection, seen: _Seen, now: float) -> Finding | None:
+        if not self._up_ended:
+            return None  # what Up has waited for is a job that it is to end, or the health of others
         words, required = "restarted", STEADY
         if not seen.restarted and seen.is_of_run:
             words, required = "just started", 0.0 if container.health else self._settle

@@ -150,6 +150,11 @@ ROWS = [
         {"up_ended": False},
     ),
     Row(
+        "after a failed Up, what it was to start, and a job that it has started",
+        [(0, [web(state="created"), db()], WELL)],
+        watch={"up_ended": False},
+    ),
+    Row(
         "after a failed Up, a container that it has started",
         [
             (0, web(state="exited", exit_code=3, started_at="s2"), "FAILED Service 'web' exited with code 3."),
