@@ -888,6 +888,7 @@ verify() {
 
 # Has the server judge the containers until it has decided. False, with `reason` and `detail`, where they are not well.
 wait_until_well() {
+    tell time "$(date -u +%Y-%m-%dT%H:%M:%S)" # how long a container has been steady that was restarted before
     while :; do
         if [ -z "$looked" ]; then
             tick
