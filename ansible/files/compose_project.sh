@@ -472,7 +472,7 @@ see_disk() {
     done
 }
 
-refuse_strangers() {
+refuse_rivals() {
     owner= owner_installation=
     [ ! -f "$state/owner" ] || read -r owner owner_installation <"$state/owner"
     if [ -n "$owner_installation" ] && [ "$owner_installation" != "$installation" ]; then
@@ -483,6 +483,9 @@ refuse_strangers() {
     case $rivals in
         *" ${owner:-nobody} "*) fail TASK_FAILED "Project '$project' on this host belongs to deployment $owner." ;;
     esac
+}
+
+refuse_strangers() {
     [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
 }
 
@@ -500,11 +503,14 @@ read_listing() {
     ids= one_offs= stranger=
     while IFS='|' read -r id hash one_off place; do
         [ -n "$hash" ] || continue
+        if [ "$place" != "$directory" ] && ! [ "$place" -ef "$directory" ]; then
+            stranger=${place:-unknown}
+            continue
+        fi
         case $one_off in
             True) one_offs="$one_offs $id" ;;
             *) ids="$ids $id" ;;
         esac
-        [ "$place" = "$directory" ] || [ "$place" -ef "$directory" ] || stranger=${place:-unknown}
     done <<LISTING
 $listing
 LISTING
@@ -646,6 +652,7 @@ resolve() {
 # What docker and compose are asked goes on side by side: each question is a program that takes longer than all the rest.
 # Nothing of the project is changed: a run that fails here, in Build or in Pull leaves its files and containers alone.
 prepare() {
+    refuse_rivals
     litter=yes delivered= words= looking=
     see_containers >"$state/baseline.new" 2>/dev/null &
     seeing=$!
@@ -909,6 +916,7 @@ wait_until_well() {
 }
 
 down() {
+    refuse_rivals
     list_containers || give_up_looking
     refuse_strangers
     ! mark_beginning 2>/dev/null || marked=yes # a full disk does not matter here
