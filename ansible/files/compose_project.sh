@@ -720,8 +720,11 @@ prepare() {
     fi
 }
 
+# One head for both: busybox's reads on beyond the bytes that it was asked for.
 receive_lists() {
-    head -c "$manifest_size" <&6 >"$state/manifest.new" && head -c "$seeds_size" <&6 >"$state/seeds.new"
+    head -c "$((manifest_size + seeds_size))" <&6 >"$state/lists.new" &&
+        head -c "$manifest_size" "$state/lists.new" >"$state/manifest.new" &&
+        tail -c "$seeds_size" "$state/lists.new" >"$state/seeds.new"
 }
 
 remember_beginning() {
