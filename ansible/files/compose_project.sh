@@ -433,7 +433,8 @@ ask() {
 }
 
 # Unpacks the bytes that follow an answer into a new directory. Containers and builds read the files as other users, and
-# the directories above are closed.
+# the directories above are closed. Where the channel was closed meanwhile, tar may have taken what came for a whole
+# archive: what must not be incomplete is used only after another answer.
 receive() {
     rm -rf "$1"
     mkdir -p "$1" && head -c "$reply_size" <&6 | (umask 022 && bounded tar -xpmof - -C "$1")
@@ -639,7 +640,7 @@ FAILED
 # Replaces the tree by the package that the server sends.
 renew_tree() {
     rm -f "$state/delivered" "$state/resolved" "$state/images" && receive "$tree.new" && rm -rf "$tree" &&
-        mv "$tree.new" "$tree" && printf '%s\n' "$delivery" >"$state/delivered"
+        mv "$tree.new" "$tree"
 }
 
 # Has Compose resolve the tree: this is where it refuses files that it cannot use.
@@ -667,7 +668,7 @@ prepare() {
     [ "$status" -eq 0 ] || words="The list of files could not be written: $last"
     if [ -z "$words" ] && { [ "$delivered" != "$delivery" ] || [ ! -d "$tree" ]; }; then
         ask archive
-        unread=yes
+        unread=yes delivered=
         hush renew_tree
         if [ "$status" -eq 0 ]; then unread=; else words="The files could not be unpacked: $last"; fi
         [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what the disk is full of
@@ -705,6 +706,7 @@ prepare() {
     echo '= baseline'
     cat "$@"
     ask plan
+    [ "$delivered" = "$delivery" ] || printf '%s\n' "$delivery" >"$state/delivered" # it is complete, see receive
     while [ -n "$reply_inspect" ]; do
         printf '%s\n' $reply_inspect >"$state/images"
         see_images
@@ -847,9 +849,10 @@ is_vacant() {
 }
 
 # Replaces the package's files in the project, each by a rename: whoever reads a file gets the old one or the new one.
-# The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off.
+# The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off. As the
+# last of their archive they also show that it is whole.
 move_files() {
-    (cd "$state/next" && mv -f delete move model.json notes ..) || return 1
+    [ -f "$state/next/notes" ] && (cd "$state/next" && mv -f delete move model.json notes ..) || return 1
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do
