@@ -674,7 +674,8 @@ prepare() {
         [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what the disk is full of
     fi
     if ! wait "$seeing" || ! listing=$(cat "$state/listing.new") 2>/dev/null; then
-        see_containers >"$state/baseline.new" || give_up_looking
+        listing= # a full disk is no reason to blame Docker
+        [ -n "$words" ] || see_containers >"$state/baseline.new" || give_up_looking
     fi
     read_listing
     refuse_strangers
