@@ -625,7 +625,7 @@ tell_failed() {
     any=
     while IFS= read -r line; do
         case $line in
-            *': FAILED'*)
+            *': FAILED' | *': FAILED open or read')
                 any=yes path=${line%': FAILED'*}
                 [ "$1" = changed ] || [ ! -e "$directory/$path" ] || tell "$1" "$path"
                 [ "$1" = modified ] || tell "$1" "$path"
