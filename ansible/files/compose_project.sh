@@ -775,7 +775,7 @@ up() {
         check_files
         hush move_files
         [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
-        effect=changed
+        [ ! -s "$state/next/move" ] && [ ! -s "$state/next/delete" ] || effect=changed # else only the notes are new
     fi
     begin
     status=0
