@@ -1,5 +1,6 @@
 """Machines to play on: this one by Ansible's local connection, and the same over a real sshd."""
 
+import os
 import shutil
 import subprocess
 import tempfile
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ansible.machine import Machine
+from tests.ansible.machine import NOBODY, Machine
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
 
@@ -47,6 +48,29 @@ def machine(request: pytest.FixtureRequest) -> Machine:
     chosen: Machine = request.getfixturevalue(request.param)
     chosen.by_hand = False
     return chosen
+
+
+@pytest.fixture
+def small_home(local: Machine) -> Iterator[Machine]:
+    """A machine whose home directory holds one megabyte."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can mount")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", local.home], check=True)
+    yield local
+    subprocess.run(["umount", "--lazy", local.home], check=True)
+
+
+@pytest.fixture
+def nobodys_home(local: Machine) -> Iterator[Machine]:
+    """The machine with a home directory of the user nobody."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become nobody")
+    if shutil.which("setpriv") is None:
+        pytest.skip("there is no setpriv")
+    with tempfile.TemporaryDirectory(prefix="daos") as home:
+        os.chown(home, NOBODY, NOBODY)
+        local.home, local.environment = Path(home), {}
+        yield local
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from uuid import uuid4
 from runner.answers import Answers
 from runner.delivery import Delivery, pack
 from runner.project import ProjectFile
+from tests.support.docker import Docker
 
 PROJECT = Path(__file__).parents[2] / "ansible"
 SCRIPT = PROJECT / "files/compose_project.sh"
@@ -30,6 +31,8 @@ PLAYBOOKS = {
     "settle.yml": ("settle",),
 }
 TIMEOUTS = {"prepare": 30, "build": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
+
+NOBODY = 65534
 
 # What the action plugin displays, and what Ansible's own callback prints of a host that it cannot reach.
 TOLD = re.compile(r"^daos (\[.*\])$", re.MULTILINE)
@@ -43,6 +46,7 @@ class Result:
     phase: str
     lines: Sequence[str]
     end: Mapping[str, Any]
+    announced: bool = True
 
     def __getattr__(self, name: str) -> Any:
         return self.end[name]
@@ -56,10 +60,14 @@ def results(told: Iterable[Mapping[str, Any]]) -> list[Result]:
     """The results of the phases that have ended, from the plugin's messages."""
     lines: dict[str, list[str]] = {}
     found = []
+    announced = set()
     for message in told:
         lines.setdefault(message["phase"], []).extend(message.get("lines", []))
+        if message.keys() == {"phase"}:
+            announced.add(message["phase"])
         if "end" in message:
-            found.append(Result(message["phase"], lines.pop(message["phase"]), message["end"]))
+            phase = message["phase"]
+            found.append(Result(phase, lines.pop(phase), message["end"], phase in announced))
     return found
 
 
@@ -99,10 +107,15 @@ class Machine:
     by_hand: bool = False  # without Ansible: the same commands, in half the time
     deployment: str = field(default_factory=lambda: str(uuid4()))
     run: str = ""
+    values: Mapping[str, str] = field(default_factory=dict)  # of the deployment's variables
 
     @property
     def files(self) -> Path:
         return self.home / ".daos/projects" / self.project
+
+    @property
+    def tree(self) -> Path:
+        return self.home / ".daos/trees" / self.project
 
     @property
     def delivery(self) -> Path:
@@ -143,14 +156,18 @@ class Machine:
         """A new run of a package; nothing is played yet.  `logins`: see `runner.project.logins`."""
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
-        package = {"compose.yaml": compose, ".env": "", **(files or {})}
+        variables = "".join(f"{name}='{value}'\n" for name, value in self.values.items())
+        package = {"compose.yaml": compose, ".env": variables, **(files or {})}
         self.delivery.write_bytes(
             pack(
                 {
-                    path: content if isinstance(content, ProjectFile) else ProjectFile(content.encode())
+                    path: content
+                    if isinstance(content, ProjectFile)
+                    else ProjectFile(content.encode(), mode=0o600 if path == ".env" else 0o644)
                     for path, content in package.items()
                 },
-                logins=logins,
+                {name: value.encode() for name, value in self.values.items()},
+                logins,
             )
         )
 
@@ -255,6 +272,13 @@ class Machine:
             **named,
         }
 
+    def ids(self, docker: Docker) -> dict[str, str]:
+        """The container of each service."""
+        found = docker.containers(self.project)
+        label = '{{index .Config.Labels "com.docker.compose.service"}}'
+        names = docker.run("inspect", "--format", label, *found).split() if found else []
+        return dict(zip(names, found, strict=True))
+
     def processes(self) -> dict[int, str]:
         """What works on the project on this machine: pid and command line of each process that names it."""
         found = {}
@@ -280,10 +304,50 @@ def unsafe(value: Any) -> Any:
     return [unsafe(item) for item in value] if isinstance(value, list) else value
 
 
+def as_nobody(group: int | None = None) -> tuple[str, ...]:
+    """The shell of user nobody, in the group of Docker's socket or another one."""
+    gid = Path("/var/run/docker.sock").stat().st_gid if group is None else group
+    return ("setpriv", f"--reuid={NOBODY}", f"--regid={gid}", "--clear-groups", "/bin/sh")
+
+
+def compose_that(directory: Path, up: str = ":", after_up: str = ":", version: str = "") -> dict[str, str]:
+    """The environment with a plugin that is compose, but runs commands before and after Up, and has this version."""
+    plugin = directory / "docker config/cli-plugins/docker-compose"
+    plugin.parent.mkdir(parents=True, exist_ok=True)
+    asked = f"case $* in *'version --short') echo {version}; exit ;; esac" if version else ""
+    plugin.write_text(
+        f"""#!/bin/sh
+{asked}
+case " $* " in *' up '*) {up} ;; esac
+{_compose_plugin()} "$@" || exit
+case " $* " in *' up '*) {after_up} >/dev/null ;; esac
+"""
+    )
+    plugin.chmod(0o755)
+    return {"DOCKER_CONFIG": str(plugin.parents[1])}
+
+
+@cache
+def _compose_plugin() -> Path:
+    """Compose's own program, where Docker has found it."""
+    listed = subprocess.run(
+        ["docker", "info", "--format", '{{range .ClientInfo.Plugins}}{{.Name}} {{.Path}}{{"\\n"}}{{end}}'],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    return Path(next(line.split(maxsplit=1)[1] for line in listed.splitlines() if line.startswith("compose ")))
+
+
 def compose_by_docker(directory: Path) -> dict[str, str]:
     """The environment in which only `docker` knows where compose is; its configuration is put into the directory."""
     (directory / "config.json").write_text('{"cliPluginsExtraDirs": []}')
     return {"DOCKER_CONFIG": str(directory)}
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    """The files below a directory."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def wait_for(condition: Callable[[], object], seconds: float = 15) -> None:

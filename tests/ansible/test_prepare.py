@@ -1,34 +1,26 @@
-"""The phase Prepare: whose project it is, and files that change as a whole or not at all."""
+"""The phase Prepare: whose project it is, and what is refused before anything has changed.
+
+It delivers the package beside the project; how Up moves it there is tested in test_files.py.
+"""
 
 import fcntl
+import json
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
-from tests.ansible.machine import Machine, Result, compose_by_docker, service
+from runner.delivery import Delivery
+from tests.ansible.machine import Machine, Result, compose_by_docker, compose_that, contents, service
 from tests.support.docker import Docker
 
 WEB = {"web": service("sleep", "1000")}
-
-
-@pytest.fixture
-def small_home(local: Machine) -> Iterator[Machine]:
-    """A machine whose home directory holds one megabyte."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can mount")
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", local.home], check=True)
-    yield local
-    subprocess.run(["umount", "--lazy", local.home], check=True)
-
-
-def contents(directory: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
 def prepare(machine: Machine, files: dict[str, str] | None = None) -> Result:
@@ -48,7 +40,7 @@ def test_the_marker_tells_the_run_and_how_far_it_got(local: Machine) -> None:
         "state": "done",
         "reason": "",
     }
-    local.phase("pull")
+    local.run_phases("prepare", "build", "pull")
     assert (local.marker["phase"], local.marker["state"]) == ("pull", "done")
 
 
@@ -63,33 +55,29 @@ def test_only_a_phase_at_work_has_new_files(local: Machine, services: dict[str, 
     prepare(local)
     local.begin(services)
     local.phase("prepare")
-    assert [path for root in (local.files.parent, local.state) for path in root.rglob("*.new")] == []
+    assert [path for path in local.files.parents[1].rglob("*") if path.name == "next" or path.suffix == ".new"] == []
 
 
-@pytest.mark.parametrize("phase", ["pull", "up", "verify"])
-def test_a_phase_of_an_older_run_is_refused(local: Machine, phase: str) -> None:
-    local.begin(WEB)
-    local.phase("prepare")
-    result = local.phase(phase, run=str(uuid4()))
-    assert result.reason == "TASK_FAILED"
-    assert result.detail == f"Another run has begun since: {local.run}."
-    assert local.marker["phase"] == "prepare"
-
-
-def test_a_phase_needs_a_prepared_run(local: Machine) -> None:
-    assert "has to begin with Prepare" in local.phase("up").detail
+def test_nothing_changes_in_the_project_before_up(local: Machine, docker: Docker) -> None:
+    local.deploy(WEB, {"page": "old"})
+    before = contents(local.files), docker.containers(local.project)
+    local.begin({"web": service("sleep", "2000")}, {"page": "new", "more": "x"})
+    results = local.run_phases("prepare", "build", "pull")
+    assert [(result.failed, result.changed) for result in results] == [(False, False)] * 3
+    assert (contents(local.files), docker.containers(local.project)) == before
+    assert contents(local.tree)["page"] == b"new"
 
 
 def test_a_rivals_project_is_refused(local: Machine) -> None:
     local.begin(WEB)
     local.phase("prepare")
-    before, marker = contents(local.files), local.marker
+    before, marker = contents(local.tree), local.marker
     local.deployment, rival = str(uuid4()), local.deployment
     local.begin(WEB, {"more": "files"})
     result = local.phase("prepare", rivals=[str(uuid4()), rival])
     assert result.reason == "TASK_FAILED"
     assert result.detail == f"Project '{local.project}' on this host belongs to deployment {rival}."
-    assert (contents(local.files), local.marker) == (before, marker)
+    assert (contents(local.tree), local.marker) == (before, marker)
 
 
 def test_the_project_of_a_deployment_that_is_no_more_is_taken_over(local: Machine) -> None:
@@ -98,7 +86,31 @@ def test_the_project_of_a_deployment_that_is_no_more_is_taken_over(local: Machin
     local.deployment = str(uuid4())
     local.begin(WEB)
     assert not local.phase("prepare", rivals=[str(uuid4())]).failed
-    assert (local.state / "owner").read_text().strip() == local.deployment
+    assert (local.state / "owner").read_text().split() == [local.deployment, "installation-of-the-tests"]
+
+
+@pytest.mark.parametrize("action", ["deploy", "down"])
+def test_the_project_of_another_installation_is_refused(local: Machine, docker: Docker, action: str) -> None:
+    assert local.deploy(WEB, {"page": "old"}).succeeded
+    before, marker = (contents(local.files), docker.containers(local.project)), local.marker
+    other = {"installation": "another-installation"}
+    result = (local.deploy(WEB, {"page": "new"}, **other) if action == "deploy" else local.down(**other)).last
+    assert result.reason == "TASK_FAILED"
+    assert result.detail == (
+        f"Project '{local.project}' on this host belongs to another installation of daos (deployment "
+        f"{local.deployment} of installation installation-of-the-tests). Take it down there; if that installation is "
+        f"gone, delete {local.state / 'owner'} on the host."
+    )
+    assert ((contents(local.files), docker.containers(local.project)), local.marker) == (before, marker)
+
+    (local.state / "owner").unlink()  # as the message says
+    assert local.deploy(WEB, {"page": "new"}, **other).succeeded
+
+
+def test_another_installation_may_have_a_project_that_was_taken_down(local: Machine) -> None:
+    local.deploy(WEB)
+    assert local.down().succeeded
+    assert local.deploy(WEB, installation="another-installation").succeeded
 
 
 def test_containers_of_another_directory_are_refused(local: Machine, docker: Docker, tmp_path: Path) -> None:
@@ -113,7 +125,7 @@ def test_containers_of_another_directory_are_refused(local: Machine, docker: Doc
     assert (play.last.phase, play.last.reason) == ("prepare", "TASK_FAILED")
     assert play.last.detail == f"Project '{local.project}' on this host belongs to the directory {elsewhere}."
     assert local.down().last.reason == "TASK_FAILED"
-    assert local.settle().services == []
+    assert local.settle().containers == []
     assert docker.containers(local.project) == before
 
 
@@ -129,132 +141,86 @@ def test_a_run_that_is_at_work_is_waited_for_and_named(local: Machine) -> None:
     assert local.marker["run"] == holder
 
 
-def test_files_that_are_no_longer_in_the_package_go_and_others_stay(local: Machine) -> None:
-    prepare(local, {"old/page": "1", "both": "1"})
-    (local.files / "volume").mkdir()
-    (local.files / "volume/rows").write_text("of a container")
-    assert prepare(local, {"both": "2", "new page": "2"}).changed
-    assert set(contents(local.files)) == {"compose.yaml", ".env", "both", "new page", "volume/rows"}
-    assert (local.files / "both").read_text() == "2"
-
-
-def test_an_edited_file_is_put_right(local: Machine) -> None:
-    prepare(local, {"page": "1"})
-    (local.files / "page").write_text("by hand")
-    assert prepare(local, {"page": "1"}).changed
-    assert (local.files / "page").read_text() == "1"
-
-
-def test_the_images_of_the_package_before_are_not_taken_for_those_of_files_that_came_after(
+def test_the_model_of_the_package_before_is_not_taken_for_that_of_files_that_came_after(
     local: Machine, tmp_path: Path
 ) -> None:
     """A run that was cut off between the two: the package before ran nothing, and this one must not be taken for it."""
     failing = tmp_path / "bin/mv"
     failing.parent.mkdir()
-    failing.write_text(f'#!/bin/sh\ncase "$*" in *images.new*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
+    failing.write_text(f'#!/bin/sh\ncase "$*" in *resolved.new*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
     failing.chmod(0o755)
     local.begin({"web": service("sleep", "1000", profiles=["never"])})
     assert not local.phase("prepare").failed
     local.begin(WEB)
     assert local.phase("prepare", environment={"PATH": f"{failing.parent}:{os.environ['PATH']}"}).failed
     local.begin(WEB)
-    *_, last = local.run_phases("prepare", "pull", "up", "verify")
+    last = local.play("deploy.yml").last
     assert (last.phase, last.failed) == ("verify", False)
-    assert [found["state"] for found in last.services] == ["running"]
+    assert [found["state"] for found in last.containers] == ["running"]
 
 
 def test_files_that_are_all_there_are_not_unpacked(local: Machine, tmp_path: Path) -> None:
-    prepare(local, {"page": "x", "gone": "x"})
+    prepare(local, {"page": "x"})
     refusing = tmp_path / "bin/tar"
     refusing.parent.mkdir()
     refusing.write_text("#!/bin/sh\nexit 1\n")
     refusing.chmod(0o755)
     environment = {"PATH": f"{refusing.parent}:{os.environ['PATH']}"}
-    local.begin(WEB, {"page": "x"})
-    assert not local.phase("prepare", environment=environment).failed
-    assert {"page", "gone"} & contents(local.files).keys() == {"page"}
+    assert local.deploy(WEB, {"page": "x"}).succeeded
+    assert local.deploy(WEB, {"page": "x"}, environment=environment).succeeded
     local.begin(WEB, {"page": "y"})
     assert local.phase("prepare", environment=environment).failed
 
 
-def test_a_file_replaces_the_empty_directory_that_docker_made_for_it(local: Machine) -> None:
-    prepare(local)
-    (local.files / "site.conf").mkdir()
-    assert not prepare(local, {"site.conf": "x"}).failed
-    assert (local.files / "site.conf").read_text() == "x"
-
-
-def test_a_directory_with_files_is_not_replaced(local: Machine) -> None:
-    prepare(local)
-    (local.files / "site.conf").mkdir()
-    (local.files / "site.conf/mine").write_text("x")
-    result = prepare(local, {"site.conf": "x"})
-    assert result.reason == "TASK_FAILED"
-    assert "site.conf" in result.detail
-    assert (local.files / "site.conf/mine").exists()
-
-
-def test_a_file_may_become_a_directory_and_a_directory_a_file(local: Machine) -> None:
-    prepare(local, {"a": "1", "b/c": "1"})
-    assert not prepare(local, {"a/c": "2", "b": "2"}).failed
-    assert (local.files / "a/c").read_text() == (local.files / "b").read_text() == "2"
-
-
-def test_a_changed_mounted_file_takes_effect(local: Machine, docker: Docker) -> None:
-    web = {"web": service("sh", "-c", "cat /page; sleep 1000", volumes=["./page:/page:ro"])}
-    local.deploy(web, {"page": "old words\n"})
-    play = local.deploy(web, {"page": "new words\n"})
-    assert play.succeeded, play.output
-    assert play["up"].changed
-    (container,) = docker.containers(local.project)
-    assert docker.run("logs", container) == "new words\n"
-    assert not local.deploy(web, {"page": "new words\n"}).changed
-
-
-def test_a_changed_mounted_file_takes_effect_after_a_failed_run_too(local: Machine, docker: Docker) -> None:
-    web = {"web": service("sleep", "1000", volumes=["./page:/page:ro"])}
-    local.deploy(web, {"page": "old"})
-    before = docker.containers(local.project)
-    local.begin(web, {"page": "new"})
-    local.phase("prepare")
-    play = local.deploy(web, {"page": "new"})
-    assert play["prepare"].changed is False
-    assert play["up"].changed
-    assert docker.containers(local.project) != before
-
-
 def test_a_full_disk_leaves_the_old_files(small_home: Machine) -> None:
-    prepare(small_home, {"page": "old"})
+    assert small_home.deploy(WEB, {"page": "old"}).succeeded
     before = contents(small_home.files)
     result = prepare(small_home, {"page": "new", "large": "x" * 2_000_000})
-    assert result.reason == "TASK_FAILED"
+    assert result.reason == "DISK_FULL"
     assert "No space left on device" in result.detail
+    assert re.match(r"The disk of the host is full, with [\d.]+ \w+ free: ", result.detail)
     assert contents(small_home.files) == before
-    assert not small_home.files.with_suffix(".new").exists()
+    assert not small_home.tree.with_suffix(".new").exists()
 
 
 def test_a_disk_without_a_byte_leaves_everything(small_home: Machine) -> None:
-    prepare(small_home, {"page": "old"})
+    assert small_home.deploy(WEB, {"page": "old"}).succeeded
     before, marker = contents(small_home.files), small_home.marker
     subprocess.run(["dd", "if=/dev/zero", f"of={small_home.home}/filler"], check=False, capture_output=True)
     result = prepare(small_home, {"page": "new"})
-    assert result.reason == "TASK_FAILED"
+    assert result.reason == "DISK_FULL"
     assert "No space left on device" in result.detail
     assert contents(small_home.files) == before
     # What could not be unpacked is removed, and may leave room for the marker.
     assert small_home.marker == marker or small_home.marker["state"] == "failed"
 
 
-@pytest.mark.parametrize("size", [0, 100, 50_000])  # in the manifest, and in the archive
-def test_a_delivery_that_was_cut_leaves_the_old_files(local: Machine, size: int) -> None:
-    prepare(local, {"page": "old"})
+@pytest.mark.parametrize("size", [100, 50_000])  # within the first header, and within a file
+def test_a_broken_archive_leaves_the_old_files(local: Machine, size: int) -> None:
+    assert local.deploy(WEB, {"page": "old"}).succeeded
     before = contents(local.files)
     local.begin(WEB, {"page": "new", "large": "x" * 100_000})
-    local.delivery.write_bytes(local.delivery.read_bytes()[:size])
+    header, _, archive = local.delivery.read_bytes().partition(b"\n")
+    local.delivery.write_bytes(header + b"\n" + archive[:size])
     result = local.phase("prepare")
     assert result.reason == "TASK_FAILED"
     assert result.detail.startswith("The files could not be unpacked: ")
     assert contents(local.files) == before
+
+
+def test_a_delivery_that_was_cut_off_between_two_files_is_delivered_again(local: Machine) -> None:
+    """tar takes an archive that ends after a file for a whole one."""
+    files = {f"file {number}": str(number) for number in range(9)}
+    local.begin(WEB, files)
+    delivery = Delivery.read(local.delivery.read_bytes())
+    sent = b"\n" + delivery.stdin + f"size {len(delivery.archive)}\n\n".encode() + delivery.archive[: 7 * 512]
+    script = ["/bin/sh", "-c", local.command("prepare")]
+    ended = subprocess.run(
+        script, input=sent, env={**os.environ, "HOME": str(local.home)}, capture_output=True, check=False
+    )
+    assert b"= ask archive" in ended.stdout
+    assert local.deploy(WEB, files).succeeded
+    assert contents(local.files).keys() == {"compose.yaml", ".env", *files}
 
 
 @pytest.mark.parametrize(
@@ -264,6 +230,7 @@ def test_a_delivery_that_was_cut_leaves_the_old_files(local: Machine, size: int)
         ("flock", "TASK_FAILED", "util-linux"),
         ("timeout", "TASK_FAILED", "coreutils"),
         ("tar", "TASK_FAILED", "tar"),
+        ("sha256sum", "TASK_FAILED", "coreutils"),
     ],
 )
 def test_a_missing_program_is_named(local: Machine, tmp_path: Path, program: str, reason: str, words: str) -> None:
@@ -318,32 +285,124 @@ def programs_without(directory: Path, missing: str) -> Path:
 def test_compose_is_found_where_docker_looks_for_it(local: Machine, tmp_path: Path) -> None:
     plugin = tmp_path / "docker config/cli-plugins/docker-compose"
     plugin.parent.mkdir(parents=True)
-    plugin.write_text('#!/bin/sh\necho "$0 was asked"\nexit 1\n')
+    plugin.write_text('#!/bin/sh\necho "$0 was asked" >&2\nexit 1\n')
     plugin.chmod(0o755)
     local.begin(WEB)
     result = local.phase("prepare", environment={"DOCKER_CONFIG": str(tmp_path / "docker config")})
     assert f"{plugin} was asked" in result.words
 
 
-def test_files_of_any_name_are_delivered_changed_and_removed(local: Machine) -> None:
-    names = [
-        "[id].ts",
-        "Load (all).json",
-        "naïve ☃.txt",
-        "-rf",
-        "a:b",
-        "$x",
-        "$(id)",
-        "'q'",
-        '"q"',
-        "*",
-        "~/x",
-        "d/ a ",
-    ]
-    names += ["{}", "= x", "#x", "%s", "|", "é", "e\u0301", "a\u00a0b", "\u202eb", "☃" * 85, "--help/-x"]
-    web = {"web": service("sleep", "1000")}
-    for files in ({name: name for name in names}, {name: f"{name} 2" for name in names[::2]}):
-        play = local.deploy(web, files)
+@pytest.mark.parametrize("version", ["2.25.0", "v2.9.1-desktop.1"])
+def test_a_compose_that_is_too_old_is_refused(local: Machine, tmp_path: Path, version: str) -> None:
+    local.begin(WEB)
+    result = local.phase("prepare", environment=compose_that(tmp_path, version=version))
+    assert result.reason == "DOCKER_UNAVAILABLE"
+    assert result.detail == f"Docker Compose {version} is too old: daos needs 2.26 or newer."
+
+
+@pytest.mark.parametrize("version", ["v2.26.0", "2.100.0-rc1", "5.6.0", "dev"])
+def test_a_compose_that_is_new_enough_is_accepted(local: Machine, tmp_path: Path, version: str) -> None:
+    local.begin(WEB)
+    result = local.phase("prepare", environment=compose_that(tmp_path, version=version))
+    assert not result.failed, result.detail
+
+
+def test_a_variable_without_a_value_is_a_warning(local: Machine) -> None:
+    """In the second run as well, for which Compose need not read the files again."""
+    web = {"web": service("sleep", "1000", environment={"PASSWORD": "${PASSWORD}", "OTHER": "${OTHER:-x}"})}
+    for _ in range(2):
+        play = local.deploy(web)
         assert play.succeeded, play.output
-        delivered = contents(local.files)
-        assert {path: delivered[path].decode() for path in delivered.keys() - {"compose.yaml", ".env"}} == files
+        assert [warning for result in play.phases for warning in result.warnings] == [
+            'The "PASSWORD" variable is not set. Defaulting to a blank string.'
+        ]
+
+
+def test_a_profile_that_no_service_has_is_a_warning(local: Machine) -> None:
+    local.values = {"COMPOSE_PROFILES": "extra,later"}
+    play = local.deploy({**WEB, "job": service("true", profiles=["extra"])})
+    assert play.succeeded, play.output
+    assert [found["service"] for found in play.last.containers] == ["job", "web"]
+    assert play["prepare"].warnings == ["No service has the profile 'later' that COMPOSE_PROFILES names."]
+
+
+def test_a_missing_file_that_compose_reads_is_named(local: Machine) -> None:
+    local.deploy(WEB, {"page": "old"})
+    before = contents(local.files)
+    for files in (
+        {"compose.yaml": "include: [part/compose.yaml]\n", "part/compose.yaml": part({"env_file": "missing.env"})},
+        {"compose.yaml": "include: [part/compose.yaml]\n"},
+        {"compose.yaml": part({"extends": {"file": "base.yaml", "service": "web"}})},
+    ):
+        local.begin("", {"page": "new", **files})
+        *_, result = local.run_phases("prepare", "build", "pull", "up")
+        assert (result.phase, result.reason) == ("prepare", "COMPOSE_INVALID")
+        assert any(name in result.detail for name in ("missing.env", "part/compose.yaml", "base.yaml"))
+        assert contents(local.files) == before
+
+
+def part(more: Mapping[str, Any]) -> str:
+    """A Compose file of one service."""
+    return json.dumps({"services": {"web": service("sleep", "1000", **more)}})
+
+
+BESIDE = "which is not in the project's directory but among those of other projects."
+
+
+@pytest.mark.parametrize(
+    ("compose", "words"),
+    [
+        ({"services": {"web": service("true", volumes=["../files:/files"])}}, "mounts ../files"),
+        ({"services": {"web": service("true", volumes=["../other/data:/files"])}}, "mounts ../other/data"),
+        ({"services": {"web": service("true", volumes=["..:/files"])}}, "mounts .."),
+        (
+            {
+                "services": {"web": service("true", volumes=["data:/files"])},
+                "volumes": {
+                    "data": {"driver_opts": {"type": "none", "o": "bind", "device": "${PWD}/../other"}},
+                },
+            },
+            "mounts ../other",
+        ),
+        ({"services": {"web": service("true", build="../other")}}, "is built from ../other"),
+        (
+            {"services": {"web": service("true", build={"context": ".", "additional_contexts": {"a": "../other"}})}},
+            "is built from ../other",
+        ),
+        (
+            {
+                "services": {"web": service("true", secrets=["key"])},
+                "secrets": {"key": {"file": "../other/.env"}},
+            },
+            "uses the secret ../other/.env",
+        ),
+        (
+            {
+                "services": {"web": service("true", configs=["key"])},
+                "configs": {"key": {"file": "../other/.env"}},
+            },
+            "uses the config ../other/.env",
+        ),
+    ],
+)
+def test_a_path_into_another_project_is_refused(local: Machine, compose: dict[str, Any], words: str) -> None:
+    local.begin(json.dumps(compose))
+    *_, result = local.run_phases("prepare", "build", "pull", "up")
+    assert (result.phase, result.reason) == ("prepare", "COMPOSE_INVALID")
+    assert result.detail.startswith(f"Service 'web' {words}, {BESIDE}")
+    assert not local.files.exists()
+
+
+def test_daos_own_directories_are_refused_by_their_absolute_path(local: Machine) -> None:
+    for path in (local.state.parent, local.files.parent / "other", local.home / ".daos"):
+        local.begin({"web": service("true", volumes=[f"{path}:/files"])})
+        result = local.phase("prepare")
+        assert result.reason == "COMPOSE_INVALID"
+        assert result.detail.startswith(f"Service 'web' mounts {path}, {BESIDE}")
+
+
+def test_other_absolute_paths_and_paths_inside_the_project_are_allowed(local: Machine, tmp_path: Path) -> None:
+    volumes = [f"{tmp_path}/mine:/a", "./data:/b", ".:/c", "./x/../data:/d", "${PWD}/data:/e"]
+    local.begin({"web": service("true", volumes=volumes)})
+    result = local.phase("prepare")
+    assert not result.failed, result.detail

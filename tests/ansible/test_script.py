@@ -1,21 +1,21 @@
 """How the script gets to a host, by whichever shell, and how its words become a result."""
 
-import os
+import json
 import shutil
 import subprocess
-import tempfile
 import time
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.ansible.machine import SCRIPT, Machine, load_plugin, service
+from runner.answers import Answers
+from runner.project import ProjectFile
+from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
+from tests.support.docker import Docker
 
 plugin = load_plugin()
 SHELLS = [["dash"], ["busybox", "sh"], ["bash", "--posix"]]
-NOBODY = 65534
+UP = PLAYBOOKS["deploy.yml"]
 LOGIN_SHELLS = ["dash", "bash", "zsh", "fish", "tcsh"]
 
 
@@ -35,27 +35,35 @@ def test_the_script_can_be_parsed(shell: list[str]) -> None:
 def test_a_project_goes_up_and_down_by_each_shell(local: Machine, shell: list[str]) -> None:
     require_program(shell[0])
     local.begin({"web": service("sleep", "1000"), "job": service("sh", "-c", "exit 3")}, {"a b/c": "d"})
-    results = [local.phase(phase, interpreter=shell) for phase in ("prepare", "pull", "up", "verify", "settle", "down")]
-    assert [result.reason for result in results] == [None, None, None, "UNHEALTHY", "UNHEALTHY", None]
-    assert results[4].verdict == "failed"
+    results = local.run_phases(*UP, interpreter=shell)
+    results += [local.phase(phase, interpreter=shell) for phase in ("settle", "down")]
+    assert [result.reason for result in results] == [None, None, None, None, "UNHEALTHY", "UNHEALTHY", None]
+    assert results[5].verdict == "failed"
     assert (local.files / "a b/c").read_text() == "d"
 
 
-def test_a_project_goes_up_and_down_by_busybox(local: Machine, busybox_path: str) -> None:
-    environment = {"PATH": busybox_path}
-    local.begin({"web": service("sleep", "1000")}, {"a b/c": "d"})
-    for phase in ("prepare", "pull", "up", "verify"):
-        result = local.phase(phase, interpreter=("busybox", "sh"), environment=environment)
-        assert not result.failed, result
-    assert result.services[0]["state"] == "running"
-    local.begin({"web": service("sleep", "1000")}, {"a b/c": "e"})
-    results = [
-        local.phase(phase, interpreter=("busybox", "sh"), environment=environment)
-        for phase in ("prepare", "pull", "up", "verify", "settle", "down")
+def test_a_project_goes_up_and_down_by_busybox(local: Machine, docker: Docker, busybox_path: str) -> None:
+    how: dict[str, Any] = {"interpreter": ("busybox", "sh"), "environment": {"PATH": busybox_path}}
+    web = {"web": service("sleep", "1000", volumes=["./a b:/mounted"])}
+    seed = ProjectFile(b"seed", mode=0o640, only_if_missing=True)
+    local.begin(web, {"a b/c": "d", "gone": "x", "seed": seed})
+    result = local.run_phases(*UP, **how)[-1]
+    assert (result.phase, result.failed) == ("verify", False), result
+    assert result.containers[0]["state"] == "running"
+    (local.files / "seed").write_text("mine")
+    (local.files / "gone").write_text("mine")
+
+    local.begin(web, {"a b/c": "e", "seed": seed})
+    results = local.run_phases(*UP, **how)
+    (container,) = docker.containers(local.project)
+    mounted = docker.run("exec", container, "cat", "/mounted/c")
+    results += [local.phase(phase, **how) for phase in ("settle", "down")]
+    assert [result.changed for result in results] == [False, False, False, True, False, False, True]
+    assert results[0].warnings == [
+        "File gone was modified on the host, and is deleted, as the package no longer has it."
     ]
-    assert [result.changed for result in results] == [True, False, True, False, False, True]
-    assert (results[4].matching, results[4].verdict) == (True, "ok")
-    assert (local.files / "a b/c").read_text() == "e"
+    assert results[5].verdict == "ok"
+    assert (mounted, contents(local.files)["seed"], "gone" in contents(local.files)) == ("e", b"mine", False)
 
 
 def test_busybox_notices_a_time_out(local: Machine, busybox_path: str) -> None:
@@ -65,38 +73,21 @@ def test_busybox_notices_a_time_out(local: Machine, busybox_path: str) -> None:
             "job": service("sleep", "1000"),
         }
     )
-    results = [
-        local.phase(phase, interpreter=("busybox", "sh"), environment={"PATH": busybox_path}, timeouts={"up": 2})
-        for phase in ("prepare", "pull", "up")
-    ]
-    assert results[-1].reason == "TIMEOUT"
-
-
-@pytest.fixture
-def nobodys_home(local: Machine) -> Iterator[Machine]:
-    """The machine with a home directory of the user nobody."""
-    if os.geteuid() != 0:
-        pytest.skip("only root can become nobody")
-    require_program("setpriv")
-    with tempfile.TemporaryDirectory(prefix="daos") as home:
-        os.chown(home, NOBODY, NOBODY)
-        local.home, local.environment = Path(home), {}
-        yield local
+    environment = {"PATH": busybox_path}
+    results = local.run_phases(*UP, interpreter=("busybox", "sh"), environment=environment, timeouts={"up": 2})
+    assert (results[-1].phase, results[-1].reason) == ("up", "TIMEOUT")
 
 
 def test_a_user_of_dockers_group_needs_no_root(nobodys_home: Machine) -> None:
-    socket = Path("/var/run/docker.sock")
-    nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={socket.stat().st_gid}", "--clear-groups", "/bin/sh")
-    nobodys_home.begin({"web": service("sleep", "1000")})
-    for phase in ("prepare", "pull", "up", "verify", "settle", "down"):
-        result = nobodys_home.phase(phase, interpreter=nobody)
-        assert not result.failed, result
+    nobodys_home.begin({"web": service("sleep", "1000")}, {"page": "x"})
+    results = nobodys_home.run_phases(*UP, interpreter=as_nobody())
+    results += [nobodys_home.phase(phase, interpreter=as_nobody()) for phase in ("settle", "down")]
+    assert [result.detail for result in results] == [None] * 7
 
 
 def test_a_user_who_may_not_use_docker_is_told_so(nobodys_home: Machine) -> None:
-    nobody = ("setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "/bin/sh")
     nobodys_home.begin({"web": service("sleep", "1000")})
-    result = nobodys_home.phase("prepare", interpreter=nobody)
+    result = nobodys_home.phase("prepare", interpreter=as_nobody(NOBODY))
     assert result.reason == "DOCKER_UNAVAILABLE"
     assert "permission denied" in result.detail
 
@@ -108,6 +99,7 @@ def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.Monk
     variables = {
         "daos_run": "run",
         "daos_deployment": "deployment",
+        "daos_installation": "installation",
         "daos_project": "project",
         "daos_timeouts": {"up": 1.5, "verify": 3},
         "daos_settle": 0.5,
@@ -117,7 +109,8 @@ def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.Monk
     line = plugin.command(["up", "verify"], variables)
     assert "a line" not in line
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)
-    assert ended.stdout == 'up,verify|run|deployment|project|2,3|50|0|rival|its|"up,verify"|a|\\|\\n|!!|ü\n'
+    told = "up,verify|run|deployment|installation|project|2,3|0|-|0|0|-|no|rival"
+    assert ended.stdout == told + '|its|"up,verify"|a|\\|\\n|!!|ü\n'
 
 
 def test_the_command_carries_no_secret_and_no_file(local: Machine) -> None:
@@ -130,7 +123,7 @@ class Ear:
 
     def __init__(self, *phases: str) -> None:
         self.told: list[dict[str, Any]] = []
-        self.listener = plugin.Listener(list(phases), tell=self.told.extend)
+        self.listener = plugin.Listener(list(phases), Answers("shop"), tell=self.told.extend)
 
     def hear(self, *words: str) -> list[dict[str, Any]]:
         """What is told of words that come at once."""
@@ -142,31 +135,106 @@ class Ear:
         return [line for message in self.told for line in message.get("lines", [])]
 
 
+def end(**more: Any) -> dict[str, Any]:
+    """The end of a phase where nothing happened."""
+    usual: dict[str, Any] = {
+        "changed": False,
+        "failed": False,
+        "reason": None,
+        "detail": None,
+        "containers": [],
+        "warnings": [],
+    }
+    return usual | more
+
+
 def test_words_are_told_apart_from_facts() -> None:
-    ear = Ear("pull")
+    ear = Ear("up")
     told = ear.hear(
-        ". \n= phase pull\n| = result ok\n|  indented\n| \n"
-        "= reason TIMEOUT\n= detail too late\n= changed true\n= result failed\n"
+        ". \n= phase up\n| = result ok\n|  indented\n| \n"
+        "= reason TIMEOUT\n= detail too late\n= effect changed\n= result failed\n"
     )
-    end = {"changed": True, "failed": True, "reason": "TIMEOUT", "detail": "too late", "services": []}
+    expected = end(changed=True, failed=True, reason="TIMEOUT", detail="too late")
     assert told == [
-        {"phase": "pull"},
-        {"phase": "pull", "lines": ["= result ok", " indented", ""]},
-        {"phase": "pull", "end": end},
+        {"phase": "up"},
+        {"phase": "up", "lines": ["= result ok", " indented", ""]},
+        {"phase": "up", "end": expected},
     ]
-    assert ear.listener.result(0, "") == {"changed": True, "failed": True, "msg": "too late", "daos": [end]}
+    assert ear.listener.result(0, "") == {"changed": True, "failed": True, "msg": "too late", "daos": [expected]}
 
 
 def test_words_are_told_when_they_come_whole() -> None:
-    ear = Ear("pull", "up")
-    assert ear.hear("= phase pull\n| Pulling ") == [{"phase": "pull"}]
-    assert ear.hear("web\n| half") == [{"phase": "pull", "lines": ["Pulling web"]}]
-    assert ear.hear(" a word\n= result ok\n= phase up\n")[0] == {"phase": "pull", "lines": ["half a word"]}
+    ear = Ear("prepare", "up")
+    assert ear.hear("= phase prepare\n| Reading ") == [{"phase": "prepare"}]
+    assert ear.hear("web\n| half") == [{"phase": "prepare", "lines": ["Reading web"]}]
+    assert ear.hear(" a word\n= result ok\n= phase up\n")[0] == {"phase": "prepare", "lines": ["half a word"]}
     assert ear.told[-1] == {"phase": "up"}
     assert not ear.listener.complete
-    ear.hear("= changed true\n= result ok\n")
+    ear.hear("= effect changed\n= result ok\n")
     assert ear.listener.complete
     assert ear.listener.result(0, "")["changed"]
+
+
+@pytest.mark.parametrize("phase", ["build", "pull"])
+def test_build_and_pull_are_announced_when_they_have_something_to_do(phase: str) -> None:
+    idle = Ear(phase)
+    assert idle.hear(f"= phase {phase}\n= effect none\n= result ok\n") == [{"phase": phase, "end": end()}]
+
+    busy = Ear(phase)
+    assert busy.hear(f"= phase {phase}\n") == []
+    assert busy.hear("| #1 building\n")[0] == {"phase": phase}
+    assert busy.hear("= result ok\n") == [{"phase": phase, "end": end()}]
+
+    failed = Ear(phase)
+    told = failed.hear(f"= phase {phase}\n= reason TIMEOUT\n= detail late\n= result failed\n")
+    assert [set(message) for message in told] == [{"phase"}, {"phase", "end"}]
+
+
+def test_a_warning_of_compose_is_told_once_and_belongs_to_its_phase() -> None:
+    ear = Ear("prepare", "up")
+    warning = '| time="2026-01-01T00:00:00Z" level=warning msg="The \\"A\\" variable is not set."\n'
+    told = ear.hear("= phase prepare\n| before\n", warning, warning, "| after\n= result ok\n= phase up\n", warning)
+    text = 'The "A" variable is not set.'
+    assert told == [
+        {"phase": "prepare"},
+        {"phase": "prepare", "lines": ["before"]},
+        {"phase": "prepare", "warnings": [text]},
+        {"phase": "prepare", "lines": ["after"]},
+        {"phase": "prepare", "end": end(warnings=[text])},
+        {"phase": "up"},
+    ]
+    assert ear.hear("= result ok\n") == [{"phase": "up", "end": end()}]
+
+
+def test_the_containers_are_those_that_were_seen_last() -> None:
+    seen = {"id": "1", "service": "web", "name": "/shop-web-1", "image": "demo:1", "hash": "x", "ports": [""]}
+    ear = Ear("up")
+    ear.hear("= phase up\n= containers\n", f"= container {json.dumps({**seen, 'id': '0', 'name': '/old'})}\n")
+    ear.hear("= containers\n", f"= container {json.dumps(seen)}\n", "= result ok\n")
+    (ended,) = [message["end"] for message in ear.told if "end" in message]
+    assert [(found["name"], found["service"], found["ports"]) for found in ended["containers"]] == [
+        ("shop-web-1", "web", [])
+    ]
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        "= container {",
+        "= container []",
+        '= container {"id": 1}',
+        "= ask everything",
+        "= ask recovery",
+        '= model {"services": 5}\n= ask recovery',
+    ],
+)
+def test_what_cannot_be_understood_fails_the_phase(fact: str) -> None:
+    ear = Ear("settle")
+    ear.hear(f"= phase settle\n{fact}\n= result ok\n")
+    assert ear.listener.complete
+    ended = ear.told[-1]["end"]
+    assert (ended["failed"], ended["reason"]) == (True, "TASK_FAILED")
+    assert ended["detail"].startswith("The host sent something that daos does not understand: ")
 
 
 def test_a_character_in_two_pieces_is_one() -> None:
@@ -180,7 +248,7 @@ def test_a_character_in_two_pieces_is_one() -> None:
 
 def test_a_login_that_greets_is_not_listened_to() -> None:
     ear = Ear("up")
-    ear.hear("Welcome!\nfortune: . \n= phase up\n= changed false\n= result ok\n")
+    ear.hear("Welcome!\nfortune: . \n= phase up\n= effect none\n= result ok\n")
     assert not ear.listener.result(0, "")["failed"]
     assert ear.lines() == []
 
@@ -190,7 +258,7 @@ def test_a_login_that_greets_is_not_listened_to() -> None:
     [
         (127, "", "sh: 1: /bin/sh: not found\n\n", "ended with status 127: sh: 1: /bin/sh: not found"),
         (1, "This account is currently not available.\n", "", "status 1: This account is currently not available."),
-        (137, ". \n= phase prepare\n| Container web Started\n", "", "status 137: it said nothing"),
+        (137, "\0= phase prepare\n| Container web Started\n", "", "status 137: it said nothing"),
     ],
 )
 def test_a_command_without_a_result_failed(rc: int, stdout: str, stderr: str, words: str) -> None:
@@ -233,12 +301,47 @@ def test_endless_words_keep_their_beginning_and_their_end() -> None:
     assert len(lines) == 4001
 
 
+class Answering:
+    """A listener that notes when it has heard what, and answers a question."""
+
+    def __init__(self, question: bytes = b"", answer: bytes = b"") -> None:
+        self.question = question
+        self.answer = answer
+        self.heard: list[tuple[float, bytes]] = []
+
+    @property
+    def complete(self) -> bool:
+        return any(chunk.endswith(b"end\n") for _, chunk in self.heard)
+
+    def hear(self, chunk: bytes) -> bytes:
+        self.heard.append((time.monotonic(), chunk))
+        return self.answer if self.question and self.question in chunk else b""
+
+
 def test_a_program_is_heard_while_it_runs() -> None:
-    heard: list[tuple[float, bytes]] = []
+    listener = Answering()
     script = "echo one; read word; echo $word >&2; sleep 1; echo two; exit 7"
-    rc, stderr = plugin.stream(
-        ["sh", "-c", script], b"x\n" * 100_000, lambda chunk: heard.append((time.monotonic(), chunk))
-    )
+    rc, stderr = plugin.stream(["sh", "-c", script], b"x\n" * 100_000, listener)
     assert (rc, stderr) == (7, b"x\n")
-    assert [chunk for _, chunk in heard] == [b"one\n", b"two\n"]
-    assert heard[1][0] - heard[0][0] > 0.5
+    assert [chunk for _, chunk in listener.heard] == [b"one\n", b"two\n"]
+    assert listener.heard[1][0] - listener.heard[0][0] > 0.5
+
+
+def test_a_program_is_answered_while_it_runs() -> None:
+    """Also with more than a pipe holds, and after all that came before was read."""
+    listener = Answering(b"ask", b"y" * 300_000 + b"\n")
+    rc, stderr = plugin.stream(["sh", "-c", "read word; echo ask; head -c 300001 | wc -c; echo end"], b"x\n", listener)
+    assert (rc, stderr) == (0, b"")
+    assert b"".join(chunk for _, chunk in listener.heard).split() == [b"ask", b"300001", b"end"]
+
+
+def test_a_program_that_has_said_everything_gets_the_end_of_its_input() -> None:
+    listener = Answering()
+    rc, _ = plugin.stream(["sh", "-c", "echo end; cat >/dev/null"], b"x\n", listener)
+    assert rc == 0
+
+
+def test_a_program_that_closes_its_input_is_no_trouble() -> None:
+    listener = Answering(b"ask", b"y" * 1_000_000)
+    rc, _ = plugin.stream(["sh", "-c", "echo ask; exec <&-; sleep 0.2; exit 3"], b"x\n" * 100_000, listener)
+    assert rc == 3
