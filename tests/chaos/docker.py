@@ -7,8 +7,9 @@ A program of its own, which imports nothing of daos.  In `~/docker`, of each com
     journal       one JSON object a line: `at` (seconds since the boot), `project`, `run`, `action` and `event`:
                   begin, done, failed; or overlap, when somebody else was at work on the project already
 
-The one service's compose file says with its image and command what `up` is to do: `well:1` or `broken:1`, and for how
-many seconds it works.  What is described changes with each run, so that what is there shows which run has made it.
+Every image is there.  The image and the command of the one service, `web`, say what `up` is to do: `well:1` or
+`broken:1`, and for how many seconds it works.  What is described changes with each run, so that what is there shows
+which run has made it.
 """
 
 import fcntl
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 STEP = 0.1  # seconds between two words
+WELL = "well:1"
 
 
 @dataclass(frozen=True)
@@ -95,56 +97,63 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
             project = next(option for option in options if option.startswith("label=")).rpartition("=")[2]
             left = docker.left(project)
             if left is not None and left.container:
-                print(f"{left.container}|False|{left.directory}")
-        case ["inspect", "--type", "container", "--format", form, *ids]:
-            inspect(docker, form, ids)
+                print(f"{left.container}|{left.described}|False|{left.directory}")
+        case ["inspect", "--type", "container", "--format", _, *ids]:
+            inspect(docker, ids)
+        case ["image", "inspect", "--format", _, *names]:
+            print("\n".join(f"= image {_image_id(name)}" for name in names))
         case ["compose", "--project-name", project, "--ansi", "never", *rest]:
-            directory = Path("/")
+            paths: dict[str, Path] = {}
             while rest[0].startswith("--"):
                 name, value, *rest = rest
-                directory = Path(value) if name == "--project-directory" else directory
-            compose(docker, project, directory, rest)
+                paths[name] = Path(value)
+            compose(docker, project, paths, rest)
 
 
-def inspect(docker: Docker, form: str, ids: Sequence[str]) -> None:
-    """A line for each container, as the two formats of compose_project.sh ask for it."""
+def inspect(docker: Docker, ids: Sequence[str]) -> None:
+    """A line for each container, as the format of compose_project.sh asks for it."""
     found = {left.container: left for left in docker.all_left()}
     for container in ids:
         if container not in found:
             raise SystemExit(f"Error: No such container: {container}")
         left = found[container]
-        line = f"{container} {left.started} 0 running"
-        if "config-hash" in form:
-            service = {"name": "web", "image": "well:1", "state": "running", "health": None, "exitCode": None}
-            line = f"{line} 0 none no {left.described} {json.dumps(service, separators=(',', ':'))}"
-        print(line)
+        seen = {
+            "id": container,
+            "name": "/web-1",
+            "hash": left.described,
+            "service": "web",
+            "image": WELL,
+            "imageId": _image_id(WELL),
+            "state": "running",
+            "startedAt": left.started,
+            "policy": "no",
+        }
+        print(f"= container {json.dumps(seen)}")
 
 
-def compose(docker: Docker, project: str, directory: Path, command: Sequence[str]) -> None:
+def compose(docker: Docker, project: str, paths: Mapping[str, Path], command: Sequence[str]) -> None:
     match command:
-        case ["config", "--images"]:
-            print(_service(directory)["image"])
-        case ["config", "--services"]:
-            print("web")
+        case ["config", "--format", "json"]:
+            print(json.dumps({"name": project, **json.loads(paths["--file"].read_text())}))
         case ["config", "--hash", _]:
-            print(f"web {_described(docker.run_of(project), directory)}")
+            print(f"web {_described(docker.run_of(project), paths['--file'])}")
         case ["up", *_]:
-            up(docker, project, directory)
+            up(docker, project, paths["--project-directory"], paths["--file"])
         case ["down", *_]:
             with docker.at_work(project, "DOWN") as run:
                 _work(0.5)
                 docker.leave(project, Left(run, "DOWN"))
 
 
-def up(docker: Docker, project: str, directory: Path) -> None:
-    service = _service(directory)
+def up(docker: Docker, project: str, directory: Path, file: Path) -> None:
+    service: dict[str, Any] = json.loads(file.read_text())["services"]["web"]
     with docker.at_work(project, "UP") as run:
         _work(float(service["command"][1]))
-        if service["image"] != "well:1":
+        if service["image"] != WELL:
             raise SystemExit("service web is broken")
         started = f"{time.time_ns()}"
         container = hashlib.sha256(f"{project} {run} {started}".encode()).hexdigest()
-        docker.leave(project, Left(run, "UP", container, started, _described(run, directory), str(directory)))
+        docker.leave(project, Left(run, "UP", container, started, _described(run, file), str(directory)))
         print(f" Container {project}-web-1  Created", flush=True)
 
 
@@ -155,13 +164,12 @@ def _work(seconds: float) -> None:
         time.sleep(STEP)
 
 
-def _service(directory: Path) -> dict[str, Any]:
-    service: dict[str, Any] = json.loads((directory / "compose.yaml").read_text())["services"]["web"]
-    return service
+def _image_id(name: str) -> str:
+    return f"sha256:{hashlib.sha256(name.encode()).hexdigest()}"
 
 
-def _described(run: str, directory: Path) -> str:
-    return hashlib.sha256(f"{run} {(directory / 'compose.yaml').read_text()}".encode()).hexdigest()
+def _described(run: str, file: Path) -> str:
+    return hashlib.sha256(f"{run} {file.read_text()}".encode()).hexdigest()
 
 
 if __name__ == "__main__":
