@@ -9,8 +9,9 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from runner import comparison, compose_words
 from runner.comparison import Built, Comparison, Content, Model, Notes, Places, Seen, Sight
@@ -252,7 +253,7 @@ class Answers:
     def _packed_notes(self, found: Comparison, model: Model, places: Places) -> bytes:
         return archive(
             {
-                "model.json": json.dumps(comparison.model_for_up(model, places)).encode(),
+                "model.json": _written(comparison.model_for_up(model, places)),
                 "notes": f"= notes {found.notes.write()}\n".encode(),
                 "move": _listed(found.move),
                 "delete": _listed(found.delete),
@@ -425,6 +426,16 @@ def _familiar(image: str) -> str:
     found = FAMILIAR.fullmatch(image)
     name = found[1] if found else image
     return name if "@" in name or ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
+
+
+def _written(model: Mapping[str, Any]) -> bytes:
+    """The model as JSON that is YAML too, for Compose reads all its files as YAML.
+
+    YAML knows no surrogate pairs, so that characters beyond U+FFFF stand for themselves; some of those below are line
+    breaks or forbidden there unless they are escaped.
+    """
+    text = json.dumps(model, ensure_ascii=False)
+    return re.sub(r"[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
 
 
 def _listed(paths: Iterable[str]) -> bytes:

@@ -50,7 +50,7 @@ async def test_a_deployment_runs_to_success(client: Client, host: str, project: 
     log = await client.log(run_id)
     assert [entry["sequence"] for entry in log] == list(range(1, len(log) + 1))
     tasks = [entry["task"] for entry in log if entry["task"]]
-    assert sorted(set(tasks), key=tasks.index) == ["Prepare", "Pull", "Up", "Verify"]
+    assert sorted(set(tasks), key=tasks.index) == ["Prepare", "Up", "Verify"]
     assert {entry["level"] for entry in log} == {"INFO"}
 
 
