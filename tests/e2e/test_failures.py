@@ -249,7 +249,7 @@ async def test_a_port_that_is_taken(client: Client, project: str, docker: Docker
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
         web = {"image": "demo:1", "command": ["sleep", "1000"], "init": True, "ports": [f"127.0.0.1:{port}:80"]}
-        await fail_with(client, {"web": web}, project, "TASK_FAILED", str(port))
+        await fail_with(client, {"web": web}, project, "PORT_IN_USE", str(port))
 
 
 async def test_a_project_of_another_directory(client: Client, project: str, docker: Docker, tmp_path: Path) -> None:
@@ -273,7 +273,23 @@ async def test_a_project_that_does_not_come_up_in_time(make_server: MakeServer, 
 
 
 async def test_a_health_check_that_does_not_end(impatient: Client, project: str) -> None:
-    await fail_with(impatient, {"web": UNDECIDED}, project, "UNHEALTHY", "2 s", "web")
+    hanging = {"test": ["CMD", "sleep", "1000"], "interval": "0.2s", "timeout": "1s", "retries": 3}  # more than 2 s
+    await fail_with(
+        impatient, {"web": service("sleep", "1000", healthcheck=hanging)}, project, "UNHEALTHY", "web", "health check"
+    )
+
+
+async def test_a_container_that_is_not_decided_upon(impatient: Client, project: str, docker: Docker) -> None:
+    deployment = await impatient.deployment(
+        await impatient.local_host(), await impatient.package({"web": UNDECIDED}), project
+    )
+    run_id = await impatient.start(deployment)
+    await impatient.task(run_id, "Verify")
+    [container] = docker.containers(project)
+    docker.run("pause", container)
+    run = await impatient.end_of(run_id)
+    assert (run["status"], run["reason"]) == ("FAILED", "UNHEALTHY"), run
+    assert "web (paused)" in run["message"]
 
 
 async def test_a_run_that_takes_too_long(
