@@ -146,7 +146,12 @@ def send(pipe: Any, data: bytes) -> int:
 def limits(variables: dict[str, Any]) -> Limits:
     """How long containers may take to be well."""
     timeouts = variables["daos_timeouts"]
-    return Limits(variables["daos_settle"], timeouts["verify"], timeouts.get("run", Limits.run))
+    return Limits(
+        variables["daos_settle"],
+        timeouts["verify"],
+        timeouts.get("run", Limits.run),
+        timeouts.get("settle", Limits.recovery),
+    )
 
 
 def command(phases: list[str], variables: dict[str, Any], delivery: Delivery | None = None) -> str:
