@@ -315,6 +315,8 @@ class Answers:
         if explained is not None and explained.reason == "DISK_FULL" and not self._has_asked_for_disk:
             self._has_asked_for_disk = True
             return _reply(disk="yes")
+        if self._facts.get("exact") == "yes" and explained is not None and explained.reason != "DISK_FULL":
+            explained = None  # the script knows better than the words
         is_late = self._facts.get("late") == "yes"
         reason, _, detail = self._facts.get("fallback", "").partition(" ")
         if self._phase == "up":
