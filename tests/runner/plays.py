@@ -94,6 +94,7 @@ def write_telling(folder: Path, name: str, *messages: Mapping[str, Any]) -> None
 
 def phase(name: str, *lines: str, **result: Any) -> list[dict[str, Any]]:
     """What is told of a phase, with its `lines` and its end; `reason` makes it fail."""
-    end = {"changed": True, "failed": "reason" in result, "reason": None, "detail": None, "services": []} | result
+    usual: dict[str, Any] = {"changed": True, "reason": None, "detail": None, "containers": [], "warnings": []}
+    end = usual | {"failed": "reason" in result} | result
     spoken = [{"phase": name, "lines": list(lines)}] if lines else []
     return [{"phase": name}, *spoken, {"phase": name, "end": end}]

@@ -1,6 +1,7 @@
 """What a worker makes of what a host says: the log, the end and the current run.  Ansible plays, a plugin speaks."""
 
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -14,7 +15,7 @@ from tests import factories
 from tests.runner.engines import OK, deployment_of, local_host, queued_run
 from tests.runner.plays import phase, write_telling
 
-ANSWER = {"busy": False, "matching": False, "verdict": None}
+ANSWER = {"busy": False, "verdict": None}
 
 
 @pytest.fixture
@@ -22,9 +23,14 @@ def worker(db: Database, settings: WorkerSettings, playbooks: Path) -> Worker:
     return Worker(db, Broadcast(), settings)
 
 
+def phases(*names: str) -> list[dict[str, Any]]:
+    """What is told of phases that end well."""
+    return [message for name in names for message in phase(name)]
+
+
 async def test_a_run_that_fails_after_it_began_up_is_current(db: Database, worker: Worker, playbooks: Path) -> None:
     failure = phase("up", reason="TASK_FAILED", detail="No.")
-    write_telling(playbooks, "deploy.yml", *phase("prepare"), *phase("pull"), *failure)
+    write_telling(playbooks, "deploy.yml", *phases("prepare", "build", "pull"), *failure)
     run = await queued_run(db)
     await worker.play(run.id)
     deployment = await deployment_of(db, run)
@@ -42,7 +48,7 @@ async def test_a_run_that_fails_before_up_leaves_the_current_one(db: Database, w
     assert (after.status, after.current_run_id) == ("FAILED", before.id)
 
 
-@pytest.mark.parametrize(("reached", "is_current"), [("pull", False), ("up", True), ("verify", True)])
+@pytest.mark.parametrize(("reached", "is_current"), [("build", False), ("pull", False), ("up", True), ("verify", True)])
 async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_began_up(
     db: Database, worker: Worker, playbooks: Path, reached: str, is_current: bool
 ) -> None:
@@ -87,7 +93,7 @@ async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
     db: Database, worker: Worker, playbooks: Path
 ) -> None:
     told = phase("verify", containers=[factories.container().write()], warnings=["s3cret is not set"])
-    write_telling(playbooks, "deploy.yml", *phase("prepare"), *phase("pull"), *phase("up"), *told)
+    write_telling(playbooks, "deploy.yml", *phases("prepare", "build", "pull", "up"), *told)
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db), secrets={"A": "s3cret"}))
     await worker.play(run.id)
     async with db.read() as session:
@@ -95,3 +101,26 @@ async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
     assert (ended.status, ended.containers) == (RunStatus.SUCCESS, [factories.container()])
     assert ended.warnings == ["******** is not set"]
     assert ended.message == "The one service of the project is up and well, with 1 warning."
+
+
+async def test_warnings_are_warnings_in_the_log_and_a_pull_moves_the_progress(
+    db: Database, worker: Worker, playbooks: Path
+) -> None:
+    messages: list[dict[str, Any]] = [
+        {"phase": "pull"},
+        {"phase": "pull", "fraction": 0.5},
+        {"phase": "pull", "warnings": ["careful"]},
+    ]
+    failure = {"failed": True, "reason": "TASK_FAILED", "detail": "No."}
+    end: dict[str, Any] = {
+        "phase": "pull",
+        "end": {"changed": False, "containers": [], "warnings": ["careful"], **failure},
+    }
+    write_telling(playbooks, "deploy.yml", *phases("prepare", "build"), *messages, end)
+    run = await queued_run(db)
+    await worker.play(run.id)
+    assert (LogLevel.WARNING, "Pull", "careful") in await _said(db, run)
+    async with db.read() as session:
+        ended = await session.get_one(Run, run.id)
+    assert ended.warnings == ["careful"]
+    assert ended.progress == pytest.approx(0.4)
