@@ -740,7 +740,7 @@ build() {
     [ -n "$to_build" ] || return 0
     # Nobody knows before which registries the build needs, and it says itself what it could not pull.
     log_in || printf '| %s\n' "$login_problem"
-    say compose_tree build $to_build
+    say compose_tree build -- $to_build
     [ "$status" -eq 0 ] || explain IMAGE_BUILD_FAILED "$last"
     effect=changed
     see_images
@@ -765,7 +765,7 @@ pull() {
         tell exact yes # docker's words on a login would be taken for a pull's
         explain IMAGE_PULL_FAILED "$login_problem"
     fi
-    say compose_tree pull $to_pull
+    say compose_tree pull -- $to_pull
     [ "$status" -eq 0 ] || explain IMAGE_PULL_FAILED "$last"
     effect=changed
 }
@@ -783,7 +783,7 @@ up() {
         say compose down --remove-orphans # compose refuses to go up without a service
     else
         # A service that Compose would keep comes first, with what it depends on; most often, that is all.
-        [ -z "$to_recreate" ] || say compose_model up --detach --no-build --remove-orphans --force-recreate $to_recreate
+        [ -z "$to_recreate" ] || say compose_model up --detach --no-build --remove-orphans --force-recreate -- $to_recreate
         [ "$status" -ne 0 ] || [ -z "$rest" ] || say compose_model up --detach --no-build --remove-orphans
     fi
     [ "$status" -eq 0 ] || explain TASK_FAILED "$last"

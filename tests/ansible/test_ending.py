@@ -35,7 +35,7 @@ def is_waiting_in_up(machine: Machine) -> bool:
 
 def is_pulling(machine: Machine) -> bool:
     commands = machine.processes().values()
-    return machine.marker.get("phase") == "pull" and any(command.endswith(" pull web ") for command in commands)
+    return machine.marker.get("phase") == "pull" and any(command.endswith(" pull -- web ") for command in commands)
 
 
 def ssh_clients(machine: Machine) -> list[int]:
