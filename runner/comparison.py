@@ -301,7 +301,7 @@ def _build_paths(build: Mapping[str, Any]) -> Iterator[str]:
 def _shown(place: str, places: Places) -> str:
     """A path as people have most likely written it: what Compose has made absolute is relative again."""
     trees = posixpath.dirname(places.tree)
-    is_relative = place in {trees, posixpath.dirname(trees)} or place.startswith(f"{trees}/")
+    is_relative = f"{place}/".startswith(f"{trees}/")
     return posixpath.relpath(place, places.tree) if is_relative else place
 
 

@@ -610,9 +610,12 @@ compare_files() {
         echo '= changed *'
         return 0
     fi
-    changes=$(cd "$directory" && sha256sum -c - <"$state/manifest.new" 2>/dev/null) ||
+    differs=
+    if ! changes=$(cd "$directory" && sha256sum -c - <"$state/manifest.new" 2>/dev/null); then
         tell_failed changed "$changes" || return 1
-    if [ -f "$state/manifest" ]; then
+        differs=yes
+    fi
+    if [ -f "$state/manifest" ] && [ "$differs$delivered" != "$delivery" ]; then
         changes=$(cd "$directory" && sha256sum -c - <"$state/manifest" 2>/dev/null) || tell_failed modified "$changes"
     fi
     [ "$seeds_size" -eq 0 ] || while IFS= read -r path; do
@@ -725,6 +728,10 @@ prepare() {
 
 # One head for both: busybox's reads on beyond the bytes that it was asked for.
 receive_lists() {
+    if [ "$seeds_size" -eq 0 ]; then
+        head -c "$manifest_size" <&6 >"$state/manifest.new"
+        return
+    fi
     head -c "$((manifest_size + seeds_size))" <&6 >"$state/lists.new" &&
         head -c "$manifest_size" "$state/lists.new" >"$state/manifest.new" &&
         tail -c "$seeds_size" "$state/lists.new" >"$state/seeds.new"
@@ -773,9 +780,9 @@ pull() {
 up() {
     if [ -n "$moves" ]; then
         check_files
+        [ ! -s "$state/next/move" ] && [ ! -s "$state/next/delete" ] || effect=changed # else only the notes are new
         hush move_files
         [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
-        [ ! -s "$state/next/move" ] && [ ! -s "$state/next/delete" ] || effect=changed # else only the notes are new
     fi
     begin
     status=0

@@ -419,9 +419,9 @@ def test_containers_that_are_not_well_are_why_up_failed() -> None:
 def test_up_that_is_late_names_what_it_was_waiting_for() -> None:
     given = failing("up", late=True)
     given.note("containers", "")
-    given.note("container", container(state="created"))
+    given.note("container", container(health={"status": "starting"}))
     assert fields(given.answer("why"))["reason"] == "UNHEALTHY"
-    assert "web (created)" in fields(given.answer("sentence"))["detail"]
+    assert "web (starting)" in fields(given.answer("sentence"))["detail"]
 
 
 # Whether the containers are well
