@@ -96,6 +96,11 @@ class Answers:
         self._began = self._clock()
         self._words: deque[str] = deque(maxlen=MOST_WORDS)
 
+    def has_work(self, phase: str) -> bool:
+        """Whether `build` or `pull` has something to do; False before the plan is made."""
+        found = self._comparison
+        return found is not None and bool(found.build if phase == "build" else found.pull)
+
     @property
     def fraction(self) -> float | None:
         """How much of the phase is done, from 0 to 1, where that is known."""

@@ -252,7 +252,7 @@ class Listener:
     def _note(self, key: str, value: str) -> None:
         if key == "phase":
             self._begin(value)
-            if value not in QUIET:
+            if value not in QUIET or self._answers.has_work(value):
                 self._announce()
         elif key == "marker":
             name, _, text = value.partition("=")

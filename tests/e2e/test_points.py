@@ -36,14 +36,19 @@ PLUGINS = [
 # compose, but that it notes what it is asked, and waits while there is a file that says so.
 COMPOSE = """#!/bin/sh
 for word do
-    case $word in config | pull | up) break ;; esac
+    case $word in config | build | pull | up) break ;; esac
 done
 echo "$word" >>"{directory}/$2-calls" 2>/dev/null
 while [ -e "{directory}/$2-hold-$word" ]; do sleep 0.1; done
-[ "$word" != pull ] || exec docker tag {image} "points:$2"
+case $word in build | pull) exec docker tag {image} "points:$2" ;; esac
 exec {plugin} "$@"
 """
-HELD = {"in Prepare": "config", "in Pull": "pull", "in Up": "up"}  # what compose is asked in the phase
+HELD = {
+    "in Prepare": "config",
+    "in Build": "build",
+    "in Pull": "pull",
+    "in Up": "up",
+}  # what compose is asked in the phase
 
 
 @dataclass(frozen=True)
@@ -127,8 +132,10 @@ async def killed_at(point: str, victim: Server, survivor: Server, site: Site) ->
     """Run a deployment on `victim`, which dies at the point, and wait for the run's end on `survivor`."""
     project = site.new_project()
     service: Json = UNDECIDED if point == "in Verify" else SLEEPER
-    if point == "in Pull":
+    if point in {"in Build", "in Pull"}:
         service = {**service, "image": f"points:{project}"}
+    if point == "in Build":
+        service = {**service, "build": {"context": ".", "dockerfile_inline": "FROM scratch"}}
     if point in HELD:
         site.hold(project, HELD[point])
     victim.command = (sys.executable, str(DYING), point)
@@ -192,9 +199,9 @@ async def outcomes(
 def test_every_point_is_in_the_manual() -> None:
     source = DYING.read_text()
     points = {point for point, _ in table()}
-    assert {f"in {phase}" for phase in ("Prepare", "Pull", "Up", "Verify")} < points
+    assert {f"in {phase}" for phase in ("Prepare", "Build", "Pull", "Up", "Verify")} < points
     assert all(json.dumps(point) in source or point.startswith("in ") for point in points)
-    assert len(points) == 9
+    assert len(points) == 10
 
 
 @pytest.mark.parametrize("place", table(), ids=" ".join)
