@@ -321,7 +321,7 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
         for service in model.services
     }
     keys = {
-        service: _build_key(files, model, service)
+        service: _build_key(content.files, model, service)
         for service in model.services
         if _builds(files, model, places, service)
     }
@@ -445,8 +445,10 @@ def _is_moved(path: str, file: DeliveredFile, sight: Sight) -> bool:
         return path in sight.missing
     if path in sight.changed:
         return True
-    if sight.notes is None:  # a run of an older daos: its files had the usual modes
-        return file.mode != (PRIVATE if path == ENV_FILE else READABLE)
+    if path == ENV_FILE:
+        return False  # its mode is set in place, so that who has it mounted needs no new container
+    if sight.notes is None:  # a run of an older daos: its files had the usual mode
+        return file.mode != READABLE
     known = sight.notes.files.get(path)
     return known is None or known[1] != file.mode
 
@@ -454,7 +456,7 @@ def _is_moved(path: str, file: DeliveredFile, sight: Sight) -> bool:
 def _files_below(files: Mapping[str, DeliveredFile], places: Places, path: str) -> dict[str, str]:
     """The delivered files at `path` or below it, apart from those that belong to the container."""
     return {
-        f"file {name}": f"{file.digest[:16]} {file.mode:04o}"
+        f"file {name}": file.digest[:16] if name == ENV_FILE else f"{file.digest[:16]} {file.mode:04o}"
         for name, file in files.items()
         if not file.only_if_missing and places.holds([path], name)
     }

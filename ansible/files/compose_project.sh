@@ -871,6 +871,8 @@ move_files() {
         [ ! -f "$directory.new/.env" ] || chmod "$env_mode" "$directory.new/.env" || return 1
         move_listed || return 1
     fi
+    # Also of one that stays: it is readable for containers that mount it, and for nobody else.
+    [ -L "$directory/.env" ] || chmod "$env_mode" "$directory/.env" || return 1
     mv -f "$state/manifest.new" "$state/manifest" && rm -f "$state/move" "$state/delete"
 }
 

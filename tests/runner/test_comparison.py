@@ -256,7 +256,8 @@ def test_a_changed_env_recreates_only_what_has_it_mounted() -> None:
 
 def test_an_env_that_is_mounted_from_now_on_gets_its_mode() -> None:
     model = resolved({"web": service(volumes=[bind(".env")])})
-    assert compare(package(), model, PLACES, after(package(), WEB, running())).move == [".env"]
+    found = compare(package(), model, PLACES, after(package(), WEB, running()))
+    assert (found.move, found.notes.files[".env"]) == ([], ("env-1", 0o644))
 
 
 # Where a service sees a file
