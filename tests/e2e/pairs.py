@@ -42,17 +42,17 @@ class Player:
         wrong = await self._deploy(host, pair.first)
         if wrong:
             return [f"the first: {words}" for words in wrong]
-        was, before = self._describe(pair.first, "first"), self._containers()
+        was, before = await self._describe(pair.first, "first"), await self._containers()
         if wrong := await self._deploy(host, pair.second):
             return [f"the second: {words}" for words in wrong]
-        now, after = self._describe(pair.second, "second"), self._containers()
+        now, after = await self._describe(pair.second, "second"), await self._containers()
         same = {name for name in was.keys() & now.keys() if was[name].key == now[name].key}
         for name in sorted(same):
             kept = before.get(name, set()) & after.get(name, set())
             if len(kept) != min(was[name].containers, now[name].containers):
                 wrong.append(f"the second: {name} is as before, and its containers were replaced")
         wrong += [f"once more: {words}" for words in await self._run()]
-        if self._containers() != after:
+        if await self._containers() != after:
             wrong.append("once more: nothing has changed, and containers were replaced")
         return wrong
 
@@ -78,7 +78,8 @@ class Player:
         if wrong := await self._run():
             return wrong
         name = secrets.token_hex(4)
-        return described.differences(self._docker, self._project, self._describe(version, name))
+        wanted = await self._describe(version, name)
+        return await asyncio.to_thread(described.differences, self._docker, self._project, wanted)
 
     async def _run(self) -> list[str]:
         assert self._deployment is not None
@@ -87,11 +88,14 @@ class Player:
             return []
         return [f"{run['status']} {run['reason']}: {run['message']}\n{await self._client.words(run['id'])}"]
 
-    def _describe(self, version: Version, name: str) -> dict[str, described.Described]:
-        return described.describe(version, self._project, self._directory / name, self._site.home)
+    # Docker is asked in threads: a client that waits for it sends no body of the other pair's request meanwhile.
 
-    def _containers(self) -> dict[str, set[str]]:
-        return described.containers_by_service(self._docker, self._project)
+    async def _describe(self, version: Version, name: str) -> dict[str, described.Described]:
+        place = self._directory / name
+        return await asyncio.to_thread(described.describe, version, self._project, place, self._site.home)
+
+    async def _containers(self) -> dict[str, set[str]]:
+        return await asyncio.to_thread(described.containers_by_service, self._docker, self._project)
 
 
 async def play_pair(seed: int, site: Site, client: Client, docker: Docker, directory: Path) -> str | None:
