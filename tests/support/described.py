@@ -60,28 +60,31 @@ def _described(service: Mapping[str, Any], model: Mapping[str, Any], version: Ve
     directories = {}
     environment = {name: _unescaped(value or "") for name, value in service.get("environment", {}).items()}
     for mount in service.get("volumes", []):
-        source, target = Path(mount["source"]), mount["target"]
-        if source.is_dir():
-            below = {path.relative_to(source).as_posix(): path for path in source.rglob("*") if path.is_file()}
+        place, target = Path(mount["source"]), mount["target"]
+        if place.is_dir():
+            below = {path.relative_to(place).as_posix(): path for path in place.rglob("*") if path.is_file()}
             directories[target] = frozenset(below)
             files |= {f"{target}/{name}": _seen(path) for name, path in below.items()}
         else:
-            files[target] = _seen(source)
+            files[target] = _seen(place)
     for kind, base in (("configs", "/"), ("secrets", "/run/secrets/")):
         for use in service.get(kind, []):
             content = _content(model[kind][use["source"]], version)
             target = use.get("target", use["source"])
             if not content:
                 continue  # compose makes no file of an empty variable
-            files[target if target.startswith("/") else base + target] = (hashlib.sha256(content).hexdigest(), None)
+            source = model[kind][use["source"]].get("file")
+            # A file is mounted as it is; of what Compose writes itself the mode is its own.
+            file = (hashlib.sha256(content).hexdigest(), None) if source is None else _seen(Path(source))
+            files[target if target.startswith("/") else base + target] = file
     if build := service.get("build"):
         page = Path(build["context"], "page")
         files["/srv/page"] = _seen(page)
         environment["BUILT"] = _unescaped(build["args"]["VALUE"])
     plain = {name: value for name, value in service.items() if name not in {"scale", "deploy", "build", "depends_on"}}
     # Not a path of the directory, in which each version has its own.
-    seen = [plain, environment, files, sorted(map(sorted, directories.values())), bool(build)]
-    text = json.dumps(seen, sort_keys=True)
+    parts = [plain, environment, files, sorted(map(sorted, directories.values())), bool(build)]
+    text = json.dumps(parts, sort_keys=True)
     return Described(
         containers=int(service.get("scale", service.get("deploy", {}).get("replicas", 1))),
         environment=environment,
