@@ -46,8 +46,7 @@ class Player:
         if wrong := await self._deploy(host, pair.second):
             return [f"the second: {words}" for words in wrong]
         now, after = await self._describe(pair.second, "second"), await self._containers()
-        same = {name for name in was.keys() & now.keys() if was[name].key == now[name].key}
-        for name in sorted(same):
+        for name in sorted(described.unchanged(was, now)):
             kept = before.get(name, set()) & after.get(name, set())
             if len(kept) != min(was[name].containers, now[name].containers):
                 wrong.append(f"the second: {name} is as before, and its containers were replaced")

@@ -31,6 +31,7 @@ class Described:
     files: Mapping[str, tuple[str, str | None]]
     directories: Mapping[str, frozenset[str]]  # all files below a mounted directory
     key: str
+    depends_on: frozenset[str] = frozenset()
 
 
 def describe(version: Version, project: str, directory: Path, home: Path) -> dict[str, Described]:
@@ -91,6 +92,7 @@ def _described(service: Mapping[str, Any], model: Mapping[str, Any], version: Ve
         files=files,
         directories=directories,
         key=text.replace(str(directory), "."),
+        depends_on=frozenset(service.get("depends_on", {})),
     )
 
 
@@ -164,3 +166,14 @@ def _differences_in(docker: Docker, container: str, service: Described) -> list[
 
 def _inside(container: str, *command: str) -> bytes:
     return subprocess.run(["docker", "exec", container, *command], capture_output=True, check=False).stdout
+
+
+def unchanged(was: Mapping[str, Described], now: Mapping[str, Described]) -> set[str]:
+    """The services that both describe alike, with all that they depend on.
+
+    Compose 2.26 recreates a service when one that it depends on is recreated.
+    """
+    same = {name for name in was.keys() & now.keys() if was[name].key == now[name].key}
+    while left := {name for name in same if not now[name].depends_on <= same}:
+        same -= left
+    return same
