@@ -594,7 +594,27 @@ see_containers() {
     [ -z "$ids" ] || inspect
 }
 
+# Prints the versions of Docker and Compose. They are asked for again when a program has been replaced: to ask each time
+# would take longer than all the rest of a run that changes nothing.
 see_versions() {
+    programs=$(stat -c '%n %i %Y %s' "$(command -v docker)" $(command -v dockerd) ${plugin:+"$plugin"})
+    programs="${DOCKER_HOST:-} ${DOCKER_CONTEXT:-} $programs"
+    known=$HOME/.daos/versions
+    if [ -f "$known" ] && read_all "$known" && [ "${text#*"$newline= "}" != "$text" ]; then
+        asked=${text%%"$newline= "*}
+        if [ "$asked" = "$programs" ]; then
+            printf '= %s' "${text#*"$newline= "}"
+            return
+        fi
+    fi
+    reports=$(ask_versions)
+    printf '%s\n' "$reports"
+    case $reports in
+        *'= docker '[0-9]*'= compose '[v0-9]*) printf '%s\n' "$programs" "$reports" >"$known.$$" && mv -f "$known.$$" "$known" ;;
+    esac
+}
+
+ask_versions() {
     tell docker "$(bounded docker version --format '{{.Server.Version}}')"
     if [ -n "$plugin" ]; then
         tell compose "$(bounded "$plugin" version --short)"
