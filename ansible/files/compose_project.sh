@@ -50,7 +50,7 @@ rivals=" $* "
 
 newline='
 '
-effect=none reason= detail= heartbeat= marked= unread= litter= prefix= up_at= looked=
+effect=none reason= detail= heartbeat= marked= unread= litter= prefix= looked=
 ids= one_offs= stranger= logins= login_config= login_problem=
 moves= to_build= to_pull= to_recreate= unavailable= services=
 
@@ -814,8 +814,6 @@ up() {
         [ "$status" -ne 0 ] || [ -z "$rest" ] || say compose_model up --detach --no-build --remove-orphans
     fi
     [ "$status" -eq 0 ] || explain TASK_FAILED "$last"
-    tick
-    up_at=$now
     ids= # compose may have made others
     look || give_up_looking
     looked=yes
