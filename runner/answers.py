@@ -78,6 +78,7 @@ class Answers:
         self._containers: list[Inspection] = []
         self._noted = self._baseline  # the list that containers are added to
         self._has_looked = False  # since the baseline
+        self._up_ended: float | None = None  # when Compose had brought the project up
         self._free: list[int] = []  # bytes, of the disks that Docker and daos use
         self._has_asked_for_disk = False
         self._comparison: Comparison | None = None
@@ -145,6 +146,8 @@ class Answers:
                 self._noted = self._baseline if key == "baseline" else self._containers
                 self._noted.clear()
                 self._has_looked = key == "containers"
+                if self._phase == "up" and self._up_ended is None:
+                    self._up_ended = self._clock()
             case "container":
                 self._note_container(value)
             case "names":
@@ -401,12 +404,13 @@ class Answers:
     def _new_watch(self, *, up_ended: bool = True) -> Watch:
         model = self._model()
         since = self._facts.get("since", "0")
+        now = self._clock() if self._up_ended is None else self._up_ended
         return Watch(
             self._baseline,
             settle=self._limits.settle,
             limit=self._limits.verify,
             run_limit=self._limits.run,
-            started=self._clock() - (int(since) / 100 if since.isdecimal() else 0.0),
+            started=now - (int(since) / 100 if since.isdecimal() else 0.0),
             expected=[service for service in model.services if model.count(service)],
             up_ended=up_ended,
         )

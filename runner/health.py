@@ -20,6 +20,7 @@ QUIET = 0.8  # seconds at the beginning in which waiting is not worth a line of 
 _POLLS = ((5.0, 0.2), (30.0, 0.5))  # (until so many seconds have passed, seconds between two inspections)
 _SLOWEST_POLL = 1.0  # seconds
 _SLACK = 0.1  # seconds; a poll is delayed by this much rather than followed by another one
+_LOOK = 0.01  # seconds; an inspection takes longer
 _ROUNDING = 1e-3  # seconds
 
 
@@ -219,8 +220,8 @@ class Watch:
 def _next_in(findings: Iterable[Finding], waited: float) -> float:
     """Seconds until the next inspection."""
     poll = next((seconds for until, seconds in _POLLS if waited < until), _SLOWEST_POLL)
-    nearest = min((finding.remaining for finding in findings if finding.remaining is not None), default=poll)
-    return nearest if nearest < poll + _SLACK else poll
+    nearest = min((finding.remaining for finding in findings if finding.remaining is not None), default=None)
+    return poll if nearest is None or nearest >= poll + _SLACK else max(nearest - _LOOK, _LOOK)
 
 
 def _is_over(seen: _Seen, moment: float) -> bool:

@@ -27,16 +27,17 @@
 #                             owner      the deployment that deployed last, and its installation of daos
 #                             delivered  the id of the package in the tree
 #                             resolved   what Compose resolves the tree to; words: the warnings that it printed
-#                             images     the images of `resolved`
+#                             images     the images that the server asked about last
 #                             model.json what Up brought up last: `resolved` with the paths of the project directory
 #                             notes      what the server noted before Up; built: the images that were built
 #                             manifest   the files in the project directory and their checksums
 #                             move, delete  what a run that was cut off may not have moved and deleted, one path a line
-#                             baseline   the containers before the run
+#                             baseline   the containers before the run; ids: those after it
 # /dev/shm/daos.PROJECT.PID/  docker's configuration with the run's logins at registries, while images are pulled, or
 #                             ~/.daos/state/PROJECT/login.PID where there is no such memory
 #
-# What ends with .new is to take the place of what does not, and is gone when the phase is over.
+#                             new/       what is to take the place of the files above, and what is only needed now
+# The directory new/ is empty, and what ends with .new is gone, when the phases are over.
 
 set -u
 umask 077
@@ -52,7 +53,7 @@ newline='
 '
 effect=none reason= detail= heartbeat= marked= unread= litter= prefix= looked=
 ids= one_offs= stranger= logins= login_config= login_problem=
-moves= to_build= to_pull= to_recreate= unavailable= services=
+moves= to_build= to_pull= to_recreate= unavailable= services= at_work= recalled=
 
 # Time is the host's uptime in hundredths of a second: no process to ask, no clock that jumps.
 tick() {
@@ -85,15 +86,15 @@ tell() {
     printf '= %s %.2000s\n' "$1" "$2"
 }
 
-# Passes lines on with their prefix; prints whether Compose reported new containers, and the last line. The dot at the
-# end shows that it was not ended before.
+# Passes lines on with their prefix; prints whether there was more to say than that containers run already, and the last
+# line. The dot at the end shows that it was not ended before.
 relay() {
     last= made=
     while IFS= read -r line || [ -n "$line" ]; do
         case $line in
             *'Exiting with failure status'*) ;; # tar, after the words that matter
-            *' Created' | *' Recreated' | *' Created ' | *' Recreated ') last=$line made=yes ;;
-            *[![:space:]]*) last=$line ;;
+            *' Running' | *' Running ') last=$line ;;
+            *[![:space:]]*) last=$line made=yes ;;
         esac
         printf '| %s%.2000s\n' "$prefix" "$line" >&4
     done
@@ -142,7 +143,10 @@ begin_phase() {
 # Prints how the phase ended, after the rest of it has been done.
 end_phase() {
     case $1,$phases in
-        failed,* | *,) [ -z "$litter" ] || rm -rf "$directory.new" "$tree.new" "$state/next" "$state"/*.new ;;
+        failed,* | *,)
+            [ -z "$at_work" ] || wait $at_work
+            [ -z "$litter" ] || sweep
+            ;;
     esac
     case $phase,$1,$phases in
         prepare,ok,?* | build,ok,?*) ;; # Pull may need the logins too; Up pulls nothing
@@ -161,6 +165,11 @@ end_phase() {
     if [ "$1" = failed ] && [ -n "$unread" ]; then
         bounded cat <&6 >/dev/null # or ssh may take the closed pipe for a lost host
     fi
+}
+
+# Removes what only a phase at work has.
+sweep() {
+    rm -rf "$directory.new" "$tree.new" "$state/new"/*
 }
 
 finish() {
@@ -276,7 +285,7 @@ read_marker() {
     done <"$state/run"
 }
 
-# Begins the marker of this run.
+# Writes the marker of this run, which begins with it.
 mark_beginning() {
     case $phase in
         down) action=DOWN ;;
@@ -284,7 +293,7 @@ mark_beginning() {
     esac
     tick
     printf '%s\n' "run=$run" "deployment=$deployment" "action=$action" "pid=$$" "phase=$phase" "at=$now" "state=running" \
-        >"$state/run.new" && mv -f "$state/run.new" "$state/run"
+        >"$state/new/run"
 }
 
 # Adds how far the run has got: what comes later counts. A full disk does not matter here. It can cut this off, so the
@@ -432,12 +441,11 @@ ask() {
     [ -z "$reply_fail" ] || fail "$reply_fail" "$reply_detail"
 }
 
-# Unpacks the bytes that follow an answer into a new directory. Containers and builds read the files as other users, and
+# Unpacks the bytes that follow an answer into a directory. Containers and builds read the files as other users, and
 # the directories above are closed. Where the channel was closed meanwhile, tar may have taken what came for a whole
 # archive: what must not be incomplete is used only after another answer.
 receive() {
-    rm -rf "$1"
-    mkdir -p "$1" && head -c "$reply_size" <&6 | (umask 022 && bounded tar -xpmof - -C "$1")
+    head -c "$reply_size" <&6 | (umask 022 && bounded tar -xpmof - -C "$1")
 }
 
 # Ends the phase with what the server makes of the words that were printed. Its reason and sentence, else those given.
@@ -572,26 +580,28 @@ require_docker() {
         fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
 }
 
-# Prints the names of the project's images, the ids of those that are there, in their order, and which are not.
+# Prints the names of images, the ids of those that are there, in their order, and which are not.
 see_images() {
-    set --
-    printf '= names'
-    while read -r image; do
-        set -- "$@" "$image"
-        printf ' %s' "$image"
-    done <"$state/images"
-    echo
-    [ "$#" -eq 0 ] || bounded docker image inspect --format '= image {{.ID}}' "$@" 2>"$state/absent.new"
-    [ "$#" -eq 0 ] || while IFS= read -r line; do
+    echo "= names $*"
+    [ "$#" -gt 0 ] || return 0
+    { absent=$(bounded docker image inspect --format '= image {{.ID}}' "$@" 2>&1 >&5); } 5>&1
+    [ -z "$absent" ] || while IFS= read -r line; do
         tell absent "$line"
-    done <"$state/absent.new"
+    done <<ABSENT
+$absent
+ABSENT
 }
 
-# Prints the project's containers, and writes down their list.
-see_containers() {
-    list_containers || return 1
-    printf '%s\n' "$listing" >"$state/listing.new" || return 1
-    [ -z "$ids" ] || inspect
+# Writes down the list of the project's containers. Only printf notices a full disk.
+note_listing() {
+    list_containers && printf '%s\n' "$listing" >"$state/new/listing"
+}
+
+# Writes down the project's containers before the run.
+note_baseline() {
+    text=
+    [ -z "$ids" ] || text=$(inspect) || return 1
+    printf '%s\n' '= baseline' "$text" >"$state/new/baseline"
 }
 
 # Prints the versions of Docker and Compose. They are asked for again when a program has been replaced: to ask each time
@@ -631,7 +641,7 @@ compare_files() {
         return 0
     fi
     differs=
-    if ! changes=$(cd "$directory" && sha256sum -c - <"$state/manifest.new" 2>/dev/null); then
+    if ! changes=$(cd "$directory" && sha256sum -c - <"$state/new/manifest" 2>/dev/null); then
         tell_failed changed "$changes" || return 1
         differs=yes
     fi
@@ -640,7 +650,7 @@ compare_files() {
     fi
     [ "$seeds_size" -eq 0 ] || while IFS= read -r path; do
         [ -e "$directory/$path" ] || tell missing "$path"
-    done <"$state/seeds.new"
+    done <"$state/new/seeds"
 }
 
 # Prints the paths that sha256sum has not found as they should be. False where it gave no answer.
@@ -662,31 +672,41 @@ FAILED
 
 # Replaces the tree by the package that the server sends.
 renew_tree() {
-    rm -f "$state/delivered" "$state/resolved" "$state/images" && receive "$tree.new" && rm -rf "$tree" &&
+    rm -rf "$state/delivered" "$state/resolved" "$tree.new" && mkdir "$tree.new" && receive "$tree.new" && rm -rf "$tree" &&
         mv "$tree.new" "$tree"
 }
 
 # Has Compose resolve the tree: this is where it refuses files that it cannot use.
 resolve() {
-    compose_tree config --format json >"$state/json.new" 2>"$state/words" || return 1
-    { printf '= model ' && tr -d '\n' <"$state/json.new" && echo; } >"$state/resolved.new" &&
-        mv -f "$state/resolved.new" "$state/resolved"
+    compose_tree config --format json >"$state/new/json" 2>"$state/words" || return 1
+    { printf '= model ' && tr -d '\n' <"$state/new/json" && echo; } >"$state/new/resolved" &&
+        mv -f "$state/new/resolved" "$state/"
 }
 
 # What docker and compose are asked goes on side by side: each question is a program that takes longer than all the rest.
 # Nothing of the project is changed: a run that fails here, in Build or in Pull leaves its files and containers alone.
 prepare() {
     refuse_rivals
-    litter=yes delivered= words= looking=
-    see_containers >"$state/baseline.new" 2>/dev/null &
+    litter=yes delivered= words= inspecting= looking=
+    set -- "$state/new"/*
+    [ ! -e "$1" ] || rm -rf "$@" # of a run that was cut off
+    note_listing 2>/dev/null &
     seeing=$!
-    see_versions >"$state/versions.new" 2>/dev/null &
+    if [ -s "$state/ids" ]; then
+        read_all "$state/ids"
+        ids=${text%"$newline"}
+        note_baseline 2>/dev/null &
+        inspecting=$! recalled=$ids
+    fi
+    see_versions >"$state/new/versions" 2>/dev/null &
     asking=$!
-    [ ! -f "$state/delivered" ] || read -r delivered <"$state/delivered"
-    if [ "$delivered" = "$delivery" ] && [ -f "$state/images" ]; then
-        see_images >"$state/found.new" 2>/dev/null &
+    if [ -f "$state/images" ]; then
+        # Most often they are the ones that the server will ask about.
+        read_all "$state/images"
+        see_images $text >"$state/new/found" 2>/dev/null &
         looking=$!
     fi
+    [ ! -f "$state/delivered" ] || read -r delivered <"$state/delivered"
     hush receive_lists
     [ "$status" -eq 0 ] || words="The list of files could not be written: $last"
     if [ -z "$words" ] && { [ "$delivered" != "$delivery" ] || [ ! -d "$tree" ]; }; then
@@ -696,51 +716,61 @@ prepare() {
         if [ "$status" -eq 0 ]; then unread=; else words="The files could not be unpacked: $last"; fi
         [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what the disk is full of
     fi
-    if ! wait "$seeing" || ! listing=$(cat "$state/listing.new") 2>/dev/null; then
+    if [ -z "$words" ] && { [ "$outside" = yes ] || [ ! -f "$state/resolved" ]; }; then
+        resolve &
+        at_work=$!
+    fi
+    if wait "$seeing" && [ -f "$state/new/listing" ]; then
+        read_all "$state/new/listing"
+        listing=$text
+    else
         listing= # a full disk is no reason to blame Docker
-        [ -n "$words" ] || see_containers >"$state/baseline.new" || give_up_looking
+        [ -n "$words" ] || list_containers || give_up_looking
     fi
     read_listing
     refuse_strangers
+    if [ -z "$inspecting" ] || ! wait "$inspecting" || [ "$ids" != "$recalled" ]; then
+        [ -n "$words" ] || note_baseline || words="The containers could not be noted in $state."
+    fi
     if [ -z "$words" ]; then
         hush remember_beginning
         if [ "$status" -eq 0 ]; then marked=yes; else words="The run could not be noted in $state: $last"; fi
     fi
     [ -z "$words" ] || explain TASK_FAILED "$words"
-    [ -f "$state/resolved" ] && [ "$outside" = no ] || resolve || refused=yes
-    [ ! -s "$state/words" ] || say cat "$state/words"
-    wait "$asking"
-    cat "$state/versions.new"
     tell tree "$tree"
     tell directory "$directory"
+    compare_files || explain TASK_FAILED 'The files could not be compared with those on the host.'
+    [ -f "$state/notes" ] || [ ! -f "$state/manifest" ] || sed 's/^[^ ]*  /= had /' "$state/manifest"
+    [ ! -s "$state/move" ] || sed 's/^/= changed /' "$state/move"
+    [ ! -s "$state/delete" ] || sed 's/^/= had /' "$state/delete"
+    wait "$asking"
+    set -- "$state/new/versions" "$state/baseline"
+    [ -z "$looking" ] || ! wait "$looking" || set -- "$@" "$state/new/found"
+    [ -z "$at_work" ] || wait "$at_work" || refused=yes
+    at_work=
+    [ ! -s "$state/words" ] || say cat "$state/words"
     if [ -n "${refused-}" ]; then
         rm -f "$state/resolved"
+        cat "$@"
         status=1
         explain COMPOSE_INVALID "$last"
     fi
-    compare_files || explain TASK_FAILED 'The files could not be compared with those on the host.'
-    [ -f "$state/notes" ] || [ ! -f "$state/manifest" ] || sed 's/^[^ ]*  /= had /' "$state/manifest"
-    [ ! -f "$state/move" ] || sed 's/^/= changed /' "$state/move"
-    [ ! -f "$state/delete" ] || sed 's/^/= had /' "$state/delete"
-    [ -z "$looking" ] || ! wait "$looking" || cat "$state/found.new"
-    set -- "$state/baseline"
     for fact in notes built resolved; do
         [ ! -f "$state/$fact" ] || set -- "$@" "$state/$fact"
     done
-    echo '= baseline'
     cat "$@"
     ask plan
     [ "$delivered" = "$delivery" ] || printf '%s\n' "$delivery" >"$state/delivered" # it is complete, see receive
     while [ -n "$reply_inspect" ]; do
-        printf '%s\n' $reply_inspect >"$state/images"
-        see_images
+        echo "$reply_inspect" >"$state/images"
+        see_images $reply_inspect
         ask plan
     done
     to_build=$reply_build to_pull=$reply_pull to_recreate=$reply_recreate rest=$reply_rest services=$reply_services
     unavailable=$reply_unavailable moves=$reply_moves env_mode=$reply_mode
     if [ -n "$reply_size" ]; then
         unread=yes
-        hush receive "$state/next"
+        hush receive "$state/new"
         [ "$status" -eq 0 ] || explain TASK_FAILED "The notes of the run could not be written: $last"
         unread=
     fi
@@ -749,17 +779,17 @@ prepare() {
 # One head for both: busybox's reads on beyond the bytes that it was asked for.
 receive_lists() {
     if [ "$seeds_size" -eq 0 ]; then
-        head -c "$manifest_size" <&6 >"$state/manifest.new"
+        head -c "$manifest_size" <&6 >"$state/new/manifest"
         return
     fi
-    head -c "$((manifest_size + seeds_size))" <&6 >"$state/lists.new" &&
-        head -c "$manifest_size" "$state/lists.new" >"$state/manifest.new" &&
-        tail -c "$seeds_size" "$state/lists.new" >"$state/seeds.new"
+    head -c "$((manifest_size + seeds_size))" <&6 >"$state/new/lists" &&
+        head -c "$manifest_size" "$state/new/lists" >"$state/new/manifest" &&
+        tail -c "$seeds_size" "$state/new/lists" >"$state/new/seeds"
 }
 
 remember_beginning() {
     mark_beginning && printf '%s %s\n' "$deployment" "$installation" >"$state/owner" &&
-        mv -f "$state/baseline.new" "$state/baseline"
+        mv -f "$state/new/run" "$state/new/baseline" "$state/"
 }
 
 build() {
@@ -770,14 +800,14 @@ build() {
     say compose_tree build -- $to_build
     [ "$status" -eq 0 ] || explain IMAGE_BUILD_FAILED "$last"
     effect=changed
-    see_images
+    see_images $(cat "$state/images")
     ask built
     hush keep_built
     [ "$status" -eq 0 ] || explain TASK_FAILED "What was built could not be noted: $last"
 }
 
 keep_built() {
-    receive "$state/built.new" && mv -f "$state/built.new/built" "$state/built"
+    receive "$state/new" && mv -f "$state/new/built" "$state/"
 }
 
 pull() {
@@ -800,12 +830,12 @@ pull() {
 up() {
     if [ -n "$moves" ]; then
         check_files
-        [ ! -s "$state/next/move" ] && [ ! -s "$state/next/delete" ] || effect=changed # else only the notes are new
+        [ ! -s "$state/new/move" ] && [ ! -s "$state/new/delete" ] || effect=changed # else only the notes are new
         hush move_files
         [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
     fi
     begin
-    status=0
+    status=0 made=
     if [ "$services" -eq 0 ]; then
         say compose down --remove-orphans # compose refuses to go up without a service
     else
@@ -814,20 +844,22 @@ up() {
         [ "$status" -ne 0 ] || [ -z "$rest" ] || say compose_model up --detach --no-build --remove-orphans
     fi
     [ "$status" -eq 0 ] || explain TASK_FAILED "$last"
-    ids= # compose may have made others
+    [ -z "$made$to_recreate" ] || ids= # there may be others now
     look || give_up_looking
     looked=yes
+    [ "$ids" = "$recalled" ] || printf '%s\n' "$ids" >"$state/ids" # a full disk does not matter here
 }
 
 # Fails unless each file can be put in its place: either all are moved, or none. A link that a container has left there
 # would lead out of the project.
 check_files() {
     problem=
-    deleted=$newline$(cat "$state/next/delete")$newline
+    deleted=$newline
+    [ ! -s "$state/new/delete" ] || deleted=$newline$(cat "$state/new/delete")$newline
     while IFS= read -r path; do
         if [ -n "$path" ] && ! check_file "$path"; then break; fi
     done <<PATHS
-$deleted$(cat "$state/next/move")
+$deleted$(cat "$state/new/move")
 PATHS
     [ -z "$problem" ] || fail TASK_FAILED "No file was replaced: $problem."
 }
@@ -878,20 +910,23 @@ is_vacant() {
 # The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off. As the
 # last of their archive they also show that it is whole.
 move_files() {
-    [ -f "$state/next/notes" ] && (cd "$state/next" && mv -f delete move model.json notes ..) || return 1
+    [ -f "$state/new/notes" ] && (cd "$state/new" && mv -f delete move model.json notes ..) || return 1
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do
         [ -z "$path" ] || rm -f "$directory/$path" || return 1
     done <"$state/delete"
     if [ -s "$state/move" ]; then
-        rm -rf "$directory.new" && cp -Rp "$tree" "$directory.new" || return 1
+        [ ! -e "$directory.new" ] || rm -rf "$directory.new" || return 1
+        cp -Rp "$tree" "$directory.new" || return 1
         [ ! -f "$directory.new/.env" ] || chmod "$env_mode" "$directory.new/.env" || return 1
         move_listed || return 1
     fi
     # Also of one that stays: it is readable for containers that mount it, and for nobody else.
-    [ -L "$directory/.env" ] || chmod "$env_mode" "$directory/.env" || return 1
-    mv -f "$state/manifest.new" "$state/manifest" && rm -f "$state/move" "$state/delete"
+    if [ ! -s "$state/move" ] || [ -e "$directory.new/.env" ]; then
+        [ -L "$directory/.env" ] || chmod "$env_mode" "$directory/.env" || return 1
+    fi
+    mv -f "$state/new/manifest" "$state/" && : >"$state/move" && : >"$state/delete"
 }
 
 # Moves files of one directory by one program: a program for each would take longer than all the rest.
@@ -922,6 +957,8 @@ move_into() {
 
 verify() {
     begin
+    sweep &
+    at_work=$! litter=
     if ! wait_until_well; then
         finish failed
     fi
@@ -953,7 +990,7 @@ down() {
     refuse_rivals
     list_containers || give_up_looking
     refuse_strangers
-    ! mark_beginning 2>/dev/null || marked=yes # a full disk does not matter here
+    ! { mark_beginning && mv -f "$state/new/run" "$state/"; } 2>/dev/null || marked=yes # a full disk does not matter here
     [ -z "$ids$one_offs" ] || effect=changed
     status=1
     [ ! -f "$state/model.json" ] || say compose_model down --remove-orphans
@@ -976,7 +1013,7 @@ halt() {
     [ "$lock_deployment" != "$deployment" ] || end_work "$lock_pid" watch
     if [ -d "$state" ]; then
         if take_lock $((seconds * 50)); then
-            rm -rf "$directory.new" "$tree.new" "$state/next" "$state"/*.new
+            sweep
         else
             busy=true
         fi
@@ -1019,8 +1056,7 @@ HASHES
     look || give_up_looking
     ask recovery
     while [ -n "$reply_inspect" ]; do
-        printf '%s\n' $reply_inspect >"$state/images"
-        see_images
+        see_images $reply_inspect
         ask recovery
     done
     [ "$reply_matching" = yes ]
@@ -1083,8 +1119,8 @@ require_tool sha256sum coreutils
 find_plugin
 
 if [ "$phase" != settle ] && [ "$phase" != halt ]; then
-    if [ ! -d "$state" ] || [ ! -d "${tree%/*}" ]; then
-        hush mkdir -p "$state" "${tree%/*}" "${directory%/*}"
+    if [ ! -d "$state/new" ] || [ ! -d "${tree%/*}" ]; then
+        hush mkdir -p "$state/new" "${tree%/*}" "${directory%/*}"
         [ "$status" -eq 0 ] || fail TASK_FAILED "$last"
     fi
     if ! take_lock 1500; then

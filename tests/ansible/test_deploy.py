@@ -58,6 +58,18 @@ def test_a_second_deployment_of_the_same_changes_nothing(machine: Machine, docke
     assert docker.containers(machine.project) == before
 
 
+def test_containers_replaced_by_hand_count_as_they_were_before_the_run(local: Machine, docker: Docker) -> None:
+    services = {"web": service("sleep", "1000")}
+    assert local.deploy(services).succeeded
+    docker.run("rm", "--force", *docker.containers(local.project))
+    by_hand = ["--project-name", local.project, "--project-directory", str(local.files)]
+    docker.run("compose", *by_hand, "--file", str(local.state / "model.json"), "up", "--detach")
+    before = docker.containers(local.project)
+    again = local.deploy(services)
+    assert (again.succeeded, again.changed) == (True, False)
+    assert docker.containers(local.project) == before
+
+
 def test_megabytes_that_are_there_already_change_nothing(machine: Machine) -> None:
     """The host asks for files that it does not have."""
     files = {"large": "x" * 4_000_000}

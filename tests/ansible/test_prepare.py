@@ -55,7 +55,7 @@ def test_only_a_phase_at_work_has_new_files(local: Machine, services: dict[str, 
     prepare(local)
     local.begin(services)
     local.phase("prepare")
-    assert [path for path in local.files.parents[1].rglob("*") if path.name == "next" or path.suffix == ".new"] == []
+    assert [path for path in local.files.parents[1].rglob("*") if "new" in {path.parent.name, path.suffix[1:]}] == []
 
 
 def test_nothing_changes_in_the_project_before_up(local: Machine, docker: Docker) -> None:
@@ -147,7 +147,7 @@ def test_the_model_of_the_package_before_is_not_taken_for_that_of_files_that_cam
     """A run that was cut off between the two: the package before ran nothing, and this one must not be taken for it."""
     failing = tmp_path / "bin/mv"
     failing.parent.mkdir()
-    failing.write_text(f'#!/bin/sh\ncase "$*" in *resolved.new*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
+    failing.write_text(f'#!/bin/sh\ncase "$*" in *new/resolved*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
     failing.chmod(0o755)
     local.begin({"web": service("sleep", "1000", profiles=["never"])})
     assert not local.phase("prepare").failed

@@ -104,11 +104,11 @@ def test_settle_changes_nothing(local: Machine) -> None:
 def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
     play_until(local, "prepare", WEB)
     tree = local.home / ".daos/trees" / local.project
-    halves = [local.files.with_suffix(".new"), tree.with_suffix(".new"), local.state / "next"]
+    halves = [local.files.with_suffix(".new"), tree.with_suffix(".new")]
     for half in halves:
         half.mkdir(parents=True)
         (half / ".env").write_text("PASSWORD=hunter2")
-    notes = [local.state / name for name in ("manifest.new", "json.new", "run.new")]
+    notes = [local.state / name for name in ("new/manifest", "new/json", "new/run", "new/notes")]
     for note in notes:
         note.touch()
     local.phase("settle")
@@ -188,7 +188,7 @@ def test_work_of_another_deployment_is_left_alone(local: Machine) -> None:
         "mv -f delete move model.json notes",
         "cp -Rp",  # the first thing after the notes
         "mv -f {files}.new/./b/page",  # the file of the other directory is moved
-        "mv -f {state}/manifest.new",
+        "mv -f {state}/new/manifest",
     ],
 )
 def test_a_run_that_was_cut_off_while_files_were_moved_has_no_verdict(

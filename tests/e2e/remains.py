@@ -56,7 +56,7 @@ class Place:
 
     def scratch(self, project: str) -> list[Path]:
         """The files of a project on the host that only a phase at work has."""
-        return [path for path in self._files_of(project) if ".new" in path.suffixes]
+        return [path for path in self._files_of(project) if ".new" in path.suffixes or path.parent.name == "new"]
 
     def _with_cookie(self) -> set[int]:
         return set(processes_with(Settings(data_dir=self.server.data_dir).cookie))

@@ -53,9 +53,10 @@ def answers(
     files: Mapping[str, ProjectFile] | None = None,
     values: Mapping[str, bytes] | None = None,
     clock: Clock | None = None,
+    settle: float = 0.0,
 ) -> Answers:
     delivery = Delivery.read(pack({**BASE, **(files or {})}, values))
-    return Answers("shop", delivery, Limits(settle=0.0), clock or Clock())
+    return Answers("shop", delivery, Limits(settle=settle), clock or Clock())
 
 
 def report(given: Answers, services: Mapping[str, Any] | None = None, *, changed: bool = True, **model: Any) -> Answers:
@@ -446,6 +447,20 @@ def test_what_is_awaited_is_asked_for_again_and_logged() -> None:
     clock.now += 2
     assert fields(given.answer("verdict"))["verdict"] == "wait"
     assert texts(given) == ["Waiting for web (starting)"]
+
+
+def test_a_container_is_steady_since_up_has_ended() -> None:
+    clock = Clock()
+    given = planned(answers(clock=clock, settle=2.0))
+    given.begin("up")
+    given.note("containers", "")
+    clock.now += 1.8
+    given.note("containers", "")
+    given.note("container", container(id="new"))
+    given.begin("verify")
+    assert fields(given.answer("verdict")) == {"verdict": "wait", "wait": "0.19"}
+    clock.now += 0.2
+    assert fields(given.answer("verdict")) == {"verdict": "ok"}
 
 
 def test_each_container_of_a_service_has_its_own_last_words() -> None:
