@@ -26,7 +26,9 @@ from daos.streams import Streams
 from db import migrations
 from db.encryption import Keyring, Secret, write_private
 from db.engine import BrokenReferences, Database, Reserved, UnsupportedDatabase
+from runner import directory
 from runner.broadcast import Broadcast
+from runner.directory import NotPrivate
 from runner.distributed import DistributedEngine
 from runner.engine import EmbeddedEngine, ServingEngine
 from runner.keeper import Keeper
@@ -60,6 +62,13 @@ def settle_in(settings: Settings) -> Home:
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _take(lock, settings.data_dir)
         node = _node(settings.data_dir / "node-id")
+    for place in (settings.run_root, directory.sockets(settings.run_root)):
+        try:
+            directory.claim(place)
+        except NotPrivate as error:
+            raise CannotStart(str(error)) from error
+        except OSError as error:
+            raise CannotStart(f"{place} cannot be used for the files of runs: {error.strerror}") from error
     return Home(keyring(settings), admin(settings), lock, node)
 
 

@@ -143,11 +143,7 @@ class Answers:
         """Take in a fact.  Raises: HostAnswer."""
         match key:
             case "containers" | "baseline":
-                self._noted = self._baseline if key == "baseline" else self._containers
-                self._noted.clear()
-                self._has_looked = key == "containers"
-                if self._phase == "up" and self._up_ended is None:
-                    self._up_ended = self._clock()
+                self._begin_look(key)
             case "container":
                 self._note_container(value)
             case "names":
@@ -187,6 +183,14 @@ class Answers:
             raise
         except MALFORMED as error:
             raise HostAnswer(f"what the host reports cannot be understood: {error}") from error
+
+    def _begin_look(self, key: str) -> None:
+        """The containers follow that are there now, or were there before the run."""
+        self._noted = self._baseline if key == "baseline" else self._containers
+        self._noted.clear()
+        self._has_looked = key == "containers"
+        if self._phase == "up" and self._up_ended is None:
+            self._up_ended = self._clock()
 
     def _note_container(self, value: str) -> None:
         try:

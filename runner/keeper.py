@@ -225,7 +225,7 @@ class Keeper:
     @contextmanager
     def _place(self) -> Iterator[Path]:
         """A directory as runs have one."""
-        self._root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directories.claim(self._root)
         place = Path(tempfile.mkdtemp(dir=self._root))
         (place / "tmp").mkdir()
         try:

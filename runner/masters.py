@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 from db.models import Connection
-from runner import identity, leftovers
+from runner import directory, identity, leftovers
 from runner.process import environment
 from runner.project import Target, connection_options
 
@@ -104,7 +104,7 @@ class Masters:
                 await process.wait()
 
     def _make_place(self, path: Path, known_hosts: Path, target: Target) -> None:
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.claim(self._directory)
         path.unlink(missing_ok=True)  # of a master that is dead
         known_hosts.write_text(target.known_hosts or "")
 

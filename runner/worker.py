@@ -95,8 +95,7 @@ class Worker:
         self._db = db
         self._broadcast = broadcast
         self._settings = settings
-        sockets = settings.run_root.with_name(f"{settings.run_root.name}-ssh")
-        self._masters = Masters(sockets, settings.cookie)
+        self._masters = Masters(directory.sockets(settings.run_root), settings.cookie)
         self._keeper = keeper or Keeper(settings.run_root, settings.cookie, settings.passed_on, warm=False)
         self._waited = waited
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
@@ -466,6 +465,8 @@ def _unexpected(run: Run, error: BaseException) -> End:
     """The end of a run that daos itself failed to play; the details are for the server's log only."""
     error_id = secrets.token_hex(8)
     logger.error("run %s failed in daos itself, error %s", run.id, error_id, exc_info=error)
+    if isinstance(error, directory.NotPrivate):
+        return outcome.failed(FailureReason.INTERRUPTED, str(error))
     return outcome.failed(FailureReason.INTERRUPTED, f"daos itself failed; the server's log tells of error {error_id}.")
 
 

@@ -33,8 +33,8 @@
 #                             manifest   the files in the project directory and their checksums
 #                             move, delete  what a run that was cut off may not have moved and deleted, one path a line
 #                             baseline   the containers before the run; ids: those after it
-# /dev/shm/daos.PROJECT.PID/  docker's configuration with the run's logins at registries, while images are pulled, or
-#                             ~/.daos/state/PROJECT/login.PID where there is no such memory
+#                             login.PID  where docker's configuration with the run's logins at registries is while images
+#                                        are pulled: a directory in /dev/shm, or this one where there is no such memory
 #
 #                             new/       what is to take the place of the files above, and what is only needed now
 # The directory new/ is empty, and what ends with .new is gone, when the phases are over.
@@ -370,9 +370,15 @@ hand_over() {
 # logins, helpers, contexts and plugins. An empty helper keeps the run's logins out of a store that would outlast the run;
 # where an object has a key twice, docker puts both together, and the last one wins.
 make_login_config() {
-    config=${DOCKER_CONFIG:-$HOME/.docker} place=/dev/shm/daos.$project.$$
-    mkdir "$place" 2>/dev/null || { place=$state/login.$$ && mkdir "$place"; } || return 1
-    login_config=$place
+    config=${DOCKER_CONFIG:-$HOME/.docker}
+    # Under a name that nobody can guess: others may write there too.
+    if place=$(mktemp -d "/dev/shm/daos.$project.XXXXXXXXXX"); then
+        login_config=$place
+        printf '%s\n' "$place" >"$state/login.$$" || return 1
+    else
+        login_config=$state/login.$$ place=$state/login.$$
+        mkdir "$place" || return 1
+    fi
     for entry in "$config"/* "$config"/.[!.]*; do
         case $entry in
             */config.json) ;;
@@ -406,9 +412,13 @@ make_login_config() {
 
 # Removes the configurations with logins that the phase of this pid has left, or all.
 forget_logins() {
-    for left_config in /dev/shm/daos."$project".$1 "$state"/login.$1; do
-        [ ! -d "$left_config" ] || rm -rf "$left_config"
+    for left_config in "$state"/login.$1; do
+        if [ -f "$left_config" ] && read -r place <"$left_config" && [ ! -L "$place" ] && [ -O "$place" ]; then
+            rm -rf "$place" # after a restart of the host it may be somebody else's
+        fi
+        [ ! -e "$left_config" ] || rm -rf "$left_config"
     done 2>/dev/null
+    [ -z "$login_config" ] || rm -rf "$login_config" # a full disk may have kept its name
     login_config=
 }
 
@@ -641,16 +651,56 @@ compare_files() {
         return 0
     fi
     differs=
-    if ! changes=$(cd "$directory" && sha256sum -c - <"$state/new/manifest" 2>/dev/null); then
+    refuse_links "$state/new/manifest"
+    if ! changes=$(check_sums "$state/new/manifest"); then
         tell_failed changed "$changes" || return 1
         differs=yes
     fi
     if [ -f "$state/manifest" ] && [ "$differs$delivered" != "$delivery" ]; then
-        changes=$(cd "$directory" && sha256sum -c - <"$state/manifest" 2>/dev/null) || tell_failed modified "$changes"
+        refuse_links "$state/manifest"
+        changes=$(check_sums "$state/manifest") || tell_failed modified "$changes"
     fi
     [ "$seeds_size" -eq 0 ] || while IFS= read -r path; do
         [ -e "$directory/$path" ] || tell missing "$path"
     done <"$state/new/seeds"
+}
+
+# A container may put a pipe in the place of a file at any moment, or a link to what has no end.
+check_sums() {
+    cd "$directory" && bounded sha256sum -c "$1" 2>/dev/null
+}
+
+# Ends the phase where a container has left something else in the place of a file of a manifest.
+refuse_links() {
+    known= link= place=
+    set -f
+    IFS=$newline
+    for path in $(sed 's/^[^ ]*  //' "$1"); do
+        place=$directory/${path#./}
+        if [ "${place%/*}" = "$known" ]; then
+            [ ! -L "$place" ] || link=$place
+        else
+            known=${place%/*}
+            find_link "${path#./}"
+        fi
+        [ -z "$link" ] || break
+        [ ! -e "$place" ] || [ -f "$place" ] || [ -d "$place" ] || break
+        place=
+    done
+    unset IFS
+    set +f
+    [ -z "$link" ] || place="$link is a symbolic link, which daos does not follow"
+    [ -n "$link" ] || place=${place:+"$place is not a regular file"}
+    [ -z "$place" ] || fail TASK_FAILED "No file was replaced: $place. Remove it on the host."
+}
+
+# Sets `link` to the first part of a path in the project directory that is a symbolic link.
+find_link() {
+    part=$directory left=$1/ link=
+    while [ -n "$left" ]; do
+        part=$part/${left%%/*} left=${left#*/}
+        [ ! -L "$part" ] || { link=$part && return; }
+    done
 }
 
 # Prints the paths that sha256sum has not found as they should be. False where it gave no answer.
@@ -914,7 +964,7 @@ move_files() {
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do
-        [ -z "$path" ] || rm -f "$directory/$path" || return 1
+        [ -z "$path" ] || [ ! -e "$directory/$path" ] || (enter "${path%/*}" && rm -f "./${path##*/}") || return 1
     done <"$state/delete"
     if [ -s "$state/move" ]; then
         [ ! -e "$directory.new" ] || rm -rf "$directory.new" || return 1
@@ -923,8 +973,9 @@ move_files() {
         move_listed || return 1
     fi
     # Also of one that stays: it is readable for containers that mount it, and for nobody else.
-    if [ ! -s "$state/move" ] || [ -e "$directory.new/.env" ]; then
-        [ -L "$directory/.env" ] || chmod "$env_mode" "$directory/.env" || return 1
+    if [ -n "$(find "$directory/.env" -prune \( ! -type f -o ! -perm "$env_mode" \))" ]; then
+        mkdir -p "$directory.new" && cp -p "$tree/.env" "$directory.new/" && chmod "$env_mode" "$directory.new/.env" &&
+            move_into . "$directory.new/.env" || return 1
     fi
     mv -f "$state/new/manifest" "$state/" && : >"$state/move" && : >"$state/delete"
 }
@@ -935,24 +986,44 @@ move_listed() {
     set --
     while IFS= read -r path; do
         [ -n "$path" ] || continue
-        if [ "$parent" != "$directory/${path%/*}" ]; then
+        if [ "$parent" != "${path%/*}" ]; then
             move_into "$parent" "$@" || return 1
-            parent=$directory/${path%/*}
+            parent=${path%/*}
             set --
         fi
-        [ ! -d "$directory/$path" ] || find "$directory/$path" -depth -type d -exec rmdir {} + || return 1
         set -- "$@" "$directory.new/$path"
     done <"$state/move"
     move_into "$parent" "$@"
 }
 
-# Moves files into a directory, which is made if need be.
-move_into() {
+# Moves files into a directory of the project, which is made if need be.
+move_into() (
     [ "$#" -gt 1 ] || return 0
-    into=$1
+    enter "$1" || return 1
     shift
-    [ -d "$into" ] || (umask 022 && mkdir -p "$into") || return 1
-    mv -f "$@" "$into/"
+    for file in "$@"; do
+        name=./${file##*/}
+        [ ! -d "$name" ] || [ -L "$name" ] || find "$name" -depth -type d -exec rmdir {} + || return 1
+    done
+    mv -f "$@" ./
+)
+
+# Goes into a directory of the project and makes what is missing of it. Each step begins where the one before has led, and
+# none goes through a link: whatever a container exchanges meanwhile, the shell stays inside.
+enter() {
+    cd -P "$directory" || return 1
+    here=$PWD left=$1/
+    while [ -n "$left" ]; do
+        step=${left%%/*} left=${left#*/}
+        [ "$step" != . ] || continue
+        [ -d "./$step" ] || mkdir -m 755 "./$step" || return 1
+        cd -P "./$step" || return 1
+        if [ "$PWD" != "$here/$step" ]; then
+            echo "$here/$step is a symbolic link, which daos does not follow" >&2
+            return 1
+        fi
+        here=$PWD
+    done
 }
 
 verify() {

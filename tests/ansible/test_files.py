@@ -200,27 +200,42 @@ def have_a_link_as_a_file(project: Path) -> None:
     (project / "z.conf").symlink_to(project.parents[3] / "elsewhere")
 
 
+def have_a_pipe_as_a_file(project: Path) -> None:
+    os.mkfifo(project / "z.conf")
+
+
 def have_a_file_as_a_directory(project: Path) -> None:
     (project / "zone").write_text("mine")
 
 
 @pytest.mark.parametrize(
-    ("obstacle", "words"),
+    ("phase", "obstacle", "words"),
     [
-        (have_a_directory_with_files, "{}/z.conf is a directory with files in it. Remove or rename it on the host."),
         (
+            "up",
+            have_a_directory_with_files,
+            "{}/z.conf is a directory with files in it. Remove or rename it on the host.",
+        ),
+        (
+            "prepare",
             have_a_link_as_a_directory,
             "{}/zone is a symbolic link, which daos does not follow. Remove it on the host.",
         ),
-        (have_a_link_as_a_file, "{}/z.conf is a symbolic link, which daos does not follow. Remove it on the host."),
         (
+            "prepare",
+            have_a_link_as_a_file,
+            "{}/z.conf is a symbolic link, which daos does not follow. Remove it on the host.",
+        ),
+        ("prepare", have_a_pipe_as_a_file, "{}/z.conf is not a regular file. Remove it on the host."),
+        (
+            "up",
             have_a_file_as_a_directory,
             "{}/zone is a file where the package has a directory. Remove or rename it on the host.",
         ),
     ],
 )
 def test_where_one_file_cannot_be_moved_none_is(
-    local: Machine, docker: Docker, obstacle: Callable[[Path], None], words: str
+    local: Machine, docker: Docker, phase: str, obstacle: Callable[[Path], None], words: str
 ) -> None:
     files = {"a": "1", "gone": "1"}
     local.deploy(WEB, files)
@@ -229,8 +244,11 @@ def test_where_one_file_cannot_be_moved_none_is(
     before = contents(local.files), docker.containers(local.project)
     local.begin({"web": service("sleep", "2000")}, {"a": "2", "b": "2", "z.conf": "2", "zone/one": "2"})
     *_, result = local.run_phases("prepare", "build", "pull", "up", "verify")
-    assert (result.phase, result.reason) == ("up", "TASK_FAILED")
+    assert (result.phase, result.reason) == (phase, "TASK_FAILED")
     assert result.detail == f"No file was replaced: {words.format(local.files)}"
+    for path in local.files.iterdir():
+        if path.is_fifo():
+            path.unlink()
     assert (contents(local.files), docker.containers(local.project)) == before
     assert sorted(local.directory.iterdir()) == outside
 
@@ -242,6 +260,72 @@ def test_where_one_file_cannot_be_moved_none_is(
     play = local.deploy({"web": service("sleep", "2000")}, {"a": "2", "b": "2", "z.conf": "2", "zone/one": "2"})
     assert play.succeeded, play.output
     assert set(contents(local.files)) == {"compose.yaml", ".env", "a", "b", "z.conf", "zone/one"}
+
+
+LINK = "is a symbolic link, which daos does not follow"
+
+
+def test_a_link_to_what_the_package_has_does_not_count_as_its_file(local: Machine) -> None:
+    put(local, {"page": "1", "zone/page": "1"})
+    for path, target in (("page", "of-others"), ("zone", "directory-of-others")):
+        shutil.move(local.files / path, local.directory / target)
+        (local.files / path).symlink_to(local.directory / target)
+        result = put(local, {"page": "1", "zone/page": "1"})
+        assert (result.phase, result.detail) == (
+            "prepare",
+            f"No file was replaced: {local.files / path} {LINK}. Remove it on the host.",
+        )
+        (local.files / path).unlink()
+        shutil.move(local.directory / target, local.files / path)
+
+
+@pytest.mark.parametrize(
+    ("moment", "detail"),
+    [
+        ('*"-Rp "*', "The files could not be moved into the project: {}/zone " + LINK),  # behind the check
+        ('"-f delete"*', "The files could not be moved into the project: {}/zone " + LINK),  # before files are deleted
+    ],
+)
+def test_a_directory_that_becomes_a_link_behind_the_check_is_not_followed(
+    local: Machine, tmp_path: Path, moment: str, detail: str
+) -> None:
+    put(local, {"zone/page": "1", "zone/gone": "1"})
+    elsewhere = local.directory / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("page", "gone"):
+        (elsewhere / name).write_text("mine")
+    before = contents(elsewhere)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("cp", "mv"):
+        swap = f"/bin/mv {local.files}/zone {tmp_path}/taken; ln -s {elsewhere} {local.files}/zone"
+        fake = programs / name
+        fake.write_text(f'#!/bin/sh\ncase "$* " in {moment}) {swap} ;; esac\nexec /bin/{name} "$@"\n')
+        fake.chmod(0o755)
+    local.begin(NOTHING, {"zone/page": "2"})
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
+    assert (result.phase, result.detail) == ("up", detail.format(local.files))
+    assert contents(elsewhere) == before
+
+
+def test_the_mode_of_dotenv_is_not_set_through_a_link(local: Machine, tmp_path: Path) -> None:
+    """A container that mounts the project directory exchanges `.env` when its mode is about to change."""
+    put(local, {"page": "1"})
+    outside = local.directory / "outside"
+    outside.write_text("x")
+    outside.chmod(0o640)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "chmod"
+    fake.write_text(f'#!/bin/sh\nln -sf {outside} {local.files}/.env\nexec /bin/chmod "$@"\n')
+    fake.chmod(0o755)
+    mounting = {"web": service("true", scale=0, volumes=["./.env:/env:ro"])}
+    local.begin(mounting, {"page": "1"})
+    local.run_phases("prepare", "build", "pull", "up", environment={"PATH": f"{programs}:{os.environ['PATH']}"})
+    assert mode(outside) == "0640"
+    assert mode(local.files / ".env") == "0644"
+    assert not (local.files / ".env").is_symlink()
 
 
 @pytest.mark.parametrize("path", ["data", "data/deep"])

@@ -66,6 +66,15 @@ def test_a_data_directory_that_is_read_only() -> None:
     assert "/proc/daos" in refuse("serve", "--port", "0", DAOS_DATA_DIR="/proc/daos")
 
 
+@pytest.mark.parametrize("name", ["runs", "runs-ssh"])
+def test_a_place_of_runs_that_another_user_could_exchange(tmp_path: Path, name: str) -> None:
+    """A local user has made it first: what Ansible executes would be theirs to choose."""
+    (tmp_path / name).symlink_to("/var/empty")
+    line = refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), DAOS_RUN_DIR=str(tmp_path / "runs"))
+    assert f"{tmp_path / name} is not a directory" in line
+    assert "DAOS_RUN_DIR" in line
+
+
 def test_a_machine_without_ssh(tmp_path: Path) -> None:
     line = refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), PATH=str(tmp_path))
     assert "ssh" in line

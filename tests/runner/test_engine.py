@@ -225,11 +225,26 @@ async def test_a_canceled_run_of_a_dead_worker_ends_as_canceled(
         assert (await ended(db, broadcast, run.id)).status is RunStatus.CANCELED
 
 
+async def test_a_run_says_that_somebody_else_has_taken_its_place(
+    db: Database, settings: WorkerSettings, playbooks: Path
+) -> None:
+    run = await queued_run(db)
+    settings.run_root.symlink_to(playbooks)
+    async with serving(db, settings) as (_, broadcast):
+        run = await ended(db, broadcast, run.id)
+    assert run.status is RunStatus.FAILED
+    assert run.message == (
+        f"{settings.run_root} is not a directory, so that files of runs are not safe there. "
+        "Remove it, or set DAOS_RUN_DIR."
+    )
+
+
 async def test_processes_and_files_of_a_killed_server_are_gone_before_runs_begin(
     db: Database, settings: WorkerSettings, playbooks: Path
 ) -> None:
     left = settings.run_root / "left"
-    left.mkdir(parents=True)
+    settings.run_root.mkdir(mode=0o700)
+    left.mkdir()
     (left / "delivery").touch()
     environment = {leftovers.COOKIE: f"{settings.cookie}/{uuid4()}"}
     orphan = await asyncio.create_subprocess_exec("/bin/sleep", "300", env=environment)
