@@ -40,6 +40,7 @@ MAX_AT_ONCE = 100  # runs that one request may start
 class LogBatch:
     """Further entries of a run's log; `complete` with the last of a run that has ended."""
 
+    run_id: UUID
     entries: Sequence[LogEntry]
     end_cursor: str | None
     complete: bool
@@ -157,7 +158,8 @@ async def watch_log(
             raise NotFound(kind="Run", id=run_id)
         while piece is not None:  # None: the run was deleted with its deployment
             position = piece.entries[-1].sequence if piece.entries else position
-            yield LogBatch(piece.entries, LOG.cursor([position]) if position else None, piece.is_last, piece.made)
+            cursor = LOG.cursor([position]) if position else None
+            yield LogBatch(key, piece.entries, cursor, piece.is_last, piece.made)
             if piece.is_last:
                 return
             piece = await shared.behind(position)

@@ -1,11 +1,15 @@
 """What each field of the roots needs, and where that is checked.
 
 A field says which role it needs where it is declared; here it is compared with the principal's.  Which hosts the
-principal sees is the database's business: `Context.identify` limits it.
+principal sees is the database's business: `Context.identify` limits it.  What a subscription emits was mostly read for
+all its subscribers together: each event is checked here before it is executed.
 """
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
+from uuid import UUID
 
 import strawberry
 from strawberry.extensions import FieldExtension
@@ -14,7 +18,8 @@ from strawberry.types import Info as AnyInfo
 from strawberry.utils.await_maybe import await_maybe
 
 from db.models import Role
-from resolvers.errors import Forbidden
+from resolvers.errors import Forbidden, NotFound
+from resolvers.visibility import Seen, is_visible
 from schema.context import Context
 from schema.errors import code_of
 
@@ -51,6 +56,43 @@ class Recorded(Needs):
                 raise
 
 
+class Event(ABC):
+    """What a subscription emits."""
+
+    @property
+    @abstractmethod
+    def subject(self) -> tuple[Seen, UUID]:
+        """The row that the event is about: who does not see it does not receive the event."""
+
+
+class Followed(Needs):
+    """The same for a subscription, and again for each of its events.
+
+    `of_one`: it follows one row, and ends when the principal sees it no longer; otherwise such events are skipped.
+    """
+
+    def __init__(self, role: Role, *, of_one: bool) -> None:
+        super().__init__(role)
+        self.of_one = of_one
+
+    async def resolve_async(
+        self, next_: AsyncExtensionResolver, source: Any, info: AnyInfo[Context, None], **arguments: Any
+    ) -> AsyncGenerator[Event]:
+        events = await super().resolve_async(next_, source, info, **arguments)
+        return self._allowed(info.context, events)
+
+    async def _allowed(self, context: Context, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The events that the principal may receive.  Raises: Unauthenticated, NotFound."""
+        async with aclosing(events):
+            async for event in events:
+                await context.begin_event()
+                entity, key = event.subject
+                if await is_visible(context.db, entity, key):
+                    yield event
+                elif self.of_one:
+                    raise NotFound(kind=entity.__name__, id=key)
+
+
 def _ids(given: object) -> "list[str]":
     """What an input names by ids."""
     values: Mapping[str, object] = vars(given) if given is not None else {}
@@ -73,6 +115,6 @@ def mutation(role: Role, description: str) -> Any:
     return strawberry.mutation(description=description, extensions=[Recorded(role)])
 
 
-def subscription(role: Role, description: str) -> Any:
-    """A subscription, for those who have the role."""
-    return strawberry.subscription(description=description, extensions=[Needs(role)])
+def subscription(role: Role, description: str, *, of_one: bool) -> Any:
+    """A subscription, for those who have the role; its events are `Event`s, of one row or of many."""
+    return strawberry.subscription(description=description, extensions=[Followed(role, of_one=of_one)])

@@ -4,15 +4,17 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import datetime
 from typing import Annotated, Any
+from uuid import UUID
 
 import strawberry
 from strawberry import UNSET
 
+from db import models
 from db.models import Role
 from resolvers import deployments, runs
 from schema.context import Info
 from schema.enums import DeploymentStatus
-from schema.permission import subscription
+from schema.permission import Event, subscription
 from schema.query import Id
 from schema.sharing import Shareable
 from schema.types import Deployment, LogEntry, Run
@@ -22,20 +24,29 @@ Resume = Annotated[str | None, strawberry.argument(description="Go on behind thi
 
 
 @strawberry.type(description="A deployment's status became `status`.")
-class DeploymentStatusEvent:
+class DeploymentStatusEvent(Event):
     deployment: Deployment = strawberry.field(description="The deployment as it was when the event was read.")
     status: DeploymentStatus = strawberry.field(description="The status that began with this change.")
     run: Run | None = strawberry.field(description="The run that changed it; null for a new deployment.")
     at: datetime = strawberry.field(description="When it changed.")
     cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
 
+    @property
+    def subject(self) -> tuple[type[models.Deployment], UUID]:
+        return models.Deployment, self.deployment.key
+
 
 @strawberry.type(description="Further entries of a run's log.")
-class RunLogEvent(Shareable):
+class RunLogEvent(Event, Shareable):
     entries: list[LogEntry] = strawberry.field(description="At most 100, oldest first.")
     end_cursor: str | None = strawberry.field(description="Stands for the last entry so far, to go on behind it.")
     complete: bool = strawberry.field(description="Whether the run has ended and this is the end of its log.")
+    run_key: strawberry.Private[UUID]
     made: strawberry.Private[dict[object, Any]]
+
+    @property
+    def subject(self) -> tuple[type[models.Run], UUID]:
+        return models.Run, self.run_key
 
     @classmethod
     def of(cls, batch: runs.LogBatch) -> "RunLogEvent":
@@ -43,7 +54,13 @@ class RunLogEvent(Shareable):
         event: RunLogEvent | None = batch.made.get(cls)
         if event is None:
             entries = [LogEntry.from_model(entry) for entry in batch.entries]
-            event = cls(entries=entries, end_cursor=batch.end_cursor, complete=batch.complete, made=batch.made)
+            event = cls(
+                entries=entries,
+                end_cursor=batch.end_cursor,
+                complete=batch.complete,
+                run_key=batch.run_id,
+                made=batch.made,
+            )
             batch.made[cls] = event
         return event
 
@@ -54,6 +71,7 @@ class Subscription:
         VIEWER,
         "The status now, then every change in order, none skipped; ends when the deployment is deleted.  "
         "Errors: NOT_FOUND.",
+        of_one=True,
     )
     async def deployment_status(
         self,
@@ -64,20 +82,19 @@ class Subscription:
         context = info.context
         async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
-                await context.begin_event()
                 yield _event(change)
 
-    @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.")
+    @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.", of_one=False)
     async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
         async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
             async for change in changes:
-                await context.begin_event()
                 yield _event(change)
 
     @subscription(
         VIEWER,
         "A run's log from the cursor (null: from the start), then live; completes with the run.  Errors: NOT_FOUND.",
+        of_one=True,
     )
     async def run_log(
         self,
@@ -88,7 +105,6 @@ class Subscription:
         context = info.context
         async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
             async for batch in batches:
-                await context.begin_event()
                 yield RunLogEvent.of(batch)
 
 

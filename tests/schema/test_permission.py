@@ -1,19 +1,25 @@
 """Who may do what: the role that each field says it needs, and the hosts that a token is limited to."""
 
+import asyncio
 from collections.abc import Iterator
+from contextlib import aclosing
 from typing import Any
 from uuid import UUID
 
 import pytest
 from graphql import GraphQLField, GraphQLInterfaceType, GraphQLObjectType, GraphQLUnionType, get_named_type
+from sqlalchemy import delete
+from strawberry.types import ExecutionResult
 
 import schema
-from db.models import Role, Run, RunStatus
+from db import status
+from db.models import HostLabel, Role, Run, RunStatus
 from resolvers.deployments import CHANGES
 from resolvers.tokens import Principal
-from schema.permission import Needs, Recorded
+from runner.broadcast import Everything
+from schema.permission import Event, Followed, Needs, Recorded
 from tests import factories
-from tests.schema.api import Api, take
+from tests.schema.api import TIMEOUT, Api, take
 from tests.support.attacks import UNKNOWN
 
 ADMINS_TYPES = {"Token", "AuditEntry"}
@@ -60,6 +66,15 @@ def test_every_field_of_the_roots_says_which_role_it_needs(executable_schema: sc
 def test_every_mutation_is_written_down(executable_schema: schema.Schema) -> None:
     recorded = {name for name, field in roots(executable_schema) if isinstance(needs(field), Recorded)}
     assert recorded == {name for name, _ in roots(executable_schema) if name.startswith("Mutation.")}
+
+
+def test_every_event_of_every_subscription_is_checked(executable_schema: schema.Schema) -> None:
+    subscriptions = {name: field for name, field in roots(executable_schema) if name.startswith("Subscription.")}
+    assert subscriptions
+    for name, field in subscriptions.items():
+        assert isinstance(needs(field), Followed), name
+        definition: Any = get_named_type(field.type).extensions["strawberry-definition"]
+        assert issubclass(definition.origin, Event), name
 
 
 def test_what_only_admins_may_see_is_reached_by_fields_for_admins_only(executable_schema: schema.Schema) -> None:
@@ -169,6 +184,57 @@ async def test_streams_tell_of_the_tokens_hosts_only(api: Api) -> None:
     ) as events:
         [first] = await take(events)
         assert len(first["entries"]) == 2
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        "subscription($id: ID!) { it: deploymentStatus(id: $id) { status } }",
+        "subscription($id: ID!) { it: runLog(runId: $id) { entries { message } } }",
+    ],
+    ids=["status", "log"],
+)
+async def test_a_stream_of_one_row_ends_when_the_host_loses_the_label(api: Api, document: str) -> None:
+    ours, _ = await _two_sites(api)
+    key = ours["run" if "runLog" in document else "deployment"]
+    stream = await api.schema.subscribe(document, variable_values={"id": key}, context_value=api.context)
+    async with asyncio.timeout(TIMEOUT), aclosing(stream):
+        first = await anext(stream)
+        assert first.errors is None
+        async with api.context.everything.write() as session:
+            await session.execute(delete(HostLabel).where(HostLabel.host_id == UUID(ours["host"])))
+        await _change(api, ours)
+        ended = [result async for result in stream]
+    [last] = ended
+    assert isinstance(last, ExecutionResult)
+    assert last.data is None
+    assert [error.extensions for error in last.errors or []] == [{"code": "NOT_FOUND", "status": 404}]
+    assert vars(api.context.broadcast)["_listeners"] == {}
+
+
+async def test_a_stream_of_many_rows_skips_those_of_a_host_that_has_lost_the_label(api: Api) -> None:
+    ours, _ = await _two_sites(api)
+    other = await factories.deployment(
+        api.context.everything, on=await factories.host(api.context.everything, ["ours"])
+    )
+    document = "subscription($after: String) { deploymentsChanged(after: $after) { deployment { id } } }"
+    async with api.subscribe(document, after=CHANGES.cursor([0])) as events:
+        # Both changes of our first deployment are read together, before the label is removed.
+        assert await take(events) == [{"deployment": {"id": ours["deployment"]}}]
+        async with api.context.everything.write() as session:
+            await session.execute(delete(HostLabel).where(HostLabel.host_id == UUID(ours["host"])))
+        await _change(api, ours)
+        assert await take(events) == [{"deployment": {"id": str(other.id)}}]
+
+
+async def _change(api: Api, site: dict[str, str]) -> None:
+    """Let the run of a site say something and end."""
+    db = api.context.everything
+    async with db.write() as session:
+        run = await session.get_one(Run, UUID(site["run"]))
+        assert await status.finish(session, run.id, run.epoch, factories.end())
+    await factories.log(db, run, 1, first=3)
+    api.context.broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
 
 
 async def test_a_host_of_others_cannot_be_deployed_to(api: Api) -> None:

@@ -1,0 +1,18 @@
+"""Whether a principal still sees a row: the labels of a host can change while a subscription is open."""
+
+from uuid import UUID
+
+from sqlalchemy import select
+
+from db.engine import Database
+from db.models import Deployment, Run
+
+Seen = type[Deployment] | type[Run]
+
+
+async def is_visible(db: Database, entity: Seen, key: UUID) -> bool:
+    """Whether `db` shows the row; one that is not limited shows everything, deleted rows that were read before too."""
+    if not db.is_limited:
+        return True
+    async with db.read() as session:
+        return await session.scalar(select(entity.id).where(entity.id == key)) is not None
