@@ -5,6 +5,7 @@ way and as text; what is here follows GraphQL over HTTP, down to its statuses.
 """
 
 import logging
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -41,6 +42,8 @@ from resolvers.errors import Unauthenticated
 from runner.broadcast import Broadcast
 from runner.engine import Engine
 from schema import Schema
+from schema.answer import Answer as MeasuredAnswer
+from schema.answer import AnswerTooLarge
 from schema.context import Context
 from schema.errors import RequestCode, mask
 
@@ -70,6 +73,14 @@ class Transport:
     init_timeout: float = 10.0  # seconds until a websocket must have shown its token
 
 
+class Encoded(dict[str, Any]):
+    """A response that is encoded already: Strawberry encodes at once, and nobody is served meanwhile (0.341.2)."""
+
+    def __init__(self, response: Mapping[str, Any], text: str) -> None:
+        super().__init__(response)
+        self.text = text
+
+
 class GraphQLApp(GraphQL[SocketContext, None]):
     """The endpoint: who has no token is told nothing."""
 
@@ -97,6 +108,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             max_subscriptions_per_connection=transport.max_subscriptions,
             allowed_origins=(ANY,),  # the gate has looked at them already
         )
+        self._encoder = schema.encoder
         self._db = db
         self._broadcast = broadcast
         self._engine = engine
@@ -164,7 +176,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             result = await self._execute(asked, context, READING)
         except InvalidOperationTypeError as error:
             raise refusals.MethodNotAllowed("POST") from error
-        return self._result(request, result, answer)
+        return await self._result(request, result, answer)
 
     async def _operation(self, request: Request, asked: Asked, context: Context, answer: Answer) -> Response:
         """Answer a POST."""
@@ -176,7 +188,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             if not answer.events:
                 raise refusals.NotAcceptable from error
             return await self._events(request, asked, context)
-        return self._result(request, result, answer)
+        return await self._result(request, result, answer)
 
     async def _execute(self, asked: Asked, context: Context, allowed: set[OperationType]) -> ExecutionResult:
         """Raises: InvalidOperationTypeError."""
@@ -194,9 +206,9 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             unknown = GraphQLError("The document has no such operation.", extensions=extensions)
             return PreExecutionError(data=None, errors=[unknown])
 
-    def _result(self, request: Request, result: ExecutionResult, answer: Answer) -> Response:
+    async def _result(self, request: Request, result: ExecutionResult, answer: Answer) -> Response:
         return Response(
-            self.encode_json(_formatted(result)),
+            self.encode_json(await self.process_result(request, result)),
             _status(result, answer),
             self._headers(request),
             f"{answer.media_type}; charset=utf-8",
@@ -220,7 +232,17 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         return EventStream(events(), headers, self._streams, request.headers.get("authorization"), held)
 
     async def process_result(self, request: Request, result: ExecutionResult) -> GraphQLHTTPResponse:
-        return _formatted(result)
+        response = _formatted(result)
+        data = result.data
+        if not isinstance(data, MeasuredAnswer) or not data.is_large:
+            return response
+        try:
+            return cast(GraphQLHTTPResponse, Encoded(response, await self._encoder.encode(response)))
+        except AnswerTooLarge as error:
+            return {"data": None, "errors": [error.formatted]}
+
+    def encode_json(self, data: object) -> str | bytes:
+        return data.text if isinstance(data, Encoded) else super().encode_json(data)
 
     async def get_context(self, request: Request | WebSocket, response: Response | WebSocket) -> SocketContext:
         return SocketContext(**self._parts(request), streams=self._streams)

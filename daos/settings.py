@@ -93,6 +93,9 @@ class Settings:
     max_aliases: int = field(default=50, metadata={"what": "Aliases in one operation."})
     max_fields: int = field(default=1000, metadata={"what": "Fields in one operation."})
     max_cost: int = field(default=50_000, metadata={"what": "Fields in one operation, times the sizes of its pages."})
+    max_answer: int = field(
+        default=32 * 1024 * 1024, metadata={"what": "Bytes of one answer, and of one event of a subscription."}
+    )
     max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
     max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})
     max_values: int = field(default=20_000, metadata={"what": "Values in the variables of one operation."})
@@ -182,6 +185,7 @@ class Settings:
             characters=self.max_characters,
             values=self.max_values,
             seconds=self.operation_timeout,
+            answer=self.max_answer,
         )
 
     @property

@@ -9,7 +9,7 @@ import json
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 from graphql import GraphQLError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
@@ -30,6 +30,8 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 from daos.body import check_text, load
 from daos.refusals import BadRequest, TooManyStreams
 from daos.streams import Streams
+from schema import Schema
+from schema.answer import Answer, AnswerTooLarge
 from schema.context import Context
 from schema.errors import MASKED, mask
 from schema.sharing import SharedData
@@ -76,20 +78,29 @@ class Adapter(ASGIWebSocketAdapter):
     async def send_json(self, message: Mapping[str, object]) -> None:
         if self._closed:
             raise WebSocketDisconnected
-        payload = message.get("payload")
-        if message["type"] == "next" and isinstance(payload, dict) and isinstance(payload["data"], SharedData):
-            assert len(payload) == 1
-            await self._send_shared(str(message["id"]), payload["data"])
-        else:
+        text = await self._encoded(message)
+        if text is None:
             await super().send_json(message)
-
-    async def _send_shared(self, operation_id: str, data: SharedData) -> None:
+            return
         try:
-            await self.ws.send_text(
-                f'{{"id":{json.dumps(operation_id)},"type":"next","payload":{{"data":{data.text}}}}}'
-            )
+            await self.ws.send_text(text)
         except WebSocketDisconnect as error:
             raise WebSocketDisconnected from error
+
+    async def _encoded(self, message: Mapping[str, object]) -> str | None:
+        """The message as JSON; None where it is small, and encoded at once."""
+        payload = message.get("payload")
+        if message["type"] != "next" or not isinstance(payload, dict) or not isinstance(payload["data"], Answer):
+            return None
+        data, encoder = payload["data"], cast(Schema, self.view.schema).encoder
+        try:
+            if isinstance(data, SharedData):
+                assert len(payload) == 1
+                text = await data.text(encoder)
+                return f'{{"id":{json.dumps(message["id"])},"type":"next","payload":{{"data":{text}}}}}'
+            return await encoder.encode(message) if data.is_large else None
+        except AnswerTooLarge as error:
+            return json.dumps({**message, "payload": {"data": None, "errors": [error.formatted]}})
 
     async def close(self, code: int, reason: str) -> None:
         if self._closed:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import strawberry
 from graphql import GraphQLError
@@ -9,21 +10,29 @@ from strawberry.extensions import SchemaExtension
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from schema.answer import Encoder
 from schema.context import PerOperation
 from schema.documents import KnownDocuments, Remembered
 from schema.enums import ErrorCode
 from schema.errors import Errors, describe
+from schema.executor import executor_of
 from schema.limits import Limited, Limits
 from schema.log import OperationLog
 from schema.mutation import Mutation
+from schema.pace import Pace
 from schema.query import Query
 from schema.scalars import DATE_TIME
-from schema.sharing import Executor
 from schema.subscription import Subscription
 
 
 class Schema(strawberry.Schema):
-    """Strawberry's schema, with our errors."""
+    """Strawberry's schema, with our errors; its answers keep to `limits`, and `encoder` encodes them."""
+
+    def __init__(self, *types: Any, limits: Limits | None = None, **options: Any) -> None:
+        kept, pace = limits or Limits(), Pace()
+        options["execution_context_class"] = executor_of(kept, pace)
+        super().__init__(*types, **options)
+        self.encoder = Encoder(pace, kept.answer)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
         """Describe the errors of an operation, of each event of a subscription, and of an extension that failed.
@@ -42,7 +51,7 @@ def make(extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None
         mutation=Mutation,
         subscription=Subscription,
         types=[ErrorCode],
-        execution_context_class=Executor,
+        limits=of_operations,
         extensions=[
             PerOperation,
             OperationLog,

@@ -51,7 +51,8 @@ class Limits:
     tokens: int = 2000  # in the document; comments are as many again
     characters: int = 256 * 1024  # in the document; files belong into variables, which it does not count
     values: int = 20_000  # in the variables, lists and objects too; a million of them take several seconds
-    seconds: float = 30.0  # for a query or mutation
+    seconds: float = 30.0  # for a query or mutation, and for each event of a subscription
+    answer: int = 32 * 1024 * 1024  # bytes of an answer, and of each event's, in memory and as JSON
 
 
 class TooSlow(Exception):
@@ -137,10 +138,11 @@ class Limited(SchemaExtension):
         return next(named, None)
 
 
-def too_complex(limit: str, most: int) -> GraphQLError:
+def too_complex(limit: str, most: float, message: str | None = None) -> GraphQLError:
     """The error of an operation that exceeds `limit`."""
     extensions = {"code": ErrorCode.OPERATION_TOO_COMPLEX.value, "status": 400, "limit": limit, "max": most}
-    return GraphQLError(f"The operation asks for too much: its {limit} is above {most}.", extensions=extensions)
+    usual = f"The operation asks for too much: its {limit} is above {most}."
+    return GraphQLError(message or usual, extensions=extensions)
 
 
 def exceeded(error: GraphQLSyntaxError) -> GraphQLError | None:

@@ -3,12 +3,12 @@
 An event that is `Shareable` shows nothing but what it holds: nobody's own data, and nothing that is read for it.
 """
 
+import asyncio
 import json
-from functools import cached_property
+from collections.abc import Mapping
 from typing import Any
 
-from graphql import ExecutionResult
-from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+from schema.answer import Answer, Encoder
 
 
 class Shareable:
@@ -17,28 +17,19 @@ class Shareable:
     made: dict[object, Any]
 
 
-class SharedData(dict[str, Any]):
+class SharedData(Answer):
     """The `data` of an event that several subscribers get; nobody changes it."""
 
-    @cached_property
-    def text(self) -> str:
-        """It as JSON."""
-        return json.dumps(self, separators=(",", ":"))
+    def __init__(self, data: Mapping[str, Any], size: int) -> None:
+        super().__init__(data, size)
+        self._text: str | None = None
+        self._encoding = asyncio.Lock()
 
-
-class Executor(StrawberryGraphQLCoreExecutionContext):
-    """Strawberry's, which executes an operation once for an event that is `Shareable`."""
-
-    def execute_operation(self, serially: bool | None = None) -> Any:
-        if not isinstance(self.root_value, Shareable):
-            return super().execute_operation(serially)
-        # Documents that were asked for before are the same object, see `schema.documents`.
-        key = id(self.operation), repr(sorted(self.variable_values.coerced.items()))
-        found = self.root_value.made.get(key)
-        if found is not None:
-            return found[0]
-        result: Any = super().execute_operation(serially)
-        if isinstance(result, ExecutionResult) and result.data is not None and not result.errors:
-            result = ExecutionResult(SharedData(result.data))
-            self.root_value.made[key] = result, self.operation  # while this is kept, no other has its id
-        return result
+    async def text(self, encoder: Encoder) -> str:
+        """It as JSON, encoded once.  Raises: AnswerTooLarge."""
+        if self._text is None and not self.is_large:
+            self._text = json.dumps(self, separators=(",", ":"))
+        if self._text is None:
+            async with self._encoding:  # others wait for the first
+                self._text = self._text or await encoder.encode(self)
+        return self._text

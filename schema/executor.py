@@ -1,0 +1,173 @@
+"""How operations are executed: within the bytes of an answer, in slices of the event loop's time, in time.
+
+Each value of an answer passes here, whatever type of the API it is of, so that no field can be forgotten.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from graphql import ExecutionResult, OperationType, is_leaf_type, is_non_null_type
+from graphql.pyutils import gather_with_cancel
+from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
+
+from schema.answer import ERROR, OBJECT, Answer, AnswerTooLarge, Budget, size_of
+from schema.limits import Limits, too_complex
+from schema.pace import Pace
+from schema.sharing import Shareable, SharedData
+
+
+@dataclass
+class _Completed:
+    """The values of a list, of which some are awaitable: those at `unfinished`."""
+
+    values: list[Any]
+    unfinished: list[int]
+
+    async def finished(self) -> list[Any]:
+        values = await gather_with_cancel(*(self.values[index] for index in self.unfinished))
+        for index, value in zip(self.unfinished, values, strict=True):
+            self.values[index] = value
+        return self.values
+
+
+class Executor(StrawberryGraphQLCoreExecutionContext):
+    """Strawberry's, with what is described above; an event that is `Shareable` is executed once for all."""
+
+    limits = Limits()
+    pace = Pace()
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.budget = Budget(self.limits.answer)
+
+    def build_per_event_executor(self, payload: Any) -> Any:
+        executor: Any = super().build_per_event_executor(payload)
+        executor.budget = Budget(self.limits.answer)
+        return executor
+
+    def execute_operation(self, serially: bool | None = None) -> Any:
+        if self.operation.operation is not OperationType.SUBSCRIPTION:
+            return self._answered(super().execute_operation(serially))
+        if isinstance(self.root_value, Shareable):
+            # Documents that were asked for before are the same object, see `schema.documents`.
+            key = id(self.operation), repr(sorted(self.variable_values.coerced.items()))
+            found = self.root_value.made.get(key)
+            if found is not None:
+                return found[0]
+            result: Any = self._answered(super().execute_operation(serially))
+            if isinstance(result, ExecutionResult) and result.data is not None and not result.errors:
+                result = ExecutionResult(SharedData(result.data, self.budget.spent))
+                self.root_value.made[key] = result, self.operation  # while this is kept, no other has its id
+        else:
+            result = self._answered(super().execute_operation(serially))
+        return self._in_time(result) if self.is_awaitable(result) else result
+
+    def _answered(self, result: Any) -> Any:
+        """The result with an answer that knows its size, or with nothing but why it is refused."""
+        if self.is_awaitable(result):
+            return self._answered_later(result)
+        if isinstance(result, ExecutionResult) and self.budget.is_spent:
+            return ExecutionResult(None, [self.budget.refusal or AnswerTooLarge(self.budget.most)])
+        if isinstance(result, ExecutionResult) and result.data is not None:
+            return ExecutionResult(Answer(result.data, self.budget.spent), result.errors)
+        return result
+
+    async def _answered_later(self, result: Awaitable[Any]) -> Any:
+        return self._answered(await result)
+
+    async def _in_time(self, result: Awaitable[Any]) -> Any:
+        """An event's result, which ends its subscription where it takes too long.  Raises: GraphQLError."""
+        try:
+            async with asyncio.timeout(self.limits.seconds):
+                return await result
+        except TimeoutError as error:
+            advice = "Select less of it: fewer fields, or smaller pages."
+            what = f"An event of the subscription took more than {self.limits.seconds:g} seconds.  {advice}"
+            raise too_complex("seconds", self.limits.seconds, what) from error
+
+    def execute_field(self, *args: Any) -> Any:
+        self.budget.check()  # what is too large already does not read more
+        return super().execute_field(*args)
+
+    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override] # static there
+        value = super().complete_leaf_value(return_type, result)
+        self.budget.charge(size_of(value))
+        return value
+
+    def complete_object_value(self, *args: Any) -> Any:
+        self.budget.charge(OBJECT)
+        return super().complete_object_value(*args)
+
+    async def complete_awaitable_value(  # noqa: PLR0917 - as it is called
+        self, return_type: Any, details: Any, info: Any, path: Any, result: Any, position_context: Any
+    ) -> Any:
+        paced = self._paced(result)
+        return await super().complete_awaitable_value(return_type, details, info, path, paced, position_context)
+
+    def complete_iterable_value(  # noqa: PLR0917 - as it is called
+        self, item_type: Any, details: Any, info: Any, path: Any, items: Any, position_context: Any
+    ) -> Any:
+        """As graphql-core does it, but where a slice is over in the middle of a list, the rest comes later."""
+        if is_leaf_type(item_type.of_type if is_non_null_type(item_type) else item_type):
+            return super().complete_iterable_value(item_type, details, info, path, items, position_context)
+        completed = _Completed([], [])
+        pending = enumerate(items)
+
+        def complete(index: int, item: object) -> None:
+            where = path.add_key(index, None)
+            if self.complete_list_item_value(item, completed.values, item_type, details, info, where, position_context):
+                completed.unfinished.append(index)
+
+        try:
+            for index, item in pending:
+                complete(index, item)
+                if self.pace.is_over:
+                    return self._complete_rest(completed, pending, complete)
+        except Exception:
+            self._settle(completed)
+            raise
+        return completed.finished() if completed.unfinished else completed.values
+
+    async def _complete_rest(
+        self, completed: "_Completed", pending: Iterator[tuple[int, object]], complete: Callable[[int, object], None]
+    ) -> list[Any]:
+        try:
+            for index, item in pending:
+                await self.pace.turn()
+                self.budget.check()
+                complete(index, item)
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.budget.spend_all()  # cancelled: what has begun ends at its next field
+            self._settle(completed)
+            raise
+        return await completed.finished()
+
+    def _settle(self, completed: "_Completed") -> None:
+        """Let the values that are not there yet come, for nobody, as graphql-core does it."""
+        if completed.unfinished:
+            self.settle_in_background([completed.values[index] for index in completed.unfinished])
+
+    async def _paced(self, awaitable: Awaitable[Any]) -> Any:
+        if self.budget.is_spent and isinstance(awaitable, Coroutine):
+            awaitable.close()  # it would read what nobody gets
+        self.budget.check()
+        value = await awaitable
+        await self.pace.turn()
+        return value
+
+    def handle_field_error(self, raw_error: Exception, return_type: Any, details: Any, path: Any) -> None:
+        if isinstance(raw_error, AnswerTooLarge):
+            # Not one field but the whole answer is refused: it passes all that could be null.
+            if self.budget.refusal is None:  # the others come from fields that are not read any more
+                self.budget.refusal = AnswerTooLarge(self.budget.most, [each.node for each in details], path)
+            raise raw_error
+        super().handle_field_error(raw_error, return_type, details, path)
+        self.budget.spent += ERROR
+
+
+def executor_of(limits: Limits, pace: Pace) -> type[Executor]:
+    """The class of executors that keep to `limits` and `pace`: graphql-core makes them of a class."""
+    return type("Executor", (Executor,), {"limits": limits, "pace": pace})
