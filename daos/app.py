@@ -222,7 +222,7 @@ def application(
 ) -> Starlette:
     """The ASGI application over parts that run already; `state.streams` are its open streams."""
     settings = settings or Settings()
-    streams = streams or Streams(authenticator, settings.max_streams)
+    streams = streams or Streams(authenticator, settings.max_streams, max_cost=settings.max_subscription_cost)
     graphql = GraphQLApp(
         schema.make(limits=settings.limits),
         db=parts.db,

@@ -157,7 +157,8 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             shown = request.headers.get("authorization")
             principal = await self._authenticator.principal(shown)
             recheck = partial(self._authenticator.recheck, shown)
-            context = Context(**self._parts(request), principal=principal, recheck=recheck)
+            reserve = partial(self._streams.reserve, principal.name)
+            context = Context(**self._parts(request), principal=principal, recheck=recheck, reserve=reserve)
         except Unauthenticated as error:
             raise refusals.NotAuthenticated from error
         answer = negotiate(_accepted(request))
@@ -254,6 +255,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             context.recheck = partial(self._authenticator.recheck, shown)
         except Unauthenticated as error:
             raise ConnectionRejectionError from error
+        context.reserve = partial(self._streams.reserve, context.asker.name)
         context.held.enter_context(self._streams.open(context.asker.name))
         return await super().on_ws_connect(context)
 

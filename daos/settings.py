@@ -12,6 +12,7 @@ from daos.body import BodyLimits
 from daos.http import Transport
 from daos.oidc import Trust, problem_of
 from daos.origin import ANY
+from daos.streams import MAX_COST
 from db.encryption import Secret
 from db.engine import sqlite_url
 from runner.project import Timeouts
@@ -85,6 +86,9 @@ class Settings:
     max_connections: int = field(default=500, metadata={"what": "Open connections; further ones get 503."})
     max_streams: int = field(default=100, metadata={"what": "Websockets and event streams of one token."})
     max_subscriptions: int = field(default=50, metadata={"what": "Operations at the same time on one websocket."})
+    max_subscription_cost: int = field(
+        default=MAX_COST, metadata={"what": "Fields in an event of each open subscription of one token, together."}
+    )
     max_body: int = field(
         default=8 * 1024 * 1024, metadata={"what": "Bytes of a request; a package of 5 MiB is more in JSON."}
     )

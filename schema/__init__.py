@@ -28,8 +28,8 @@ from schema.subscription import Subscription
 class Schema(strawberry.Schema):
     """Strawberry's schema, with our errors; its answers keep to `limits`, and `encoder` encodes them."""
 
-    def __init__(self, *types: Any, limits: Limits | None = None, **options: Any) -> None:
-        kept, pace = limits or Limits(), Pace()
+    def __init__(self, *types: Any, limits: Limits | None = None, pace: Pace | None = None, **options: Any) -> None:
+        kept, pace = limits or Limits(), pace or Pace()
         options["execution_context_class"] = executor_of(kept, pace)
         super().__init__(*types, **options)
         self.encoder = Encoder(pace, kept.answer)
@@ -45,15 +45,16 @@ class Schema(strawberry.Schema):
 def make(extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None = None) -> Schema:
     """The schema, with further `extensions` beside its own; without `limits`, the usual ones."""
     of_operations = limits or Limits()
-    known = KnownDocuments()
+    known, pace = KnownDocuments(), Pace()
     return Schema(
         query=Query,
         mutation=Mutation,
         subscription=Subscription,
         types=[ErrorCode],
         limits=of_operations,
+        pace=pace,
         extensions=[
-            PerOperation,
+            lambda: PerOperation(pace),
             OperationLog,
             Errors,
             *extensions,

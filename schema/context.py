@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
@@ -23,8 +23,10 @@ from resolvers.tokens import Principal
 from runner.broadcast import Broadcast
 from runner.engine import Engine
 from runner.store import Place
+from schema.pace import Pace
 
 Value = TypeVar("Value")
+Reserve = Callable[[int], AbstractContextManager[None]]  # raises GraphQLError where it is too much
 Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # reads many rows by their ids
 
 
@@ -157,6 +159,9 @@ class Context:
     connection_params: dict[str, object] | None = None  # what a websocket's connection_init carried
     retention: timedelta = RETENTION  # of the audit
     recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated when the token is useless by now
+    reserve: Reserve | None = None  # of what the token's subscriptions may cost together
+    cost: int = 0  # of each event, where the operation is a subscription
+    ending: ExitStack = field(default_factory=ExitStack)  # what is done when the operation has ended
     loaders: Loaders = field(init=False)
 
     def __post_init__(self) -> None:
@@ -204,9 +209,14 @@ class PerOperation(SchemaExtension):
     """Gives each operation a context of its own.
 
     On a websocket Strawberry makes one context for the connection: its loaders would answer with what an earlier
-    operation saw.
+    operation saw.  And lets others be served between the operations that many clients, or one websocket, send at once.
     """
 
+    def __init__(self, pace: Pace) -> None:
+        self._pace = pace
+
     async def on_operation(self) -> AsyncIterator[None]:
-        self.execution_context.context = replace(self.execution_context.context)
-        yield
+        await self._pace.turn()
+        context = self.execution_context.context = replace(self.execution_context.context)
+        with ExitStack() as context.ending:
+            yield

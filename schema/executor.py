@@ -50,19 +50,29 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     def execute_operation(self, serially: bool | None = None) -> Any:
         if self.operation.operation is not OperationType.SUBSCRIPTION:
             return self._answered(super().execute_operation(serially))
-        if isinstance(self.root_value, Shareable):
-            # Documents that were asked for before are the same object, see `schema.documents`.
-            key = id(self.operation), repr(sorted(self.variable_values.coerced.items()))
-            found = self.root_value.made.get(key)
-            if found is not None:
-                return found[0]
-            result: Any = self._answered(super().execute_operation(serially))
-            if isinstance(result, ExecutionResult) and result.data is not None and not result.errors:
-                result = ExecutionResult(SharedData(result.data, self.budget.spent))
-                self.root_value.made[key] = result, self.operation  # while this is kept, no other has its id
-        else:
-            result = self._answered(super().execute_operation(serially))
+        if self.pace.is_over:  # other subscriptions had the same news
+            return self._execute_event_later(serially)
+        result = self._execute_event(serially)
         return self._in_time(result) if self.is_awaitable(result) else result
+
+    async def _execute_event_later(self, serially: bool | None) -> Any:
+        await self.pace.turn()
+        result = self._execute_event(serially)
+        return await self._in_time(result) if self.is_awaitable(result) else result
+
+    def _execute_event(self, serially: bool | None) -> Any:
+        if not isinstance(self.root_value, Shareable):
+            return self._answered(super().execute_operation(serially))
+        # Documents that were asked for before are the same object, see `schema.documents`.
+        key = id(self.operation), repr(sorted(self.variable_values.coerced.items()))
+        found = self.root_value.made.get(key)
+        if found is not None:
+            return found[0]
+        result: Any = self._answered(super().execute_operation(serially))
+        if isinstance(result, ExecutionResult) and result.data is not None and not result.errors:
+            result = ExecutionResult(SharedData(result.data, self.budget.spent))
+            self.root_value.made[key] = result, self.operation  # while this is kept, no other has its id
+        return result
 
     def _answered(self, result: Any) -> Any:
         """The result with an answer that knows its size, or with nothing but why it is refused."""

@@ -25,6 +25,7 @@ from graphql import (
     InlineFragmentNode,
     IntValueNode,
     OperationDefinitionNode,
+    OperationType,
     SelectionSetNode,
     ValueNode,
     VariableNode,
@@ -34,6 +35,7 @@ from strawberry.extensions import SchemaExtension
 
 from resolvers.errors import ErrorCode
 from resolvers.paging import DEFAULT_SIZE, MAX_SIZE
+from schema.context import Context
 
 ABORTED = re.compile(r"more than (?P<most>\d+) (?P<limit>tokens|comments|code points)\. Parsing aborted\.$")
 MAX_LEVELS = 100  # selections and fragments inside each other; more would exhaust the stack of what validates them
@@ -121,6 +123,9 @@ class Limited(SchemaExtension):
             size = measure(schema, document, operation, variables)
         except NestedTooDeeply:
             return [too_complex("depth", self._limits.depth)]
+        context = self.execution_context.context
+        if operation.operation is OperationType.SUBSCRIPTION and isinstance(context, Context):
+            context.cost = size.cost
         for limit in ("depth", "aliases", "fields", "cost"):
             most = getattr(self._limits, limit)
             if getattr(size, limit) > most:

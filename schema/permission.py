@@ -66,7 +66,7 @@ class Event(ABC):
 
 
 class Followed(Needs):
-    """The same for a subscription, and again for each of its events.
+    """The same for a subscription, and again for each of its events; while it is open, its token pays its cost.
 
     `of_one`: it follows one row, and ends when the principal sees it no longer; otherwise such events are skipped.
     """
@@ -79,7 +79,10 @@ class Followed(Needs):
         self, next_: AsyncExtensionResolver, source: Any, info: AnyInfo[Context, None], **arguments: Any
     ) -> AsyncGenerator[Event]:
         events = await super().resolve_async(next_, source, info, **arguments)
-        return self._allowed(info.context, events)
+        context = info.context
+        if context.reserve is not None:
+            context.ending.enter_context(context.reserve(context.cost))
+        return self._allowed(context, events)
 
     async def _allowed(self, context: Context, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
         """The events that the principal may receive.  Raises: Unauthenticated, NotFound."""

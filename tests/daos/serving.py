@@ -131,7 +131,7 @@ async def serving(
     settings = QuickSettings(**{"allowed_hosts": HOSTS, "data_dir": directory, **values})
     broadcast = Broadcast()
     authenticator = Authenticator(db, Secret(ADMIN_TOKEN))
-    streams = Streams(authenticator, settings.max_streams, recheck_interval)
+    streams = Streams(authenticator, settings.max_streams, recheck_interval, settings.max_subscription_cost)
     # Its engine is not started: runs stay queued.
     engine = EmbeddedEngine(db, Worker(db, broadcast, WorkerSettings(directory, "test")), 1)
     app = application(Parts(db, broadcast, engine), authenticator, settings=settings, streams=streams)

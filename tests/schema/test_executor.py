@@ -1,16 +1,22 @@
 """The bytes, the slices and the time of an operation: attacks on the path that real operations take."""
 
+import asyncio
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
+from uuid import UUID
 
 import pytest
+from strawberry.dataloader import DataLoader
+from strawberry.types import ExecutionResult
 
 import schema
-from db.models import RunStatus
+from db.models import Host, RunStatus
+from resolvers.tokens import Principal
+from schema.context import Context
 from schema.limits import Limits
 from tests import factories
-from tests.schema.api import Api, take
+from tests.schema.api import TIMEOUT, Api, take
 
 MIB = 1024 * 1024
 REFUSED = {"code": "OPERATION_TOO_COMPLEX", "status": 400, "limit": "answer"}
@@ -110,3 +116,29 @@ async def test_each_event_has_bytes_of_its_own(api: Api) -> None:
             await factories.run(api.db, deployment, RunStatus.SUCCESS)
             api.context.broadcast.notify(deployment.id)
             await take(events, 2)
+
+
+class Stuck(Context):
+    """A context whose hosts are never read."""
+
+    def renew(self) -> None:
+        super().renew()
+        self.loaders.host = DataLoader(load_fn=self._never)
+
+    @staticmethod
+    async def _never(keys: list[UUID]) -> list[Host]:
+        await asyncio.Event().wait()
+        return []
+
+
+async def test_an_event_that_takes_too_long_ends_its_subscription(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    document = "subscription($id: ID!) { deploymentStatus(id: $id) { deployment { host { name } } } }"
+    context = Stuck(api.db, api.context.broadcast, api.context.engine, Principal("test"))
+    hurried = schema.make(limits=Limits(seconds=0.5))
+    results = await hurried.subscribe(document, variable_values={"id": str(deployment.id)}, context_value=context)
+    async with asyncio.timeout(TIMEOUT):
+        [refused] = [result async for result in results]
+    assert isinstance(refused, ExecutionResult)
+    expected = {"code": "OPERATION_TOO_COMPLEX", "status": 400, "limit": "seconds", "max": 0.5}
+    assert [error.extensions for error in refused.errors or []] == [expected]
