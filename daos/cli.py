@@ -284,7 +284,7 @@ async def _print_audit(settings: Settings, since: datetime | None) -> None:
 @asynccontextmanager
 async def _recorded(settings: Settings, mutation: str) -> AsyncIterator[Database]:
     """The database, for a change that the audit tells of."""
-    deed = audit.Deed(audit.COMMAND_LINE, None, mutation, [], timedelta(days=settings.audit_days))
+    deed = audit.Deed(audit.COMMAND_LINE, None, None, mutation, [], timedelta(days=settings.audit_days))
     async with opened(settings, keyring(settings)) as db:
         yield db.witnessed(deed.witness)
 

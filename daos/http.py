@@ -218,7 +218,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
     async def _events(self, request: Request, asked: Asked, context: Context) -> Response:
         """Server-sent events, one connection an operation, as the graphql-sse protocol has it."""
         held = ExitStack()
-        held.enter_context(self._streams.open(context.asker.name))
+        held.enter_context(self._streams.open(context.asker.key))
         result = await self.schema.stream(
             asked.query,
             variable_values=asked.variables,
@@ -255,8 +255,8 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             context.recheck = partial(self._authenticator.recheck, shown)
         except Unauthenticated as error:
             raise ConnectionRejectionError from error
-        context.reserve = partial(self._streams.reserve, context.asker.name)
-        context.held.enter_context(self._streams.open(context.asker.name))
+        context.reserve = partial(self._streams.reserve, context.asker.key)
+        context.held.enter_context(self._streams.open(context.asker.key))
         return await super().on_ws_connect(context)
 
     def _parts(self, connection: HTTPConnection) -> dict[str, Any]:

@@ -78,7 +78,7 @@ async def retire(settings: Settings) -> None:
 async def _tell(settings: Settings, db: Database, what: str, keys: list[str]) -> None:
     """Put it into the audit, with the ids of the keys."""
     retention = timedelta(days=settings.audit_days)
-    await audit.Deed(audit.COMMAND_LINE, None, what, keys, retention).done(db)
+    await audit.Deed(audit.COMMAND_LINE, None, None, what, keys, retention).done(db)
 
 
 @contextmanager

@@ -374,6 +374,8 @@ class AuditEntry(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     at: Mapped[datetime] = mapped_column(default=now, index=True)
     principal: Mapped[str]  # the token's name
+    # No foreign key: what was written is not changed.  None: no row of tokens, or an entry of an earlier release.
+    token_id: Mapped[UUID | None]
     address: Mapped[str | None]  # where the request came from; None: the command line
     mutation: Mapped[str]
     object_ids: Mapped[list[str]]  # those that it names, and those that it made
@@ -390,7 +392,7 @@ class IdempotencyKey(Base):
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    principal: Mapped[str]  # the token's name; that of a revoked one is not given again
+    principal: Mapped[str]  # "token:" and the token's id; "admin" or "oidc:…" where it is no row
     mutation: Mapped[str]
     key: Mapped[str]
     fingerprint: Mapped[str]  # of the input, which may hold secrets: see db.encryption

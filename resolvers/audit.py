@@ -29,6 +29,7 @@ class Deed:
     """A mutation of somebody's, for the audit."""
 
     principal: str
+    token_id: UUID | None  # None: the admin's own token, one of an issuer, or the command line
     address: str | None
     mutation: str
     named: Sequence[str]  # ids in its input
@@ -60,6 +61,7 @@ class Deed:
         session.add(
             AuditEntry(
                 principal=self.principal,
+                token_id=self.token_id,
                 address=self.address,
                 mutation=self.mutation,
                 object_ids=unique,
@@ -86,6 +88,7 @@ async def export(db: Database, since: datetime | None = None) -> AsyncIterator[d
                 "id": str(entry.id),
                 "at": entry.at.isoformat().replace("+00:00", "Z"),
                 "principal": entry.principal,
+                "tokenId": None if entry.token_id is None else str(entry.token_id),
                 "address": entry.address,
                 "mutation": entry.mutation,
                 "objectIds": entry.object_ids,

@@ -24,7 +24,7 @@ TIDY_SIZE = 100  # old keys that one request removes at most
 
 @dataclass(frozen=True)
 class Key:
-    """A client's own name for a request: `text`, of the token `principal`, for `mutation`."""
+    """A client's own name for a request: `text`, of the principal with the key `principal`, for `mutation`."""
 
     principal: str
     mutation: str

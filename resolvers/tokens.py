@@ -2,6 +2,7 @@
 
 import hashlib
 import secrets
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -20,20 +21,40 @@ from resolvers.errors import NameTaken, NotFound
 from resolvers.paging import Listing
 from resolvers.rules import Check
 
+# What daos itself writes where the name of a token would stand: the admin's own token, the `daos` commands, what is not
+# known of older rows, tokens of an issuer, and Git.
+RESERVED_NAMES = frozenset({"admin", "commandline", "daos", "unknown"})
+RESERVED_PREFIXES = ("oidc:", "git:")
+
 TOKENS = Listing("tokens", Token, key=(Token.id,))
 
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: the name of a token, what it may do, and on which hosts; `labels` None means on all."""
+    """Who asks: the name of a token, what it may do, and on which hosts; `labels` None means on all.
+
+    `token_id` is None for the admin's own token and for those of an issuer, which are no rows.
+    """
 
     name: str
     role: Role = Role.ADMIN
     labels: frozenset[str] | None = None
+    token_id: UUID | None = None
+
+    @property
+    def key(self) -> str:
+        """What no other principal has: names of tokens from before some were reserved may be those of others."""
+        return self.name if self.token_id is None else f"token:{self.token_id}"
 
     def may(self, role: Role) -> bool:
         """Whether the principal may do what needs `role`."""
         return self.role.rank >= role.rank
+
+
+def _is_reserved(name: str) -> bool:
+    """Whether a reader of the audit log could take `name` for one of daos' own, whatever its case, width and blanks."""
+    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    return folded in RESERVED_NAMES or folded.startswith(RESERVED_PREFIXES)
 
 
 def digest(token: str) -> str:
@@ -56,6 +77,8 @@ async def create(
     """A new token; the secret can be shown this once.  Raises: InvalidInput, NameTaken."""
     check = Check()
     check.name("name", name)
+    if _is_reserved(name):
+        check.add("name", "RESERVED", "name must not be one that daos itself uses in the audit log.")
     if host_labels is not None:
         check.labels("host_labels", host_labels)
         if role is Role.ADMIN:
@@ -97,7 +120,7 @@ async def find(db: Database, token: str) -> Principal | None:
     if found is None:
         return None
     labels = None if found.host_labels is None else frozenset(found.host_labels)
-    return Principal(found.name, found.role, labels)
+    return Principal(found.name, found.role, labels, found.id)
 
 
 async def list_all(db: Database) -> Sequence[Token]:

@@ -184,7 +184,7 @@ class Context:
     @contextmanager
     def doing(self, mutation: str, named: Sequence[str]) -> Iterator[Deed]:
         """Have what is written in the block written down as one of the principal's deeds."""
-        deed = Deed(self.asker.name, self.address, mutation, named, self.retention)
+        deed = Deed(self.asker.name, self.asker.token_id, self.address, mutation, named, self.retention)
         plain, self.db = self.db, self.db.witnessed(deed.witness)
         try:
             yield deed

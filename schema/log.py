@@ -34,10 +34,12 @@ class OperationLog(SchemaExtension):
     def _log(self, seconds: float, raised: str | None) -> None:
         context = self.execution_context
         codes = {error.extensions.get("code") for error in context.pre_execution_errors or () if error.extensions}
+        principal = getattr(context.context, "principal", None)
         fields = {
             "operation": _plain(context.operation_name),
             "type": self._type(),
-            "principal": getattr(getattr(context.context, "principal", None), "name", None),
+            "principal": getattr(principal, "name", None),
+            "token_id": getattr(principal, "token_id", None),
             "codes": sorted(str(code) for code in {*codes, raised} if code),
             "duration_ms": round(seconds * 1000, 1),
         }

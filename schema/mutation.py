@@ -330,7 +330,7 @@ def _key(info: Info, given: str | None) -> Key | None:
     text = _given(given)
     if text is None:
         return None
-    return Key(info.context.asker.name, info.field_name, text)
+    return Key(info.context.asker.key, info.field_name, text)
 
 
 def _new_file(file: inputs.PackageFileInput) -> NewFile:

@@ -499,6 +499,9 @@ class AuditEntry:
     id: strawberry.ID = strawberry.field(description="Of this entry; ids grow with time.")
     at: datetime = strawberry.field(description="When it was asked for.")
     principal: str = strawberry.field(description="The name of the token.")
+    token_id: strawberry.ID | None = strawberry.field(
+        description="The token's id; null: the admin's own token, one of an OpenID Connect issuer, or the command line."
+    )
     address: str | None = strawberry.field(description="Where the request came from; null: the command line.")
     mutation: str = strawberry.field(description="The name of the mutation.")
     object_ids: list[str] = strawberry.field(description="Ids that its input named, and those of what it made.")
@@ -510,6 +513,7 @@ class AuditEntry:
             id=strawberry.ID(str(entry.id)),
             at=entry.at,
             principal=entry.principal,
+            token_id=None if entry.token_id is None else strawberry.ID(str(entry.token_id)),
             address=entry.address,
             mutation=entry.mutation,
             object_ids=entry.object_ids,

@@ -14,8 +14,9 @@ from resolvers.tokens import Principal
 
 async def test_a_token_has_a_name_until_it_is_revoked(db: Database) -> None:
     authenticator = Authenticator(db, Secret("admin's"))
-    token = (await tokens.create(db, "ci"))[1].reveal()
-    assert await authenticator.principal(f"Bearer {token}") == Principal("ci")
+    row, secret = await tokens.create(db, "ci")
+    token = secret.reveal()
+    assert await authenticator.principal(f"Bearer {token}") == Principal("ci", token_id=row.id)
     assert await authenticator.principal("bearer  admin's ") == Principal("admin")
     await tokens.revoke(db, "ci")
     with pytest.raises(Unauthenticated):

@@ -497,6 +497,7 @@ async def test_an_operation_is_logged_without_what_it_says(served: Served, caplo
         "operation": "Secret",
         "type": "query",
         "principal": "admin",
+        "token_id": None,
         "codes": ["NOT_FOUND"],
     }
     assert "hunter2" not in caplog.text

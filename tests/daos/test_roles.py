@@ -100,7 +100,7 @@ async def asked(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory)
     path = Path(shutil.copy(sqlite_template, directory / "daos.db"))
     async with factories.database(sqlite_url(path)) as db:
         await factories.deployment(db)  # something to tell of
-        made = {role: (await tokens.create(db, role.value, role))[1].reveal() for role in Role}
+        made = {role: (await tokens.create(db, f"a {role.value}", role))[1].reveal() for role in Role}
         async with serving(db, directory) as served:
             yield Asked(served, made)
 

@@ -12,7 +12,7 @@ from sqlalchemy import text, update
 from websockets.exceptions import InvalidStatus
 
 from db.engine import Database
-from db.models import Host, LogEntry, LogLevel, RunStatus
+from db.models import Host, LogEntry, LogLevel, RunStatus, Token
 from resolvers import tokens
 from runner.broadcast import Everything
 from tests import factories
@@ -257,6 +257,8 @@ async def test_subscriptions_of_a_socket_are_limited_and_complete_makes_room(
 
 async def test_sockets_of_a_token_are_limited(own_sqlite_db: Database, tmp_path: Path) -> None:
     _, other = await tokens.create(own_sqlite_db, "other")
+    async with own_sqlite_db.write() as session:
+        await session.execute(update(Token).values(name="admin"))  # as only tokens from before can be called
     async with serving(own_sqlite_db, tmp_path, max_streams=1) as served:
         async with served.websocket(), served.websocket(token=None) as second:
             await second.send(INIT)

@@ -23,7 +23,21 @@ from db import migrations, status
 from db.containers import Container, ContainerHealth, ContainerState
 from db.encryption import Keyring
 from db.engine import BrokenReferences, Database, sqlite_url
-from db.models import Base, Deployment, Host, Installation, Package, PackageFile, Run, UTCDateTime, now
+from db.models import (
+    AuditEntry,
+    Base,
+    Deployment,
+    Host,
+    IdempotencyKey,
+    Installation,
+    Package,
+    PackageFile,
+    Run,
+    Token,
+    UTCDateTime,
+    now,
+)
+from resolvers.tokens import Principal
 from runner import store
 from tests import factories
 
@@ -332,6 +346,39 @@ async def test_files_of_packages_keep_their_text_as_bytes(db_url: str) -> None:
             files = list(await session.scalars(select(PackageFile).order_by(PackageFile.path)))
     assert {file.path: file.data for file in files} == {path: content.encode() for path, content in texts.items()}
     assert {(file.package_id, file.mode, file.only_if_missing) for file in files} == {(package, 0o644, False)}
+
+
+async def test_keys_of_requests_stay_those_of_their_tokens(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0010")
+        async with db.write() as session:
+            made = [Token(name=name, sha256=name) for name in ("ci", "admin", "oidc:alice")]
+            session.add_all(made)
+            for name in ("ci", "admin", "oidc:alice", "oidc:bob"):
+                session.add(IdempotencyKey(principal=name, mutation="m", key=name, fingerprint="", object_ids=[]))
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            keys = {key.key: key.principal for key in await session.scalars(select(IdempotencyKey))}
+    # The admin's own and those of an issuer cannot be told from those of tokens that had their names.
+    assert keys == {"ci": Principal("ci", token_id=made[0].id).key} | {
+        name: Principal(name).key for name in ("admin", "oidc:alice", "oidc:bob")
+    }
+
+
+async def test_entries_of_the_audit_from_before_are_kept_without_a_tokens_id(db_url: str) -> None:
+    typed = (column("id", Uuid()), column("at", UTCDateTime), column("object_ids", JSON))
+    entries = table("audit_entries", *typed, *map(column, ("principal", "mutation", "outcome")))
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0010")
+        old = {"id": uuid4(), "at": now(), "object_ids": [], "principal": "ci", "mutation": "m", "outcome": "OK"}
+        async with db.write() as session:
+            await session.execute(insert(entries).values(old))
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            [entry] = await session.scalars(select(AuditEntry))
+    assert (entry.id, entry.principal, entry.token_id) == (old["id"], "ci", None)
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:

@@ -3,8 +3,10 @@
 import pytest
 
 from db.engine import Database
+from db.models import Role, Token
 from resolvers import tokens
 from resolvers.errors import InvalidInput, NameTaken, NotFound
+from resolvers.tokens import Principal
 from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
 
 
@@ -56,3 +58,31 @@ async def test_a_name_keeps_the_rules(db: Database) -> None:
     for name in ("", LONG, *UNPRINTABLE):
         with pytest.raises(InvalidInput):
             await tokens.create(db, name)
+
+
+RESERVED = (
+    "admin|Admin|ADMIN|a d m i n|\uff41dmin|command line|Command  Line|commandline|unknown|daos|oidc:alice|OIDC:alice"
+)
+RESERVED += "|oidc: alice|oidc : alice|oidc\uff1aalice|git:shop 1a2b3c4"
+
+
+@pytest.mark.parametrize("name", RESERVED.split("|"))
+async def test_a_name_that_the_audit_uses_itself_cannot_be_given(sqlite_db: Database, name: str) -> None:
+    with pytest.raises(InvalidInput, match="daos itself uses"):
+        await tokens.create(sqlite_db, name)
+    assert await tokens.list_all(sqlite_db) == []
+
+
+@pytest.mark.parametrize("name", ["administrator", "the admin", "oidc", "command line 2", "git"])
+async def test_a_name_that_only_resembles_one_can(sqlite_db: Database, name: str) -> None:
+    assert (await tokens.create(sqlite_db, name))[0].name == name
+
+
+async def test_a_token_of_before_with_such_a_name_is_valid_and_has_keys_of_its_own(db: Database) -> None:
+    secret = tokens.make()
+    async with db.write() as session:
+        session.add(Token(name="admin", sha256=tokens.digest(secret.reveal()), role=Role.VIEWER))
+    found = await tokens.find(db, secret.reveal())
+    assert found is not None
+    assert (found.name, found.role) == ("admin", Role.VIEWER)
+    assert found.key != Principal("admin").key

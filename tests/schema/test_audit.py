@@ -1,5 +1,6 @@
 """Who asked for what: every mutation, in its own transaction where it did something, and for ever."""
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -8,13 +9,13 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.exc import DBAPIError
 
 from db.models import AuditEntry, Host, Role, now
-from resolvers import audit
+from resolvers import audit, tokens
 from resolvers.audit import TIDY_SIZE, Deed
 from resolvers.tokens import Principal
 from tests import factories
 from tests.schema.api import Api
 
-LOG = "{ auditLog { nodes { principal address mutation objectIds outcome } totalCount } }"
+LOG = "{ auditLog { nodes { principal tokenId address mutation objectIds outcome } totalCount } }"
 CREATE_HOST = "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id } } }"
 GIVEN = {"name": "web", "address": "web.example"}
 
@@ -34,12 +35,30 @@ async def test_a_mutation_is_written_down_with_what_it_named_and_made(api: Api) 
     assert await entries(api) == [
         {
             "principal": "test",
+            "tokenId": None,
             "address": "192.0.2.7",
             "mutation": "runDeployment",
             "objectIds": [str(deployment.id), run_id],
             "outcome": "OK",
         }
     ]
+
+
+async def test_a_token_is_written_down_by_its_id_also_when_it_is_refused(api: Api) -> None:
+    token, secret = await tokens.create(api.db, "impostor", Role.DEPLOYER)
+    found = await tokens.find(api.db, secret.reveal())
+    assert found is not None
+    # What a token of an earlier release can still be called.
+    api.context.identify(replace(found, name="admin"))
+    package = await factories.package(api.db)
+    await api.ask("mutation($id: ID!) { deletePackage(input: {packageId: $id}) { __typename } }", id=str(package.id))
+    await api.error(CREATE_HOST, input=GIVEN)
+    api.context.identify(Principal("admin"))
+    await api.ask(CREATE_HOST, input=GIVEN)
+    told = [(entry["principal"], entry["tokenId"], entry["outcome"]) for entry in await entries(api)]
+    mine = str(token.id)
+    assert told == [("admin", None, "OK"), ("admin", mine, "FORBIDDEN"), ("admin", mine, "OK")]
+    assert [entry["tokenId"] async for entry in audit.export(api.db)] == [mine, mine, None]
 
 
 async def test_what_was_refused_is_written_down_with_the_reason(api: Api) -> None:
