@@ -28,6 +28,7 @@ from strawberry.subscriptions.protocols.graphql_transport_ws.types import (
 )
 
 from daos.body import check_text, load
+from daos.connection import ADMITTED
 from daos.refusals import BadRequest, TooManyStreams
 from daos.streams import Streams
 from schema import Schema
@@ -78,6 +79,8 @@ class Adapter(ASGIWebSocketAdapter):
     async def send_json(self, message: Mapping[str, object]) -> None:
         if self._closed:
             raise WebSocketDisconnected
+        if message["type"] == "connection_ack":
+            self._admit()  # before the client can know
         text = await self._encoded(message)
         if text is None:
             await super().send_json(message)
@@ -101,6 +104,12 @@ class Adapter(ASGIWebSocketAdapter):
             return await encoder.encode(message) if data.is_large else None
         except AnswerTooLarge as error:
             return json.dumps({**message, "payload": {"data": None, "errors": [error.formatted]}})
+
+    def _admit(self) -> None:
+        """Take messages of the usual size from now on."""
+        extensions = self.ws.scope.get("extensions") or {}
+        if ADMITTED in extensions:  # not under another server
+            extensions[ADMITTED]()
 
     async def close(self, code: int, reason: str) -> None:
         if self._closed:
