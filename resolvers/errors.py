@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 
 class ErrorCode(StrEnum):
@@ -29,6 +30,7 @@ class DaosError(Exception):
 
     def __init__(self, **values: object) -> None:
         super().__init__((self.__doc__ or "").format(**values))
+        self.extensions: dict[str, object] = {}  # what programs get besides the code
 
 
 class HostNotFound(DaosError):
@@ -69,21 +71,27 @@ class NameTaken(DaosError):
 
 
 class InUse(DaosError):
-    """{kind} '{id}' is in use by {count} deployments."""
+    """{kind} '{id}' is in use by {users}."""
 
     code = ErrorCode.IN_USE
+
+    def __init__(self, *, kind: str, id: str, noun: str, count: int = 0, first: UUID | None = None) -> None:  # noqa: A002
+        """`count` is of those that the principal sees; 0 where there are only others, whose number is not told."""
+        if not count:
+            users = f"{noun}s that you do not see"
+        elif count == 1:
+            users = f"{noun} '{first}'"
+        else:
+            users = f"{count} {noun}s, of which the first is '{first}'"
+        super().__init__(kind=kind, id=id, users=users)
+        if count:
+            self.extensions = {"count": count, f"{noun}_id": str(first)}
 
 
 class HostUnreachable(DaosError):
     """Host '{id}' cannot be asked for its keys: {why}."""
 
     code = ErrorCode.HOST_UNREACHABLE
-
-
-class SshKeyInUse(DaosError):
-    """SSH key '{id}' is in use by {count} hosts."""
-
-    code = ErrorCode.IN_USE
 
 
 @dataclass(frozen=True)

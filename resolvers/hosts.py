@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -13,8 +13,9 @@ from uuid_utils.compat import uuid7
 from db.engine import Database
 from db.models import Connection, Deployment, DeploymentStatus, Host, HostLabel, now
 from resolvers import idempotency, ids, ssh_keys
-from resolvers.errors import HostHasRunInProgress, InUse, NameTaken, NotFound
+from resolvers.errors import HostHasRunInProgress, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
+from resolvers.in_use import refuse_while_used
 from resolvers.paging import Listing
 from resolvers.rules import Check
 from runner.known_hosts import columns
@@ -161,9 +162,7 @@ async def remove(db: Database, host_id: str) -> UUID:
     async with db.write() as session:
         # Locked, so that no deployment that names it can be created beside this.
         host = await _get(session, host_id, lock=True)
-        count = await session.scalar(select(func.count()).select_from(Deployment).where(Deployment.host_id == host.id))
-        if count:
-            raise InUse(kind="Host", id=host_id, count=count)
+        await refuse_while_used(session, "Host", host_id, Deployment, Deployment.host_id == host.id)
         await session.execute(delete(Host).where(Host.id == host.id))
     return host.id
 

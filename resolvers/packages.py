@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -15,12 +15,12 @@ from uuid_utils.compat import uuid7
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, Package, PackageFile, RegistryLogin
-from db.session import UNLIMITED
 from resolvers import compose_file as compose_rules
 from resolvers import idempotency, ids
-from resolvers.errors import InUse, NameTaken, NotFound
+from resolvers.errors import NameTaken, NotFound
 from resolvers.files import DecodedFile, NewFile, decode
 from resolvers.idempotency import Key, Request
+from resolvers.in_use import refuse_while_used
 from resolvers.paging import Listing
 from resolvers.rules import Check
 from runner import compose_file as compose
@@ -158,11 +158,7 @@ async def remove(db: Database, package_id: str) -> UUID:
     async with db.write() as session:
         # Locked, so that no deployment that names it can be created beside this.
         package = await _get(session, package_id, lock=True)
-        # On hosts that the principal does not see, too.
-        deployments = select(func.count()).select_from(Deployment).where(Deployment.package_id == package.id)
-        count = await session.scalar(deployments.execution_options(**UNLIMITED))
-        if count:
-            raise InUse(kind="Package", id=package_id, count=count)
+        await refuse_while_used(session, "Package", package_id, Deployment, Deployment.package_id == package.id)
         await session.execute(delete(Package).where(Package.id == package.id))
     return package.id
 

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -13,7 +13,8 @@ from db.encryption import Secret
 from db.engine import Database
 from db.models import Host, SshKey
 from resolvers import ids, private_keys
-from resolvers.errors import NameTaken, NotFound, SshKeyInUse
+from resolvers.errors import NameTaken, NotFound
+from resolvers.in_use import refuse_while_used
 from resolvers.paging import Listing
 from resolvers.private_keys import MAX_PASSPHRASE, MAX_PRIVATE_KEY, PrivateKey, Unusable
 from resolvers.rules import Check
@@ -56,13 +57,11 @@ async def create(
 
 
 async def remove(db: Database, key_id: str) -> UUID:
-    """Delete a key that no host names; gives its id.  Raises: NotFound, SshKeyInUse."""
+    """Delete a key that no host names; gives its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
         # Locked, so that no host that names it can be created beside this.
         key = await _get(session, key_id, lock=True)
-        count = await session.scalar(select(func.count()).select_from(Host).where(Host.ssh_key_id == key.id))
-        if count:
-            raise SshKeyInUse(id=key_id, count=count)
+        await refuse_while_used(session, "SSH key", key_id, Host, Host.ssh_key_id == key.id)
         await session.execute(delete(SshKey).where(SshKey.id == key.id))
     return key.id
 

@@ -82,6 +82,7 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
         error.extensions = {
             "code": cause.code.value,
             "status": cause.status,
+            **{_camel(name): value for name, value in cause.extensions.items()},
             **_problems(cause, error, execution_context),
         }
     elif cause is not None and type(cause) in CODES:

@@ -9,7 +9,7 @@ from db.encryption import Secret
 from db.engine import Database
 from db.models import Connection, Host, SshKey
 from resolvers import hosts, private_keys, ssh_keys
-from resolvers.errors import InvalidInput, NameTaken, NotFound, SshKeyInUse
+from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound
 from resolvers.hosts import Changes
 from resolvers.idempotency import Key
 from tests import factories
@@ -91,7 +91,7 @@ async def test_a_key_that_a_host_names_is_not_deleted(db: Database) -> None:
     key = await factories.ssh_key(db)
     host = await hosts.create(db, name="web", address="web.example", ssh_key_id=str(key.id))
     assert host.ssh_key_id == key.id
-    with pytest.raises(SshKeyInUse, match="in use by 1 hosts"):
+    with pytest.raises(InUse, match=r"is in use by host '[-0-9a-f]{36}'\.\Z"):
         await ssh_keys.remove(db, str(key.id))
     await hosts.update(db, str(host.id), Changes(clear_ssh_key_id=True))
     assert await ssh_keys.remove(db, str(key.id)) == key.id
@@ -151,5 +151,5 @@ async def test_a_key_is_not_deleted_while_a_host_is_created_with_it(postgresql_d
         await until_one_waits(db)
         values = {"connection": Connection.SSH, "address": "web.example", "port": 22, "user": "root"}
         session.add(Host(name="web", ssh_key_id=kept, **values))
-    with pytest.raises(SshKeyInUse):
+    with pytest.raises(InUse):
         await remove

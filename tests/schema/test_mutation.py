@@ -541,7 +541,8 @@ async def test_a_key_is_kept_named_by_hosts_and_deleted(api: Api) -> None:
     key = (await api.ask(CREATE_SSH_KEY, input=given))["createSshKey"]["sshKey"]
     assert (key["name"], key["publicKey"], key["fingerprint"]) == ("web", f"{private.public} web", private.fingerprint)
     new = (await api.ask(CREATE_SSH_KEY, input={"name": "new", "privateKey": None}))["createSshKey"]["sshKey"]
-    await api.ask(CREATE_HOST, input={"name": "web", "address": "web.example", "sshKeyId": key["id"]})
+    given = {"name": "web", "address": "web.example", "sshKeyId": key["id"]}
+    host = (await api.ask(CREATE_HOST, input=given))["createHost"]["host"]["id"]
     await api.ask(CREATE_HOST, input={"name": "db", "address": "db.example", "sshKeyPath": "/key"})
     assert await api.ask(KEYS_OF_HOSTS) == {
         "sshKeys": {"totalCount": 2, "nodes": [{"id": each["id"], "name": each["name"]} for each in (new, key)]},
@@ -554,7 +555,7 @@ async def test_a_key_is_kept_named_by_hosts_and_deleted(api: Api) -> None:
     }
     error = await api.error(DELETE_SSH_KEY, input={"sshKeyId": key["id"]})
     assert error["extensions"]["code"] == "IN_USE"
-    assert error["message"] == f"SSH key '{key['id']}' is in use by 1 hosts."
+    assert error["message"] == f"SSH key '{key['id']}' is in use by host '{host}'."
     answer = await api.ask(DELETE_SSH_KEY, input={"sshKeyId": new["id"]})
     assert answer == {"deleteSshKey": {"deletedSshKeyId": new["id"]}}
 

@@ -246,12 +246,45 @@ async def test_a_host_of_others_cannot_be_deployed_to(api: Api) -> None:
     assert error["extensions"]["code"] == "HOST_NOT_FOUND"
 
 
-async def test_a_package_that_others_have_deployed_is_in_use(api: Api) -> None:
+DELETE_PACKAGE = "mutation($id: ID!) { deletePackage(input: {packageId: $id}) { deletedPackageId } }"
+
+
+@pytest.mark.parametrize("others", [1, 3])
+async def test_how_often_others_have_deployed_a_package_is_not_told(api: Api, others: int) -> None:
     package = await factories.package(api.db)
-    await factories.deployment(api.db, of=package, on=await factories.host(api.db, labels=["theirs"]))
+    for _ in range(others):
+        await factories.deployment(api.db, of=package, on=await factories.host(api.db, labels=["theirs"]))
     api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
-    document = "mutation($id: ID!) { deletePackage(input: {packageId: $id}) { deletedPackageId } }"
-    assert (await api.error(document, id=str(package.id)))["extensions"]["code"] == "IN_USE"
+    error = await api.error(DELETE_PACKAGE, id=str(package.id))
+    assert error["message"] == f"Package '{package.id}' is in use by deployments that you do not see."
+    assert error["extensions"] == {"code": "IN_USE", "status": 400}
+
+
+@pytest.mark.parametrize("own", [1, 2])
+async def test_of_deployments_that_use_a_package_those_are_told_that_the_token_sees(api: Api, own: int) -> None:
+    package = await factories.package(api.db)
+    theirs, ours = [await factories.host(api.db, labels=[label]) for label in ("theirs", "ours")]
+    for _ in range(2):
+        await factories.deployment(api.db, of=package, on=theirs)
+    mine = [await factories.deployment(api.db, of=package, on=ours) for _ in range(own)]
+    first = str(mine[0].id)
+    api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
+    error = await api.error(DELETE_PACKAGE, id=str(package.id))
+    users = f"deployment '{first}'" if own == 1 else f"2 deployments, of which the first is '{first}'"
+    assert error["message"] == f"Package '{package.id}' is in use by {users}."
+    assert error["extensions"] == {"code": "IN_USE", "status": 400, "count": own, "deploymentId": first}
+
+
+async def test_a_host_and_a_key_say_how_many_use_them_and_which_is_the_first(api: Api) -> None:
+    key = await factories.ssh_key(api.db)
+    host = await factories.host(api.db, ssh_key_id=key.id)
+    first, _ = [await factories.deployment(api.db, on=host) for _ in range(2)]
+    document = "mutation($id: ID!) { deleteHost(input: {hostId: $id}) { deletedHostId } }"
+    extensions = (await api.error(document, id=str(host.id)))["extensions"]
+    assert extensions == {"code": "IN_USE", "status": 400, "count": 2, "deploymentId": str(first.id)}
+    document = "mutation($id: ID!) { deleteSshKey(input: {sshKeyId: $id}) { deletedSshKeyId } }"
+    extensions = (await api.error(document, id=str(key.id)))["extensions"]
+    assert extensions == {"code": "IN_USE", "status": 400, "count": 1, "hostId": str(host.id)}
 
 
 async def test_a_place_in_the_queue_is_one_among_all(api: Api) -> None:
