@@ -42,9 +42,10 @@ from db import transfer
 from db.engine import Database, UnsupportedDatabase
 from db.models import Role, now
 from db.rotation import CannotRotate
+from db.storage import is_full
 from db.transfer import CannotCopy
 from resolvers import audit, tokens
-from resolvers.errors import DaosError
+from resolvers.errors import DaosError, StorageFull
 
 LAST_PORT = 65535
 KEEP_ALIVE = 75  # seconds; longer than clients and proxies keep a connection, which must not close as they use it
@@ -65,6 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         raise SystemExit(1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None
+    except Exception as error:
+        if not is_full(error):
+            raise
+        print(f"daos: {StorageFull()}", file=sys.stderr)
+        raise SystemExit(1) from None
 
 
 def _parser() -> argparse.ArgumentParser:

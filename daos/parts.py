@@ -44,4 +44,6 @@ class Parts:
             found.append("no news come from other servers")
         if not await migrations.is_usable(self.db):
             found.append("the database cannot be read, or is of an older version")
+        elif not await self.db.has_room():
+            found.append("the storage of the database is full")
         return found

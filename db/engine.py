@@ -12,13 +12,15 @@ from typing import Any, TypeVar
 
 import anyio
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import URL, make_url, text
-from sqlalchemy.exc import InterfaceError, OperationalError
+from sqlalchemy import URL, make_url, text, update
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from db import sqlite
 from db.encryption import Keyring, Secret
+from db.models import Installation
 from db.session import LABELS, OurSession
+from db.storage import Storage
 
 POOL = 20  # connections to PostgreSQL
 # libpq's own values are minutes and more; what the URL says counts before these.
@@ -70,6 +72,7 @@ class Database:
         options: dict[str, Any] = {"expire_on_commit": False, "sync_session_class": OurSession}
         self._write_session = async_sessionmaker(self._writer, **options)
         self._read_session = async_sessionmaker(self._reader, **options)
+        self.storage = Storage(self._path)
         self._room = None if self.is_sqlite else asyncio.Semaphore(POOL)
         self._labels: frozenset[str] | None = None
         self._witness: Witness | None = None
@@ -112,14 +115,36 @@ class Database:
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
         """A session in one transaction, committed at the end of the block, rolled back when the block raises."""
-        async with self._write_session(info=self._info) as session, _transaction(session, self._room):
-            yield session
-            if self._witness is not None:
-                await self._witness(session)
+        try:
+            async with self._write_session(info=self._info) as session, _transaction(session, self._room):
+                yield session
+                if self._witness is not None:
+                    await self._witness(session)
+        except DBAPIError as error:
+            self.storage.note(error)
+            raise
+
+    @property
+    def _path(self) -> Path | None:
+        """The file of a SQLite database; None where there is none."""
+        if not self.is_sqlite or not self.url.database or "uri" in self.url.query or self.url.database == ":memory:":
+            return None
+        return Path(self.url.database)
 
     @property
     def _info(self) -> dict[str, Any]:
         return {LABELS: self._labels}
+
+    async def has_room(self) -> bool:
+        """Whether changes can be written, as far as it is known; what failed for want of room is tried again."""
+        if self.storage.is_due:
+            try:
+                async with self.write() as session:
+                    await session.execute(update(Installation).values(id=Installation.id))
+            except (InterfaceError, OperationalError):
+                return False
+            self.storage.note_room()
+        return self.storage.has_room
 
     async def probe(self) -> None:
         """See whether the file of a SQLite database can be opened.  Raises: sqlite3.Error.
@@ -127,8 +152,8 @@ class Database:
         A connection of aiosqlite that cannot open it leaves a thread behind, which fails aloud when the loop has closed
         before it has ended (0.22).
         """
-        if self.is_sqlite and self.url.database and "uri" not in self.url.query:
-            (await asyncio.to_thread(sqlite3.connect, self.url.database, check_same_thread=False)).close()
+        if self._path is not None:
+            (await asyncio.to_thread(sqlite3.connect, self._path, check_same_thread=False)).close()
 
     @asynccontextmanager
     async def altering(self) -> AsyncIterator[AsyncConnection]:

@@ -19,6 +19,7 @@ class ErrorCode(StrEnum):
     UNAUTHENTICATED = "UNAUTHENTICATED"
     FORBIDDEN = "FORBIDDEN"
     OPERATION_TOO_COMPLEX = "OPERATION_TOO_COMPLEX"
+    STORAGE_FULL = "STORAGE_FULL"
     INTERNAL_SERVER_ERROR = "INTERNAL_SERVER_ERROR"
 
 
@@ -92,6 +93,13 @@ class HostUnreachable(DaosError):
     """Host '{id}' cannot be asked for its keys: {why}."""
 
     code = ErrorCode.HOST_UNREACHABLE
+
+
+class StorageFull(DaosError):
+    """The server's storage is full, and nothing was changed; reading goes on."""
+
+    code = ErrorCode.STORAGE_FULL
+    status = 507
 
 
 @dataclass(frozen=True)

@@ -160,6 +160,7 @@ _describe(
         ErrorCode.UNAUTHENTICATED: "401. A valid access token is needed.",
         ErrorCode.FORBIDDEN: "403. The access token does not allow it.",
         ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation asks for too much at once.",
+        ErrorCode.STORAGE_FULL: "507. The server's storage is full; nothing was changed, and reading goes on.",
         ErrorCode.INTERNAL_SERVER_ERROR: "500. Unexpected; the server's log has it under `errorId`.",
     },
 )

@@ -14,7 +14,8 @@ from strawberry.schema.exceptions import CannotGetOperationTypeError, InvalidOpe
 from strawberry.types import ExecutionContext
 from strawberry.types.graphql import OperationType
 
-from resolvers.errors import DaosError, ErrorCode, InvalidInput, Problem
+from db.storage import is_full
+from resolvers.errors import DaosError, ErrorCode, InvalidInput, Problem, StorageFull
 from schema.limits import TooSlow, exceeded
 
 logger = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ def code_of(error: BaseException) -> str:
     """The code that a client gets for what was raised."""
     if isinstance(error, DaosError):
         return error.code.value
+    if is_full(error):
+        return StorageFull.code.value
     code, _ = CODES.get(type(error), (ErrorCode.INTERNAL_SERVER_ERROR.value, 500))
     return str(code)
 
@@ -79,6 +82,8 @@ MASKED = "Internal server error."
 def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -> None:
     cause = _cause(error)
     if isinstance(cause, DaosError):
+        if isinstance(cause, StorageFull):
+            error.message = str(cause)  # in place of the database's own
         error.extensions = {
             "code": cause.code.value,
             "status": cause.status,
@@ -112,7 +117,7 @@ def _cause(error: GraphQLError) -> BaseException | None:
     cause: BaseException | None = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
-    return cause
+    return StorageFull() if is_full(cause) else cause
 
 
 def _problems(cause: DaosError, error: GraphQLError, execution_context: ExecutionContext | None) -> dict[str, Any]:

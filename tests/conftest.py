@@ -175,6 +175,7 @@ async def postgresql_db(shared_postgresql_db: Database) -> AsyncIterator[Databas
 
 
 async def _empty(db: Database) -> None:
+    db.storage.note_room()
     async with asyncio.timeout(10), db.write() as session:  # a test that left a transaction open is named
         for table in reversed(Base.metadata.sorted_tables):
             if table is not Installation.__table__:  # which the migrations have made

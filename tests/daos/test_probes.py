@@ -17,6 +17,7 @@ from runner.engine import EmbeddedEngine
 from runner.wire import Wire
 from runner.worker import Worker, WorkerSettings
 from tests import factories
+from tests.db.test_storage import fill, full
 
 OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
 NOWHERE = "postgresql://daos@127.0.0.1:1/daos"
@@ -107,6 +108,14 @@ async def test_without_the_database_metrics_tell_of_the_process_alone(tmp_path: 
 async def test_ready_is_who_plays_hears_and_has_tables(sqlite_db: Database, tmp_path: Path) -> None:
     async with asking(make_parts(sqlite_db, tmp_path)) as client:
         assert (await client.get("/readyz")).text == "ready\n"
+
+
+async def test_who_cannot_write_is_not_ready(sqlite_db: Database, tmp_path: Path) -> None:
+    async with full(sqlite_db):
+        await fill(sqlite_db)
+    async with asking(make_parts(sqlite_db, tmp_path)) as client:
+        answer = await client.get("/readyz")
+    assert (answer.status_code, answer.text) == (503, "not ready: the storage of the database is full\n")
 
 
 async def test_who_is_not_ready_says_what_is_missing(tmp_path: Path) -> None:

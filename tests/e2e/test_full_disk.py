@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.client import UNDECIDED, Refused, make_well
 from tests.e2e.conftest import QUICK, Connect
 from tests.e2e.server import Server, wait_until
+from tests.e2e.test_tokens import daos
 from tests.support.docker import Docker
 from tests.support.requirement import require
 
@@ -50,10 +51,14 @@ async def test_a_runs_end_and_log_are_written_when_there_is_room_again(
 
     with pytest.raises(Refused) as refused:
         await client.local_host()
-    assert refused.value.code == "INTERNAL_SERVER_ERROR"
+    assert refused.value.code == "STORAGE_FULL"
+    with pytest.raises(RuntimeError, match=r"daos: The server's storage is full, and nothing was changed") as told:
+        daos(cramped, "token", "create", "never")
+    assert "Traceback" not in str(told.value)
     assert (await client.run(run_id))["status"] == "RUNNING"  # reading goes on
     async with httpx.AsyncClient() as http:
         assert (await http.get(f"{cramped.url}/healthz")).status_code == httpx.codes.OK
+        assert (await http.get(f"{cramped.url}/readyz")).text == "not ready: the storage of the database is full\n"
 
     filling.unlink()
     run = await client.end_of(run_id)
@@ -62,6 +67,7 @@ async def test_a_runs_end_and_log_are_written_when_there_is_room_again(
     assert [entry["sequence"] for entry in log] == list(range(1, len(log) + 1))
     assert log[-1]["message"] == run["message"]
     assert await client.local_host()
+    wait_until(lambda: httpx.get(f"{cramped.url}/readyz").text == "ready\n", "the server is ready again")
     assert cramped.stop() == 0
 
 

@@ -13,6 +13,7 @@ from resolvers import audit, tokens
 from resolvers.audit import TIDY_SIZE, Deed
 from resolvers.tokens import Principal
 from tests import factories
+from tests.db.test_storage import full
 from tests.schema.api import Api
 
 LOG = "{ auditLog { nodes { principal tokenId address mutation objectIds outcome } totalCount } }"
@@ -74,6 +75,18 @@ async def test_what_was_refused_is_written_down_with_the_reason(api: Api) -> Non
         ("test", "NAME_TAKEN", 0),
         ("test", "OK", 1),
     ]
+
+
+async def test_a_mutation_that_finds_no_room_says_so_and_nothing_was_changed(api: Api) -> None:
+    document = "mutation($input: CreatePackageInput!) { createPackage(input: $input) { package { id } } }"
+    files = [{"path": f"{number}", "content": "x" * 1_000_000} for number in range(4)]
+    compose_file = '{"services": {"web": {"image": "demo:1"}}}'
+    async with full(api.db):
+        given = {"name": "web", "version": "1", "composeFile": compose_file, "files": files}
+        error = await api.error(document, input=given)
+    assert error["message"] == "The server's storage is full, and nothing was changed; reading goes on."
+    assert error["extensions"] == {"code": "STORAGE_FULL", "status": 507}
+    assert (await api.ask("{ packages { totalCount } }"))["packages"]["totalCount"] == 0
 
 
 async def test_what_was_unexpected_is_written_down_too(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
