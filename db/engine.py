@@ -3,12 +3,15 @@
 import asyncio
 import fcntl
 import logging
+import os
 import sqlite3
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import anyio
 from psycopg.conninfo import make_conninfo
@@ -31,6 +34,8 @@ LINK = {
     "keepalives_interval": "5",
     "keepalives_count": "2",
 }
+
+LOCKED_BYTE = 1 << 62  # of a SQLite file; SQLite's own are at 2**30, and no file is as long
 
 RETRY_INTERVAL = 1.0  # seconds between questions to a database that is away
 
@@ -73,6 +78,7 @@ class Database:
         self._write_session = async_sessionmaker(self._writer, **options)
         self._read_session = async_sessionmaker(self._reader, **options)
         self.storage = Storage(self._path)
+        self._held: list[int] = []  # descriptors
         self._room = None if self.is_sqlite else asyncio.Semaphore(POOL)
         self._labels: frozenset[str] | None = None
         self._witness: Witness | None = None
@@ -127,9 +133,12 @@ class Database:
     @property
     def _path(self) -> Path | None:
         """The file of a SQLite database; None where there is none."""
-        if not self.is_sqlite or not self.url.database or "uri" in self.url.query or self.url.database == ":memory:":
+        database = self.url.database
+        if not self.is_sqlite or not database:
             return None
-        return Path(self.url.database)
+        if "uri" in self.url.query:
+            database = unquote(urlsplit(database).path)
+        return Path(database)
 
     @property
     def _info(self) -> dict[str, Any]:
@@ -152,7 +161,7 @@ class Database:
         A connection of aiosqlite that cannot open it leaves a thread behind, which fails aloud when the loop has closed
         before it has ended (0.22).
         """
-        if self._path is not None:
+        if self._path is not None and "uri" not in self.url.query:
             (await asyncio.to_thread(sqlite3.connect, self._path, check_same_thread=False)).close()
 
     @asynccontextmanager
@@ -180,15 +189,25 @@ class Database:
     def reserved(self) -> Iterator[None]:
         """Hold a SQLite database as the one server that plays its runs.  Raises: Reserved.
 
-        A second one would take the first one's runs for those of a server that was killed.
+        A second one would take the first one's runs for those of a server that was killed.  The lock is the file's own:
+        it holds by whatever path another server has come there, a link of either kind and a bind mount too.
         """
-        with _locked_file(Path(f"{self.url.database}-lock")):
+        assert self._path is not None  # it is SQLite
+        descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
+        # Closed after SQLite's connections: closing any descriptor of a file ends all locks that the process has there.
+        self._held.append(descriptor)
+        _set_lock(descriptor, fcntl.F_WRLCK)
+        try:
             yield
+        finally:
+            _set_lock(descriptor, fcntl.F_UNLCK)
 
     async def close(self) -> None:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
+        while self._held:
+            os.close(self._held.pop())
 
 
 async def patiently(read: Callable[[], Awaitable[T]], what: str) -> T:
@@ -250,14 +269,13 @@ async def _set_foreign_keys(connection: AsyncConnection, state: str) -> None:
     await raw.execute(f"PRAGMA foreign_keys={state}")
 
 
-@contextmanager
-def _locked_file(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise Reserved from error
-        yield
+def _set_lock(descriptor: int, kind: int) -> None:
+    """Set a lock of the open file, far behind the bytes that SQLite locks itself.  Raises: Reserved."""
+    request = struct.pack("hhqqi", kind, os.SEEK_SET, LOCKED_BYTE, 1, 0)  # struct flock
+    try:
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
+    except (BlockingIOError, PermissionError) as error:
+        raise Reserved from error
 
 
 def sqlite_url(path: Path) -> str:

@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import os
 import sqlite3
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from uuid import uuid4
 
@@ -18,6 +20,7 @@ from db.engine import LINK, Database, Reserved, UnsupportedDatabase, sqlite_url
 from db.models import Host, Token
 from db.sqlite import BUSY_TIMEOUT
 from tests import factories
+from tests.support.requirement import require
 
 WRITERS = 20
 
@@ -219,6 +222,69 @@ async def test_one_server_at_a_time_plays_the_runs_of_a_sqlite_database(own_sqli
             pass
         with other.reserved():
             pass
+
+
+def _by_symlink(path: Path, directory: Path) -> str:
+    (other := directory / "other.db").symlink_to(path)
+    return sqlite_url(other)
+
+
+def _by_link_of_the_directory(path: Path, directory: Path) -> str:
+    (other := directory / "directory").symlink_to(path.parent)
+    return sqlite_url(other / path.name)
+
+
+def _by_hard_link(path: Path, directory: Path) -> str:
+    os.link(path, other := directory / "other.db")
+    return sqlite_url(other)
+
+
+def _by_another_way(path: Path, directory: Path) -> str:
+    (directory / "below").mkdir()
+    return sqlite_url(Path(f"{directory}/below/../{path.name}"))
+
+
+def _by_uri(path: Path, _: Path) -> str:
+    return f"sqlite:///file:{path}?uri=true"
+
+
+def _by_bind_mount(path: Path, directory: Path) -> str:
+    (other := directory / "mounted.db").touch()
+    mounted = subprocess.run(["mount", "--bind", path, other], check=False, capture_output=True, text=True)
+    require("tmpfs", mounted.stderr.strip() or None)
+    return sqlite_url(other)
+
+
+WAYS = [_by_symlink, _by_link_of_the_directory, _by_hard_link, _by_another_way, _by_uri, _by_bind_mount]
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_a_sqlite_database_is_one_by_whatever_path_it_is_reached(
+    own_sqlite_db: Database, tmp_path: Path, way: Callable[[Path, Path], str]
+) -> None:
+    url = way(Path(own_sqlite_db.url.database or ""), tmp_path)
+    try:
+        async with factories.database(url) as other:
+            with own_sqlite_db.reserved(), pytest.raises(Reserved), other.reserved():
+                pass
+            with other.reserved(), pytest.raises(Reserved), own_sqlite_db.reserved():
+                pass
+    finally:
+        if way is _by_bind_mount:
+            await anyio.run_process(["umount", str(tmp_path / "mounted.db")])
+
+
+async def test_holding_a_database_does_not_disturb_its_transactions(own_sqlite_db: Database) -> None:
+    path = own_sqlite_db.url.database
+    write = "import sqlite3, sys; sqlite3.connect(sys.argv[1], timeout=0).execute('BEGIN IMMEDIATE')"
+    for _ in range(2):  # also after it was let go of: to close a descriptor would end SQLite's own locks
+        with own_sqlite_db.reserved():
+            pass
+        async with own_sqlite_db.write() as session:
+            await session.execute(update(Host).values(name="x"))
+            command = [sys.executable, "-c", write, str(path)]
+            other = await asyncio.to_thread(subprocess.run, command, check=False, capture_output=True, text=True)
+            assert "database is locked" in other.stderr
 
 
 @pytest.mark.parametrize("kind", ["read", "write"])
