@@ -1,11 +1,16 @@
 # daos with GraphiQL's page and an ssh client, as a user of its own.
-FROM node:22-bookworm-slim AS explorer
+
+# Tags move: docs/operations.md says how to give the digests that you have checked.
+ARG NODE_IMAGE=node:22-bookworm-slim
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${NODE_IMAGE} AS explorer
 WORKDIR /src
 COPY scripts/explorer scripts/
 COPY explorer explorer/
 RUN scripts/explorer
 
-FROM python:3.11-slim-bookworm AS build
+FROM ${PYTHON_IMAGE} AS build
 WORKDIR /src
 COPY requirements.lock ./
 RUN python -m venv /srv/daos && /srv/daos/bin/pip install --no-cache-dir --require-hashes --requirement requirements.lock
@@ -19,7 +24,7 @@ COPY ansible ansible/
 COPY --from=explorer /src/daos/explorer daos/explorer/
 RUN /srv/daos/bin/pip install --no-cache-dir --no-deps --no-build-isolation .
 
-FROM python:3.11-slim-bookworm
+FROM ${PYTHON_IMAGE}
 RUN apt-get update \
     && apt-get install --yes --no-install-recommends openssh-client \
     && rm -rf /var/lib/apt/lists/*
