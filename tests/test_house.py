@@ -1,5 +1,6 @@
 """The house itself: folders, names, imports, scripts, and what no file may say."""
 
+import ast
 import os
 import re
 import subprocess
@@ -106,9 +107,46 @@ def _pins(lock: str) -> dict[str, str]:
     return dict(pin.split("==", 1) for pin in pins)
 
 
+TRUSTED = {
+    "an unauthenticated client",
+    "a viewer",
+    "an operator",
+    "a deployer",
+    "an admin",
+    "a local user of the server",
+    "a container",
+    "a host",
+}
+
+
+def test_each_cell_of_the_table_of_trust_names_a_test() -> None:
+    text = (ROOT / "docs" / "security.md").read_text()
+    [table] = re.findall(r"\| who \|.*\n\| ---.*\n((?:\|.*\n)+)", text)
+    rows = [[cell.strip() for cell in row.strip("|").split("|")] for row in table.splitlines()]
+    assert {row[0] for row in rows} == TRUSTED
+    assert [cell for row in rows for cell in row[1:] if not re.search(r"\(`tests/[^`]+::test_\w+`.*\)\Z", cell)] == []
+    assert {len(row) for row in rows} == {4}
+
+
+def test_each_test_that_a_document_names_is_there() -> None:
+    named = {
+        match
+        for document in (ROOT / "docs").rglob("*.md")
+        for match in re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", document.read_text())
+    }
+    assert len(named) > 30
+    assert [(path, name) for path, name in named if not _has_test(ROOT / path, name)] == []
+
+
+def _has_test(path: Path, name: str) -> bool:
+    """Whether a file defines a test of this name, and not only a string of it."""
+    defined = ast.parse(path.read_text()).body if path.exists() else []
+    return name in {node.name for node in defined if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
+
+
 def test_each_promise_of_security_names_what_holds_it_and_a_test_that_is_there() -> None:
     text = (ROOT / "docs" / "security.md").read_text()
-    named = set(re.findall(r"`((?:daos|schema|resolvers|runner|db|ansible|tests)/[^`*]+)`", text))
+    named = set(re.findall(r"`((?:daos|schema|resolvers|runner|db|ansible|tests)/[^`*:]+)(?:::\w+)?`", text))
     assert {path for path in named if not (ROOT / path).exists()} == set()
     tables = re.findall(r"\|.*\| test \|\n\| --- \| --- \| --- \|\n((?:\|.*\n)+)", text)
     promises = [row for table in tables for row in table.splitlines()]
