@@ -109,6 +109,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             allowed_origins=(ANY,),  # the gate has looked at them already
         )
         self._encoder = schema.encoder
+        self._max_answer = schema.limits.answer
         self._db = db
         self._broadcast = broadcast
         self._engine = engine
@@ -267,6 +268,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             "engine": self._engine,
             "address": connection.client.host if connection.client else None,
             "retention": self._retention,
+            "max_answer": self._max_answer,
         }
 
     def _refuse(self, request: Request, refusal: Refusal) -> Response:

@@ -16,6 +16,7 @@ from daos.streams import MAX_COST
 from db.encryption import Secret
 from db.engine import sqlite_url
 from runner.project import Timeouts
+from schema.answer import MAX_ANSWER
 from schema.limits import Limits
 
 MEMORY = Path("/dev/shm")  # noqa: S108 - directories in it are made private
@@ -98,7 +99,7 @@ class Settings:
     max_fields: int = field(default=1000, metadata={"what": "Fields in one operation."})
     max_cost: int = field(default=50_000, metadata={"what": "Fields in one operation, times the sizes of its pages."})
     max_answer: int = field(
-        default=32 * 1024 * 1024, metadata={"what": "Bytes of one answer, and of one event of a subscription."}
+        default=MAX_ANSWER, metadata={"what": "Bytes of one answer, and of one event of a subscription."}
     )
     max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
     max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})

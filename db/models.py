@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, MetaData, Text, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, BigInteger, DateTime, Dialect, Enum, ForeignKey, Index, Integer, MetaData, Text, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_column
 from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
@@ -205,7 +205,7 @@ class Package(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str]
     version: Mapped[str]
-    compose_file: Mapped[str]
+    compose_file: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)  # up to 1 MiB
     requirements: Mapped[list[dict[str, Any]] | None]  # see runner.interpolation; None: not read yet
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
@@ -218,7 +218,8 @@ class PackageFile(Base):
 
     package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="CASCADE"), primary_key=True)
     path: Mapped[str] = mapped_column(primary_key=True)
-    data: Mapped[bytes]
+    data: Mapped[bytes] = mapped_column(deferred=True, deferred_raiseload=True)  # up to 4 MiB
+    size: Mapped[int] = column_property(func.length(data))  # of `data`, in bytes, without reading it
     mode: Mapped[int] = mapped_column(default=0o644)  # permission bits
     only_if_missing: Mapped[bool] = mapped_column(default=False)  # a file that the host has already is left as it is
 

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, UnaryExpression, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import defer
 from uuid_utils.compat import uuid7
 
 from db import status
@@ -86,10 +87,18 @@ async def count(db: Database, narrowed: Filter) -> int:
     return await DEPLOYMENTS.count(db, *narrowed.conditions())
 
 
-async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[Variable]]:
-    """The variables of each deployment, by name."""
+async def variables_size(db: Database, deployment_ids: Sequence[UUID]) -> int:
+    """How many characters the values of these deployments' variables have together, without secret ones."""
     async with db.read() as session:
-        statement = select(Variable).where(Variable.deployment_id.in_(deployment_ids)).order_by(Variable.name)
+        statement = select(func.sum(func.length(Variable.value))).where(Variable.deployment_id.in_(deployment_ids))
+        return await session.scalar(statement) or 0
+
+
+async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[Variable]]:
+    """The variables of each deployment, by name, without the encrypted values of secret ones."""
+    async with db.read() as session:
+        of_them = select(Variable).where(Variable.deployment_id.in_(deployment_ids)).order_by(Variable.name)
+        statement = of_them.options(defer(Variable.ciphertext, raiseload=True))
         variables: dict[UUID, list[Variable]] = defaultdict(list)
         for variable in await session.scalars(statement):
             variables[variable.deployment_id].append(variable)

@@ -38,6 +38,8 @@ class NewLogin:
     password: Secret
 
 
+FileKey = tuple[UUID, str]  # a package's id, and a path in it
+
 MAX_PATHS = 20  # in Compose files that are refused in one answer
 
 PACKAGES = Listing("packages", Package, key=(Package.id,))
@@ -56,8 +58,36 @@ async def get_many(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, Pack
         return {package.id: package for package in packages}
 
 
+async def compose_files_size(db: Database, package_ids: Sequence[UUID]) -> int:
+    """How many characters the Compose files of these packages have together."""
+    async with db.read() as session:
+        statement = select(func.sum(func.length(Package.compose_file))).where(Package.id.in_(package_ids))
+        return await session.scalar(statement) or 0
+
+
+async def compose_files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, str]:
+    """The text of each package's Compose file."""
+    async with db.read() as session:
+        statement = select(Package.id, Package.compose_file).where(Package.id.in_(package_ids))
+        return {row.id: row.compose_file for row in await session.execute(statement)}
+
+
+async def contents_of(db: Database, files: Sequence[FileKey]) -> dict[FileKey, bytes]:
+    """The bytes of the files that there are of `files`."""
+    paths: dict[UUID, list[str]] = defaultdict(list)
+    for package_id, path in files:
+        paths[package_id].append(path)
+    contents: dict[FileKey, bytes] = {}
+    async with db.read() as session:
+        for package_id, wanted in paths.items():
+            statement = select(PackageFile.path, PackageFile.data)
+            statement = statement.where(PackageFile.package_id == package_id, PackageFile.path.in_(wanted))
+            contents |= {(package_id, row.path): row.data for row in await session.execute(statement)}
+    return contents
+
+
 async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[PackageFile]]:
-    """The files of each package, by path."""
+    """The files of each package, by path, without their bytes."""
     async with db.read() as session:
         statement = select(PackageFile).where(PackageFile.package_id.in_(package_ids)).order_by(PackageFile.path)
         files: dict[UUID, list[PackageFile]] = defaultdict(list)
@@ -92,13 +122,17 @@ async def requirements_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUI
 
 async def _read(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[Requirement]]:
     """What packages require that were stored without it, by releases that did not know."""
-    packages, files = await get_many(db, package_ids), await files_of(db, package_ids)
-
-    def read(package: Package) -> list[Requirement]:
-        of_package = {file.path: file.data for file in files.get(package.id, ())}
-        return list(compose.read(package.compose_file, of_package).requirements)
-
-    return {key: await asyncio.to_thread(read, package) for key, package in packages.items()}
+    required = {}
+    for package_id in package_ids:  # one after the other: together they could be gigabytes
+        text = (await compose_files_of(db, [package_id])).get(package_id)
+        if text is None:
+            continue
+        files = (await files_of(db, [package_id])).get(package_id, ())
+        contents = await contents_of(db, [(package_id, file.path) for file in files])
+        of_package = {path: data for (_, path), data in contents.items()}
+        reading = await asyncio.to_thread(compose.read, text, of_package)
+        required[package_id] = list(reading.requirements)
+    return required
 
 
 async def create(

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Subquery, case, exists, func, or_, select, true, update
 from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import undefer
 
 from db import status
 from db.encryption import Keyring, Secret
@@ -182,6 +183,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
     """
     statement = (
         select(Run, Deployment, Host, Package, Installation.id)
+        .options(undefer(Package.compose_file))
         .join(Deployment, Deployment.id == Run.deployment_id)
         .join(Host, Host.id == Deployment.host_id)
         .join(Package, Package.id == Deployment.package_id)
@@ -189,7 +191,8 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         .where(Run.id == run_id)
     )
     run, deployment, host, package, installation = (await session.execute(statement)).one()
-    files = await session.scalars(select(PackageFile).where(PackageFile.package_id == package.id))
+    of_package = select(PackageFile).where(PackageFile.package_id == package.id)
+    files = await session.scalars(of_package.options(undefer(PackageFile.data)))
     variables = list(await session.scalars(select(Variable).where(Variable.deployment_id == deployment.id)))
     registries = select(RegistryLogin).where(RegistryLogin.package_id == package.id).order_by(RegistryLogin.address)
     logins = [

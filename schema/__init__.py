@@ -32,6 +32,7 @@ class Schema(strawberry.Schema):
         kept, pace = limits or Limits(), pace or Pace()
         options["execution_context_class"] = executor_of(kept, pace)
         super().__init__(*types, **options)
+        self.limits = kept
         self.encoder = Encoder(pace, kept.answer)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:

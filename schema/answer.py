@@ -10,6 +10,7 @@ from graphql.pyutils import Path
 from resolvers.errors import ErrorCode
 from schema.pace import Pace
 
+MAX_ANSWER = 32 * 1024 * 1024  # bytes
 LARGE = 64 * 1024  # bytes; what is smaller is encoded at once
 VALUE = 32  # bytes of a number, a truth value or a null, with its place
 OBJECT = 240  # bytes of a dictionary with some members

@@ -1,5 +1,7 @@
 """What roots and types get from `info.context`, and loaders that live for one operation or one event."""
 
+import base64
+import hashlib
 from collections import defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
@@ -18,24 +20,28 @@ from db.engine import Database
 from resolvers import deployments, hosts, packages, runs, ssh_keys
 from resolvers.audit import RETENTION, Deed
 from resolvers.errors import NotFound
+from resolvers.packages import FileKey
 from resolvers.paging import Listing, Page, Range
 from resolvers.tokens import Principal
 from runner.broadcast import Broadcast
 from runner.engine import Engine
 from runner.store import Place
+from schema.answer import MAX_ANSWER, Budget
 from schema.pace import Pace
 
 Value = TypeVar("Value")
 Reserve = Callable[[int], AbstractContextManager[None]]  # raises GraphQLError where it is too much
+Together = Callable[[Database, Sequence[UUID]], Awaitable[int]]  # the size of what would be read
 Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # reads many rows by their ids
 
 
 class Loaders:
     """Reads what the rows of a result need: one statement for all rows, whichever way they are asked for."""
 
-    def __init__(self, db: Database, engine: Engine) -> None:
+    def __init__(self, db: Database, engine: Engine, reading: Budget) -> None:
         self._db = db
         self._engine = engine
+        self._reading = reading  # of large columns: their size is charged before they are read
 
     @cached_property
     def host(self) -> DataLoader[UUID, models.Host]:
@@ -74,12 +80,20 @@ class Loaders:
         return self._many(packages.files_of)
 
     @cached_property
+    def contents(self) -> DataLoader["FileOfSize", "Content"]:
+        return DataLoader(load_fn=self._contents)
+
+    @cached_property
+    def compose_file(self) -> DataLoader[UUID, str]:
+        return self._one("Package", packages.compose_files_of, packages.compose_files_size)
+
+    @cached_property
     def logins(self) -> DataLoader[UUID, list[models.RegistryLogin]]:
         return self._many(packages.logins_of)
 
     @cached_property
     def variables(self) -> DataLoader[UUID, list[models.Variable]]:
-        return self._many(deployments.variables_of)
+        return self._many(deployments.variables_of, deployments.variables_size)
 
     @cached_property
     def missing_variables(self) -> DataLoader[UUID, list[str]]:
@@ -93,8 +107,9 @@ class Loaders:
     def count(self) -> DataLoader["Below[Any]", int]:
         return DataLoader(load_fn=self._counts)
 
-    def _one(self, kind: str, get: Many[Value]) -> DataLoader[UUID, Value]:
+    def _one(self, kind: str, get: Many[Value], size: Together | None = None) -> DataLoader[UUID, Value]:
         async def load(keys: list[UUID]) -> list[Value | BaseException]:
+            await self._charge(size, keys)
             found = await get(self._db, keys)
             # What named it was read before, and it may have been deleted in between.
             return [found.get(key) or NotFound(kind=kind, id=key) for key in keys]
@@ -108,12 +123,25 @@ class Loaders:
 
         return DataLoader(load_fn=load)
 
-    def _many(self, get: Many[list[Value]]) -> DataLoader[UUID, list[Value]]:
+    def _many(self, get: Many[list[Value]], size: Together | None = None) -> DataLoader[UUID, list[Value]]:
         async def load(keys: list[UUID]) -> list[list[Value]]:
+            await self._charge(size, keys)
             found = await get(self._db, keys)
             return [found.get(key, []) for key in keys]
 
         return DataLoader(load_fn=load)
+
+    async def _charge(self, size: Together | None, keys: list[UUID]) -> None:
+        """Count what is about to be read.  Raises: AnswerTooLarge."""
+        if size is not None:
+            self._reading.charge(await size(self._db, keys))
+
+    async def _contents(self, files: list["FileOfSize"]) -> list["Content | BaseException"]:
+        self._reading.charge(sum(file.size for file in files))
+        found = await packages.contents_of(self._db, [file.key for file in files])
+        return [
+            Content(found[file.key]) if file.key in found else NotFound(kind="File", id=file.key[1]) for file in files
+        ]
 
     async def _pages(self, keys: list["Below[Any]"]) -> list[Page[Any]]:
         pages: dict[Below[Any], Page[Any]] = {}
@@ -129,6 +157,38 @@ class Loaders:
             for parent, count in (await listing.counts(self._db, parents)).items():
                 counts[Below(listing, parent)] = count
         return [counts[key] for key in keys]
+
+
+@dataclass(frozen=True)
+class FileOfSize:
+    """A file of a package, and how many bytes it has."""
+
+    key: FileKey
+    size: int
+
+
+class Content:
+    """The bytes of a file, and what is made of them once for all who ask in an operation."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    @cached_property
+    def sha256(self) -> str:
+        return hashlib.sha256(self._data).hexdigest()
+
+    @cached_property
+    def text(self) -> str | None:
+        """None where the bytes are not UTF-8."""
+        try:
+            return self._data.decode()
+        except UnicodeDecodeError:
+            return None
+
+    @cached_property
+    def base64(self) -> str | None:
+        """None where there is `text`."""
+        return base64.b64encode(self._data).decode() if self.text is None else None
 
 
 @dataclass(frozen=True)
@@ -161,6 +221,7 @@ class Context:
     recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated when the token is useless by now
     reserve: Reserve | None = None  # of what the token's subscriptions may cost together
     cost: int = 0  # of each event, where the operation is a subscription
+    max_answer: int = MAX_ANSWER  # bytes; as many may be read of large columns
     ending: ExitStack = field(default_factory=ExitStack)  # what is done when the operation has ended
     loaders: Loaders = field(init=False)
 
@@ -193,7 +254,7 @@ class Context:
 
     def renew(self) -> None:
         """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
-        self.loaders = Loaders(self.db, self.engine)
+        self.loaders = Loaders(self.db, self.engine, Budget(self.max_answer))
 
     async def begin_event(self) -> None:
         """See that the principal may still see what comes, as it is now.  Raises: Unauthenticated."""

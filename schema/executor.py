@@ -173,6 +173,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
             # Not one field but the whole answer is refused: it passes all that could be null.
             if self.budget.refusal is None:  # the others come from fields that are not read any more
                 self.budget.refusal = AnswerTooLarge(self.budget.most, [each.node for each in details], path)
+                self.budget.spend_all()  # also where a loader has refused to read
             raise raw_error
         super().handle_field_error(raw_error, return_type, details, path)
         self.budget.spent += ERROR

@@ -35,6 +35,7 @@ from strawberry.extensions import SchemaExtension
 
 from resolvers.errors import ErrorCode
 from resolvers.paging import DEFAULT_SIZE, MAX_SIZE
+from schema.answer import MAX_ANSWER
 from schema.context import Context
 
 ABORTED = re.compile(r"more than (?P<most>\d+) (?P<limit>tokens|comments|code points)\. Parsing aborted\.$")
@@ -54,7 +55,7 @@ class Limits:
     characters: int = 256 * 1024  # in the document; files belong into variables, which it does not count
     values: int = 20_000  # in the variables, lists and objects too; a million of them take several seconds
     seconds: float = 30.0  # for a query or mutation, and for each event of a subscription
-    answer: int = 32 * 1024 * 1024  # bytes of an answer, and of each event's, in memory and as JSON
+    answer: int = MAX_ANSWER  # bytes of an answer, and of each event's, in memory and as JSON
 
 
 class TooSlow(Exception):

@@ -1,7 +1,5 @@
 """The types of the API, made from models."""
 
-import base64
-import hashlib
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Generic, Self, TypeVar
@@ -17,7 +15,7 @@ from resolvers.paging import Page as ModelPage
 from runner import known_hosts
 from runner.store import Place
 from schema import enums
-from schema.context import Below, Info
+from schema.context import Below, Content, FileOfSize, Info
 
 First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
 After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
@@ -191,37 +189,33 @@ class PackageFile:
     only_if_missing: bool = strawberry.field(
         description="Whether it is only created where the host does not have it: containers write to it."
     )
-    data: strawberry.Private[bytes]
+    package_key: strawberry.Private[UUID]
 
     @classmethod
     def from_model(cls, file: models.PackageFile) -> "PackageFile":
         return cls(
             path=file.path,
-            size=len(file.data),
+            size=file.size,
             mode=f"{file.mode:04o}",
             only_if_missing=file.only_if_missing,
-            data=file.data,
+            package_key=file.package_id,
         )
 
-    # Methods, so that a list of paths hashes and decodes nothing.
+    # Methods, so that a list of paths reads, hashes and decodes nothing.
     @strawberry.field(description="SHA-256 of its bytes, in hexadecimal.")
-    def sha256(self) -> str:
-        return hashlib.sha256(self.data).hexdigest()
+    async def sha256(self, info: Info) -> str:
+        return (await self._content(info)).sha256
 
     @strawberry.field(description="The file as text; null where it is not UTF-8.")
-    def text(self) -> str | None:
-        return _text(self.data)
+    async def text(self, info: Info) -> str | None:
+        return (await self._content(info)).text
 
     @strawberry.field(description="The bytes in Base64 where they are not UTF-8; null where there is `text`.")
-    def base64(self) -> str | None:
-        return base64.b64encode(self.data).decode() if _text(self.data) is None else None
+    async def base64(self, info: Info) -> str | None:
+        return (await self._content(info)).base64
 
-
-def _text(data: bytes) -> str | None:
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return None
+    async def _content(self, info: Info) -> Content:
+        return await info.context.loaders.contents.load(FileOfSize((self.package_key, self.path), self.size))
 
 
 @strawberry.type(description="A login at a registry.  Its password is kept encrypted and never shown.")
@@ -234,7 +228,6 @@ class RegistryLogin:
 class Package(Node):
     name: str = strawberry.field(description="Unique together with `version`.")
     version: str = strawberry.field(description="Any text; a new version is a new package.")
-    compose_file: str = strawberry.field(description="The text of compose.yaml.")
     created_at: datetime = strawberry.field(description="When the package was created.")
     updated_at: datetime = strawberry.field(description="When the package was last changed.")
     key: strawberry.Private[UUID]
@@ -245,11 +238,14 @@ class Package(Node):
             id=strawberry.ID(str(package.id)),
             name=package.name,
             version=package.version,
-            compose_file=package.compose_file,
             created_at=package.created_at,
             updated_at=package.updated_at,
             key=package.id,
         )
+
+    @strawberry.field(description="The text of compose.yaml.")
+    async def compose_file(self, info: Info) -> str:
+        return await info.context.loaders.compose_file.load(self.key)
 
     @strawberry.field(description="Further files of the project, by path.")
     async def files(self, info: Info) -> list[PackageFile]:

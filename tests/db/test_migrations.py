@@ -17,6 +17,7 @@ from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import JSON, Connection, String, Uuid, column, delete, func, insert, inspect, select, table, text
 from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import undefer
 from uuid_utils.compat import uuid7
 
 from db import migrations, status
@@ -343,7 +344,8 @@ async def test_files_of_packages_keep_their_text_as_bytes(db_url: str) -> None:
             await session.execute(insert(written), rows)
         await migrations.upgrade(db)
         async with db.read() as session:
-            files = list(await session.scalars(select(PackageFile).order_by(PackageFile.path)))
+            statement = select(PackageFile).options(undefer(PackageFile.data)).order_by(PackageFile.path)
+            files = list(await session.scalars(statement))
     assert {file.path: file.data for file in files} == {path: content.encode() for path, content in texts.items()}
     assert {(file.package_id, file.mode, file.only_if_missing) for file in files} == {(package, 0o644, False)}
 

@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from alembic import command
 from sqlalchemy import Connection, delete, func, inspect, select, text
+from sqlalchemy.orm import undefer
 
 from db import migrations, status, transfer
 from db.engine import Database, sqlite_url
@@ -91,7 +92,9 @@ async def rows(db: Database) -> Rows:
         return {
             mapper.class_.__tablename__: [
                 {attribute.key: getattr(row, attribute.key) for attribute in mapper.column_attrs}
-                for row in await session.scalars(select(mapper.class_).order_by(*mapper.primary_key))
+                for row in await session.scalars(
+                    select(mapper.class_).options(undefer("*")).order_by(*mapper.primary_key)
+                )
             ]
             for mapper in Base.registry.mappers
         }

@@ -87,8 +87,12 @@ async def test_variables_are_kept_and_secrets_encrypted(db: Database, broadcast:
     assert {variable.value for variable in found if not variable.secret} == set(TEMPLATES)
     [secret] = [variable for variable in found if variable.secret]
     assert (secret.name, secret.value) == ("B", None)
-    assert secret.ciphertext is not None
-    assert db.keyring.decrypt(secret.ciphertext).reveal() == "s3cret"
+    async with db.read() as session:
+        ciphertext = await session.scalar(select(Variable.ciphertext).where(Variable.name == "B"))
+    assert ciphertext is not None
+    assert db.keyring.decrypt(ciphertext).reveal() == "s3cret"
+    plain = sum(len(text) for text in TEMPLATES)
+    assert await deployments.variables_size(db, [deployment.id]) == plain
 
 
 def test_a_variables_value_is_not_printed() -> None:

@@ -30,9 +30,12 @@ async def test_a_package_is_created_as_it_is_given(db: Database) -> None:
     ]
     created = await packages.create(db, name="Web", version="1.0 β", compose_file=COMPOSE_FILE, files=files)
     package = await packages.get(db, str(created.id))
-    assert (package.name, package.version, package.compose_file) == ("Web", "1.0 β", COMPOSE_FILE)
+    assert (package.name, package.version) == ("Web", "1.0 β")
+    assert await packages.compose_files_of(db, [package.id]) == {package.id: COMPOSE_FILE}
     found = (await packages.files_of(db, [package.id]))[package.id]
-    assert [(file.path, file.data, file.mode, file.only_if_missing) for file in found] == [
+    data = await packages.contents_of(db, [(package.id, file.path) for file in found])
+    assert all(file.size == len(data[package.id, file.path]) for file in found)
+    assert [(file.path, data[package.id, file.path], file.mode, file.only_if_missing) for file in found] == [
         ("empty", b"", 0o644, False),
         ("html/[id] ☃.html", "😀".encode(), 0o644, False),
         ("nginx.conf", b"a\r\nb\x1b[31m\0", 0o644, False),
@@ -59,9 +62,10 @@ async def test_text_is_kept_as_it_is(db: Database) -> None:
             db, name=text, version=text, compose_file=compose_file, files=[NewFile("file", content=text)]
         )
         package = await packages.get(db, str(created.id))
-        assert (package.name, package.version, package.compose_file) == (text, text, compose_file)
-        [file] = (await packages.files_of(db, [package.id]))[package.id]
-        assert file.data.decode() == text
+        assert (package.name, package.version) == (text, text)
+        assert await packages.compose_files_of(db, [package.id]) == {package.id: compose_file}
+        [data] = (await packages.contents_of(db, [(package.id, "file")])).values()
+        assert data.decode() == text
 
 
 async def test_all_problems_of_a_package_are_told_at_once(db: Database) -> None:
@@ -138,9 +142,10 @@ async def test_a_large_package_is_kept_whole(db: Database) -> None:
     compose_file = COMPOSE_FILE + "#" * (1024 * 1024 - len(COMPOSE_FILE))
     files = [NewFile(f"{number}", content="x" * (1024 * 1024)) for number in range(4)]
     created = await packages.create(db, name="large", version="1", compose_file=compose_file, files=files)
-    assert (await packages.get(db, str(created.id))).compose_file == compose_file
-    found = (await packages.files_of(db, [created.id]))[created.id]
-    assert [(file.path, file.data.decode()) for file in found] == [(file.path, file.content) for file in files]
+    assert await packages.compose_files_of(db, [created.id]) == {created.id: compose_file}
+    assert await packages.compose_files_size(db, [created.id, uuid4()]) == len(compose_file)
+    found = await packages.contents_of(db, [(created.id, file.path) for file in files])
+    assert {path: data.decode() for (_, path), data in found.items()} == {file.path: file.content for file in files}
 
 
 @pytest.mark.parametrize("act", [packages.get, packages.remove])

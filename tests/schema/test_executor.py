@@ -1,6 +1,7 @@
 """The bytes, the slices and the time of an operation: attacks on the path that real operations take."""
 
 import asyncio
+import gc
 import tracemalloc
 from collections.abc import Iterator
 from typing import Any
@@ -55,6 +56,27 @@ async def test_a_package_of_thirty_deployments_that_is_selected_through_all_of_t
     [error] = result.errors or []
     assert error.extensions == {**REFUSED, "max": budget}
     assert "at 'packages.nodes.deployments.nodes.package.deployments.nodes.package.files.text'" in error.message
+
+
+@pytest.mark.parametrize(
+    ("selected", "is_refused"),
+    [("id", False), ("files { path size mode }", False), ("files { sha256 }", True), ("composeFile", True)],
+)
+async def test_what_is_not_selected_is_not_read_and_what_is_too_much_neither(
+    api: Api, peak: Any, selected: str, is_refused: bool
+) -> None:
+    budget, count = 8 * MIB, 20
+    for _ in range(count):
+        text = "services: {}\n#" + "x" * MIB
+        await factories.package(api.db, {"large": b"\xff" * (3 * MIB)}, compose_file=text)
+    api.context.max_answer = budget
+    gc.collect()
+    before = tracemalloc.get_traced_memory()[0]
+    tracemalloc.reset_peak()
+    result = await limited(api, answer=budget).execute(f"{{ packages(first: {count}) {{ nodes {{ {selected} }} }} }}")
+    assert peak() - before < 4 * MIB  # together they have 80
+    expected = [{**REFUSED, "max": budget}] if is_refused else []
+    assert [error.extensions for error in result.errors or []] == expected
 
 
 async def test_an_answer_within_its_bytes_is_answered_whole(api: Api) -> None:
