@@ -386,7 +386,8 @@ async def test_what_deployments_name_is_in_use(api: Api) -> None:
         (DELETE_PACKAGE, {"packageId": str(deployment.package_id)}),
     ):
         error = await api.error(document, input=given)
-        assert error["extensions"] == {"code": "IN_USE", "status": 400}
+        used = {"count": 1, "deploymentId": str(deployment.id)}
+        assert error["extensions"] == {"code": "IN_USE", "status": 400, **used}
 
 
 async def test_a_name_is_taken_once(api: Api) -> None:
