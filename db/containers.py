@@ -11,6 +11,7 @@ from sqlalchemy.types import TypeDecorator
 
 MAX_CONTAINERS = 1000  # of one report
 MAX_TEXT = 1024  # characters of a name, a service, an image or a port
+MAX_SIZE = 512 * 1024  # characters of all texts of one report: every list of runs reads them
 MAX_PORTS = 1000  # of one container; docker shows a range as one
 MAX_INTEGER = 2**31 - 1  # GraphQL's Int
 ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's, for a container that never started
@@ -77,6 +78,11 @@ class Container:
             ports=tuple(_text("ports", port) for port in ports),
         )
 
+    @property
+    def size(self) -> int:
+        """The characters of its texts."""
+        return len(self.name) + len(self.service) + len(self.image) + sum(map(len, self.ports))
+
     def write(self) -> dict[str, Any]:
         """A JSON object from which `read` makes the same container."""
         return {
@@ -109,14 +115,22 @@ def read_all(reported: object) -> tuple[list[Container], list[str]]:
     """The containers of a report, and what is wrong with those that cannot be read."""
     if not isinstance(reported, list):
         return [], [] if reported is None else ["it is no list"]
-    containers, problems = [], []
+    containers: list[Container] = []
+    problems = []
+    room = MAX_SIZE
     if len(reported) > MAX_CONTAINERS:
         problems.append(f"there are {len(reported)}, and at most {MAX_CONTAINERS} are read")
     for each in reported[:MAX_CONTAINERS]:
         try:
-            containers.append(Container.read(each))
+            container = Container.read(each)
         except ValueError as error:
             problems.append(str(error))
+            continue
+        room -= container.size
+        if room < 0:
+            problems.append(f"together they have more than {MAX_SIZE} characters")
+            break
+        containers.append(container)
     return containers, problems
 
 

@@ -8,8 +8,8 @@ standard library only.  What a host sends is not trusted: anything malformed is 
 import json
 import re
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,30 @@ from runner.pull_progress import PullProgress
 from runner.verdict import Kind, Verdict
 
 OLDEST_COMPOSE = (2, 26)  # the oldest release that the cases are run with
+FACTS = {
+    "built",
+    "compose",
+    "directory",
+    "docker",
+    "exact",
+    "fallback",
+    "late",
+    "model",
+    "notes",
+    "since",
+    "status",
+    "time",
+    "tree",
+}
+MOST_FACTS = 5000  # of one kind; a package has at most 1000 files
+MOST_SHOWN = 100  # characters of a word that is not understood
+MOST_WARNINGS = 100
 MOST_CONTAINERS = 1000  # of one project
 MOST_WORDS = 2000  # lines that are kept to find a reason
+MOST_ASKED = 20  # times that a question may come again
+MOST_VALUES = 500_000  # of the JSON in a fact: parsed, each takes many times the room that it has there
+LONGEST_CONTAINER = 1024 * 1024  # characters of one report; 10,000 published ports fit
+MOST_SHOWN_OF_CONTAINERS = 256 * 1024  # characters of all of them together, which every list of runs reads
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what it costs to read it as it is
 KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
@@ -79,6 +101,7 @@ class Answers:
         self._noted = self._baseline  # the list that containers are added to
         self._has_looked = False  # since the baseline
         self._up_ended: float | None = None  # when Compose had brought the project up
+        self._asked: Counter[str] = Counter()
         self._free: list[int] = []  # bytes, of the disks that Docker and daos use
         self._has_asked_for_disk = False
         self._comparison: Comparison | None = None
@@ -109,9 +132,19 @@ class Answers:
 
     @property
     def containers(self) -> list[dict[str, object]]:
-        """The project's containers as they were last seen, for the API, by name."""
+        """The project's containers as they were last seen, for the API, by name; a warning counts those left out."""
         last_seen = self._containers if self._has_looked else self._baseline
-        return [_described(container) for container in sorted(last_seen, key=lambda one: one.name)]
+        shown: list[dict[str, object]] = []
+        room = MOST_SHOWN_OF_CONTAINERS
+        for container in sorted(last_seen, key=lambda one: one.name):
+            described = _described(container)
+            room -= len(json.dumps(described))
+            if room < 0:
+                many = f"{len(last_seen) - len(shown)} of {len(last_seen)} containers"
+                self._warn(f"{many} are not shown: what the host reports of them is too long.")
+                break
+            shown.append(described)
+        return shown
 
     @property
     def has_changed(self) -> bool:
@@ -146,23 +179,37 @@ class Answers:
                 self._begin_look(key)
             case "container":
                 self._note_container(value)
-            case "names":
-                self._named, self._image_ids, self._absent = value.split(), [], []
-            case "image":
-                self._image_ids.append(value)
-            case "absent":
-                self._absent.append(value)
+            case "names" | "image" | "absent":
+                self._note_image(key, value)
             case "changed" | "modified" | "missing" | "had":
                 self._paths[key].add(value.removeprefix("./"))
+                self._check_count(self._paths[key], "files")
             case "hash":
                 service, _, digest = value.partition(" ")
                 self._hashes[service] = digest
+                self._check_count(self._hashes, "hashes")
             case "disk":
                 free, _, _ = value.partition(" ")
                 if KIBIBYTES.fullmatch(free):
                     self._free.append(int(free) * 1024)
-            case _:
+            case _ if key in FACTS:
+                if sum(map(value.count, "[{,")) > MOST_VALUES:
+                    raise HostAnswer(f"{key} has more than {MOST_VALUES} values")
                 self._facts[key] = value
+            case _:
+                raise HostAnswer(f"nobody knows {key[:MOST_SHOWN]!r}")
+
+    def _note_image(self, key: str, value: str) -> None:
+        if key == "names":
+            self._named, self._image_ids, self._absent = value.split(), [], []
+            return
+        found = self._image_ids if key == "image" else self._absent
+        found.append(value)
+        self._check_count(found, "images")
+
+    def _check_count(self, found: Sized, what: str) -> None:
+        if len(found) > MOST_FACTS:
+            raise HostAnswer(f"it has more than {MOST_FACTS} {what}")
 
     def answer(self, question: str) -> bytes:
         """The answer to a question of the script.  Raises: HostAnswer."""
@@ -176,7 +223,11 @@ class Answers:
             "recovery": self._answer_recovery,
         }
         if question not in answers:
-            raise HostAnswer(f"the host asks {question!r}")
+            raise HostAnswer(f"the host asks {question[:MOST_SHOWN]!r}")
+        self._asked[question] += 1
+        # While the host waits for its containers it asks for the verdict as often as it likes, at little cost.
+        if question != "verdict" and self._asked[question] > (1 if question == "archive" else MOST_ASKED):
+            raise HostAnswer(f"the host asks {question!r} once more")
         try:
             return answers[question]()
         except HostAnswer:
@@ -193,6 +244,8 @@ class Answers:
             self._up_ended = self._clock()
 
     def _note_container(self, value: str) -> None:
+        if len(value) > LONGEST_CONTAINER:
+            raise HostAnswer(f"a container is described in more than {LONGEST_CONTAINER} characters")
         try:
             entries = json.loads(value)
             entries["ports"] = [port for port in entries.get("ports", []) if port]
@@ -204,7 +257,7 @@ class Answers:
         self._noted.append(container)
 
     def _warn(self, text: str) -> None:
-        if text not in self.warnings:
+        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
             self.warnings.append(text)
             self._lines.append(Line(text, is_warning=True))
 

@@ -257,7 +257,7 @@ def _settle(project: Project, cause: Cause, answer: Answer | None, *, touched: b
 def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer: Answer) -> End:
     """The end of a run that had written down none, and whose work is over."""
     # Ids of runs grow: a marker that is older was there before this run, which has written none of its own.
-    is_overtaken = marker is None and answer.marker is not None and answer.marker["run"] > str(project.run_id)
+    is_overtaken = marker is None and answer.marker is not None and answer.marker.get("run", "") > str(project.run_id)
     where = "and another run has been on the host since" if is_overtaken else _where(marker)
     if cause is Cause.CANCELED:
         return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.containers)

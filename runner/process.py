@@ -14,7 +14,7 @@ from runner.events import Event, Kind
 
 logger = logging.getLogger(__name__)
 
-LINE_LIMIT = 64 * 1024 * 1024  # bytes of one event; the action plugin's own limits are far below
+LINE_LIMIT = 16 * 1024 * 1024  # bytes of one event; the action plugin's own limits are below
 STOP_TIMEOUT = 10.0  # seconds that the process has to end what it started before it is killed
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -27,6 +27,7 @@ BATCH_SIZE = 100  # entries
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
 MAX_MESSAGE = 16 * 1024  # characters of one entry
 MAX_WARNING = 2000  # characters
+MAX_SENTENCE = 4000  # characters of a run's end, which every list of runs has
 MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
 MASK = "********"
 SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
@@ -67,7 +68,7 @@ class Mask:
         warnings = (self(warning)[:MAX_WARNING] for warning in end.warnings)
         return replace(
             end,
-            message=self(end.message),
+            message=self(end.message)[:MAX_SENTENCE],
             containers=[self._hide_container(container) for container in end.containers],
             warnings=list(dict.fromkeys(warnings)),
         )

@@ -379,7 +379,8 @@ class Worker:
         async def read() -> None:
             nonlocal is_pinned
             async for event in process.events():
-                events.append(event)
+                if event.kind not in {Kind.LINES, Kind.PROGRESS}:  # nothing is judged by them, and they can be many
+                    events.append(event)
                 _tell(event, held)
                 if event.kind is Kind.TASK and not is_pinned:  # the host has been reached
                     await self._pin(path, held)

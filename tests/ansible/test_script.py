@@ -308,6 +308,10 @@ class Answering:
         self.question = question
         self.answer = answer
         self.heard: list[tuple[float, bytes]] = []
+        self.is_cut = False
+
+    def check_time(self) -> None:
+        """It has all the time there is."""
 
     @property
     def complete(self) -> bool:

@@ -10,6 +10,7 @@ from sqlalchemy import text
 from db.containers import (
     MAX_CONTAINERS,
     MAX_PORTS,
+    MAX_SIZE,
     MAX_TEXT,
     Container,
     ContainerHealth,
@@ -128,6 +129,14 @@ def test_a_report_is_read_as_far_as_it_can_be() -> None:
     assert read_all(None) == ([], [])
     read, problems = read_all([REPORTED] * (MAX_CONTAINERS + 1))
     assert (len(read), len(problems)) == (MAX_CONTAINERS, 1)
+
+
+def test_a_report_is_read_up_to_a_size() -> None:
+    large = {**REPORTED, "ports": ["x" * MAX_TEXT] * 100}
+    read, problems = read_all([large] * 10)
+    assert sum(container.size for container in read) <= MAX_SIZE
+    assert 0 < len(read) < 10
+    assert problems == [f"together they have more than {MAX_SIZE} characters"]
 
 
 async def test_containers_are_stored_without_loss(db: Database) -> None:

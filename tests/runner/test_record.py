@@ -12,7 +12,7 @@ from db.engine import Database
 from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
 from db.status import End
 from runner.broadcast import Broadcast
-from runner.record import MAX_ENTRIES, MAX_MESSAGE, MAX_WARNING, ClaimLost, Mask, Recorder, begin
+from runner.record import MAX_ENTRIES, MAX_MESSAGE, MAX_SENTENCE, MAX_WARNING, ClaimLost, Mask, Recorder, begin
 from tests import factories
 
 
@@ -163,6 +163,11 @@ async def test_secrets_are_masked_before_they_are_stored(db: Database, run: Run)
 def test_a_secret_inside_another_one_does_not_leave_its_rest() -> None:
     mask = Mask.of([Secret("abcd"), Secret("abcdefgh")])
     assert mask("abcdefgh") == "********"
+
+
+def test_the_sentence_of_an_end_is_bounded() -> None:
+    end = Mask().hide(End(RunStatus.FAILED, None, "x" * (MAX_SENTENCE + 1)))
+    assert len(end.message) == MAX_SENTENCE
 
 
 def test_an_end_is_masked_in_all_its_texts() -> None:

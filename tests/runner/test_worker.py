@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select
 
 from db.engine import Database
-from db.models import LogEntry, LogLevel, Run, RunStatus
+from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
 from runner.broadcast import Broadcast
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -58,6 +58,28 @@ async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_beg
     await worker.settle(run.id)
     current: UUID | None = (await deployment_of(db, run)).current_run_id
     assert (current == run.id) is is_current
+
+
+async def test_a_reason_that_nobody_knows_is_a_task_that_failed(
+    db: Database, worker: Worker, playbooks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_telling(playbooks, "deploy.yml", *phase("prepare", reason="BORED", detail="No."))
+    run = await queued_run(db)
+    await worker.play(run.id)
+    async with db.read() as session:
+        ended = await session.get_one(Run, run.id)
+    assert (ended.reason, ended.message) == (FailureReason.TASK_FAILED, "Prepare failed: No.")
+    assert "failed in daos itself" not in caplog.text
+
+
+async def test_a_marker_that_names_no_run_is_nobodys(db: Database, worker: Worker, playbooks: Path) -> None:
+    write_telling(playbooks, "settle.yml", *phase("settle", marker={"phase": "up"}, **ANSWER))
+    run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
+    await worker.settle(run.id)
+    async with db.read() as session:
+        ended = await session.get_one(Run, run.id)
+    assert ended.reason is FailureReason.INTERRUPTED
+    assert "daos itself failed" not in str(ended.message)
 
 
 async def _said(db: Database, run: Run) -> list[tuple[LogLevel, str | None, str]]:
