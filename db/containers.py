@@ -7,7 +7,8 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from sqlalchemy import JSON, Dialect
-from sqlalchemy.types import TypeDecorator
+
+from db.stored import MOST_SHOWN, Stored, report
 
 MAX_CONTAINERS = 1000  # of one report
 MAX_TEXT = 1024  # characters of a name, a service, an image or a port
@@ -98,17 +99,24 @@ class Container:
         }
 
 
-class Containers(TypeDecorator[list[Container]]):
+class Containers(Stored[list[Container]]):
     """Containers as JSON.  Entries that cannot be read, as of an older daos, are left out."""
 
     impl = JSON
     cache_ok = True
+    what = "list of containers"
 
     def process_bind_param(self, value: list[Container] | None, dialect: Dialect) -> list[dict[str, Any]] | None:
         return None if value is None else [container.write() for container in value]
 
     def process_result_value(self, value: Any, dialect: Dialect) -> list[Container]:
-        return read_all(value)[0]
+        containers, problems = read_all(value)
+        if problems:
+            report(self.what, f"{problems[0]}, and {len(problems) - 1} more problems"[:MOST_SHOWN])
+        return containers
+
+    def instead(self) -> list[Container]:
+        return []
 
 
 def read_all(reported: object) -> tuple[list[Container], list[str]]:

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
 from db.containers import Container, Containers
+from db.stored import KnownWord, Texts
 
 
 class Connection(StrEnum):
@@ -293,11 +294,11 @@ class Run(Base):
     number: Mapped[int]  # 1, 2, 3 … within its deployment
     action: Mapped[RunAction] = mapped_column(_enum(RunAction))
     status: Mapped[RunStatus] = mapped_column(_enum(RunStatus), default=RunStatus.QUEUED)
-    reason: Mapped[FailureReason | None] = mapped_column(_enum(FailureReason))
+    reason: Mapped[FailureReason | None] = mapped_column(KnownWord(FailureReason, FailureReason.TASK_FAILED))
     message: Mapped[str | None]
     progress: Mapped[float] = mapped_column(default=0.0)
     containers: Mapped[list[Container]] = mapped_column(Containers, default=list)  # on the host after the run
-    warnings: Mapped[list[str]] = mapped_column(default=list, server_default="[]")
+    warnings: Mapped[list[str]] = mapped_column(Texts, default=list, server_default="[]")
     epoch: Mapped[int] = mapped_column(default=0)  # grows with each claim; a write that carries an older one is refused
     worker: Mapped[str | None]  # who holds the run
     cancel_requested_at: Mapped[datetime | None]
@@ -329,7 +330,7 @@ class LogEntry(Base):
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
     sequence: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(default=now)
-    level: Mapped[LogLevel] = mapped_column(_enum(LogLevel))
+    level: Mapped[LogLevel] = mapped_column(KnownWord(LogLevel, LogLevel.WARNING))
     task: Mapped[str | None]
     message: Mapped[str]
 

@@ -6,16 +6,17 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, UnaryExpression, delete, func, select
+from sqlalchemy import ColumnElement, Row, Select, UnaryExpression, and_, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
 from uuid_utils.compat import uuid7
 
-from db import status
+from db import status, stored
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
+from db.stored import UNREADABLE
 from resolvers import idempotency, ids, packages, tail
 from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.idempotency import Key, Request
@@ -244,28 +245,48 @@ class Changes:
 
     async def read_end(self) -> Piece[Change] | None:
         piece = await self._read(StatusEvent.sequence > 0, StatusEvent.sequence.desc())
-        return None if piece is None else Piece(piece.entries[::-1])
+        return None if piece is None else Piece(piece.entries[::-1], end=piece.end)
 
     def position(self, entry: Change) -> int:
         return entry.event.sequence
 
     async def _read(self, condition: ColumnElement[bool], order: UnaryExpression[int]) -> Piece[Change] | None:
-        statement = (
-            select(StatusEvent, Deployment, Run)
-            .join(Deployment, Deployment.id == StatusEvent.deployment_id)
-            .outerjoin(Run, Run.id == StatusEvent.run_id)
-            .where(condition)
-            .order_by(order)
-            .limit(tail.BATCH_SIZE)
-        )
         if self.deployment_id is not None:
-            statement = statement.where(StatusEvent.deployment_id == self.deployment_id)
+            condition = and_(condition, StatusEvent.deployment_id == self.deployment_id)
+        end = None
         async with self.db.read() as session:
-            found = (await session.execute(statement)).all()
+            try:
+                found = list((await session.execute(_changes(condition).order_by(order).limit(tail.BATCH_SIZE))).all())
+            except UNREADABLE:
+                found, end = await _read_singly(session, condition, order)
             one = self.deployment_id
-            if not found and one is not None and await session.get(Deployment, one) is None:
+            if not found and end is None and one is not None and await session.get(Deployment, one) is None:
                 return None
-        return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found])
+        return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found], end=end)
+
+
+def _changes(condition: ColumnElement[bool]) -> Select[StatusEvent, Deployment, Run]:
+    return (
+        select(StatusEvent, Deployment, Run)
+        .join(Deployment, Deployment.id == StatusEvent.deployment_id)
+        .outerjoin(Run, Run.id == StatusEvent.run_id)
+        .where(condition)
+    )
+
+
+async def _read_singly(
+    session: AsyncSession, condition: ColumnElement[bool], order: UnaryExpression[int]
+) -> tuple[list[Row[StatusEvent, Deployment, Run]], int | None]:
+    """Those of the changes that can be read, and the last position that was looked at; None where there is none."""
+    statement = _changes(condition).with_only_columns(StatusEvent.sequence).order_by(order).limit(tail.BATCH_SIZE)
+    sequences = list(await session.scalars(statement))
+    found = []
+    for sequence in sequences:
+        try:
+            found.append((await session.execute(_changes(StatusEvent.sequence == sequence))).one())
+        except UNREADABLE as error:
+            stored.report("change of a status", f"{sequence}: {error}")
+    return found, max(sequences, default=None)
 
 
 async def _follow(changes: Tail[Change], position: int) -> AsyncGenerator[Change]:

@@ -20,10 +20,14 @@ Entry = TypeVar("Entry")
 
 @dataclass(frozen=True)
 class Piece(Generic[Entry]):
-    """The next entries behind a position; `is_last` where it has ended and nothing comes after them."""
+    """The next entries behind a position; `is_last` where it has ended and nothing comes after them.
+
+    `end` is the position up to which was read, where entries were left out because they cannot be.
+    """
 
     entries: Sequence[Entry]
     is_last: bool = False
+    end: int | None = None
     made: dict[object, Any] = field(default_factory=dict, compare=False)  # for one of those who get it, for the others
 
 
@@ -56,6 +60,7 @@ class Tail(Generic[Entry]):
         self._entries: list[Entry] | None = None  # None before the first look
         self._positions: list[int] = []  # theirs
         self._start = 0  # the position before the first of them
+        self._last = 0  # the position up to which was read
         self._pieces: dict[int, Piece[Entry]] = {}  # of these, by the positions before them: mostly one for all
         self._has_ended = False
         self._is_gone = False
@@ -72,7 +77,7 @@ class Tail(Generic[Entry]):
                     start, piece = self._start, await self._read(position)
                     if piece is None or piece.entries or piece.is_last:
                         return piece
-                    position = start  # what was in between is deleted
+                    position = piece.end or start  # what was in between cannot be read, or is deleted
                     continue
                 if (piece := self._pieces.get(position)) is not None:
                     return piece
@@ -115,8 +120,8 @@ class Tail(Generic[Entry]):
             return
         self._has_ended = piece.is_last
         self._pieces = {}
-        self._keep([*self._entries, *piece.entries])
-        if len(piece.entries) == BATCH_SIZE:
+        self._keep([*self._entries, *piece.entries], piece.end)
+        if len(piece.entries) == BATCH_SIZE or piece.end is not None:
             self._listener.notify()  # there may be more
 
     async def _read(self, position: int) -> Piece[Entry] | None:
@@ -129,19 +134,16 @@ class Tail(Generic[Entry]):
             self._is_gone = True
             return
         self._has_ended = end.is_last
-        before = self._source.position(end.entries[0]) - 1 if end.entries else 0
-        self._start = before
-        self._keep(list(end.entries))
+        before = self._source.position(end.entries[0]) - 1 if end.entries else end.end or 0
+        self._start = self._last = before
+        self._keep(list(end.entries), end.end)
         if end.is_last:  # nothing is kept: nobody waits for more of it together with others
             self._start, self._entries, self._positions = self._last, [], []
 
-    @property
-    def _last(self) -> int:
-        return self._positions[-1] if self._positions else self._start
-
-    def _keep(self, entries: list[Entry]) -> None:
-        """Have the last of `entries` in memory."""
+    def _keep(self, entries: list[Entry], end: int | None) -> None:
+        """Have the last of `entries` in memory; `end`: see `Piece`."""
         positions = [self._source.position(entry) for entry in entries]
+        self._last = max(self._last, end or 0, *positions[-1:])
         if len(entries) > KEPT:
             self._start = positions[-KEPT - 1]
         self._entries, self._positions = entries[-KEPT:], positions[-KEPT:]

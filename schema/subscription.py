@@ -1,9 +1,10 @@
 """The subscriptions: each follows the database through one resolver."""
 
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 from uuid import UUID
 
 import strawberry
@@ -18,6 +19,11 @@ from schema.permission import Event, subscription
 from schema.query import Id
 from schema.sharing import Shareable
 from schema.types import Deployment, LogEntry, Run
+
+logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+Built = TypeVar("Built")
 
 VIEWER = Role.VIEWER
 Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
@@ -53,7 +59,7 @@ class RunLogEvent(Event, Shareable):
         """The event of the batch, the same one for all who get it."""
         event: RunLogEvent | None = batch.made.get(cls)
         if event is None:
-            entries = [LogEntry.from_model(entry) for entry in batch.entries]
+            entries = list(built(LogEntry.from_model, batch.entries))
             event = cls(
                 entries=entries,
                 end_cursor=batch.end_cursor,
@@ -82,14 +88,16 @@ class Subscription:
         context = info.context
         async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
-                yield _event(change)
+                for event in built(_event, [change]):
+                    yield event
 
     @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.", of_one=False)
     async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
         context = info.context
         async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
             async for change in changes:
-                yield _event(change)
+                for event in built(_event, [change]):
+                    yield event
 
     @subscription(
         VIEWER,
@@ -106,6 +114,17 @@ class Subscription:
         async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
             async for batch in batches:
                 yield RunLogEvent.of(batch)
+
+
+def built(make: Callable[[Model], Built], models: Iterable[Model]) -> Iterator[Built]:
+    """What `make` makes of the models.  One that it fails with is logged, and does not end the others' stream."""
+    for model in models:
+        try:
+            made = make(model)
+        except Exception:
+            logger.exception("%s cannot be shown to those who follow it, and is skipped", type(model).__name__)
+        else:
+            yield made
 
 
 def _event(change: deployments.Change) -> DeploymentStatusEvent:

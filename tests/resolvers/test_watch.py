@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import literal_column, select, update
 
 from db import status
 from db.engine import Database
@@ -67,6 +67,46 @@ async def test_the_state_now_comes_first(db: Database, broadcast: Broadcast) -> 
         [now] = await _take(watched, 1)
     assert (now.event.status, now.event.run_id) == (RUNNING, run.id)
     assert (now.deployment.id, now.deployment.status) == (deployment.id, RUNNING)
+
+
+async def _melt(db: Database, sequences: list[int]) -> None:
+    """Give changes a status that nobody knows."""
+    async with db.write() as session:
+        statement = update(StatusEvent).where(StatusEvent.sequence.in_(sequences))
+        await session.execute(statement.values(status=literal_column("'MELTED'")))
+
+
+@pytest.mark.parametrize("melted", [slice(1, 2), slice(0, 3), slice(3, None), slice(2, 203), slice(150, None)])
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_changes_that_cannot_be_read_are_skipped(
+    db: Database, broadcast: Broadcast, melted: slice, is_late: bool
+) -> None:
+    deployment = await factories.deployment(db)
+    async with db.write() as session:
+        session.add_all(StatusEvent(deployment_id=deployment.id, status=RUNNING) for _ in range(250))
+    first, *sequences = await _all_sequences(db, deployment)
+    await _melt(db, sequences[melted])
+    kept = [sequence for sequence in sequences if sequence not in sequences[melted]]
+    after = CHANGES.cursor([first if not is_late else sequences[-1]])
+    async with aclosing(deployments.watch_all(db, broadcast, after)) as watched:
+        seen = [] if is_late else await _take(watched, len(kept))
+        await _play(db, broadcast, deployment, 1)
+        last = await _take(watched, 2)
+    assert _sequences(seen) == ([] if is_late else kept)
+    assert _statuses(last) == [RUNNING, SUCCESS]
+
+
+async def test_changes_that_cannot_be_read_and_come_while_they_are_watched_are_skipped(
+    db: Database, broadcast: Broadcast
+) -> None:
+    deployment = await factories.deployment(db)
+    async with aclosing(deployments.watch_all(db, broadcast)) as watched:
+        coming = asyncio.create_task(_take(watched, 2))
+        async with db.write() as session:
+            session.add_all(StatusEvent(deployment_id=deployment.id, status=RUNNING) for _ in range(250))
+        await _melt(db, (await _all_sequences(db, deployment))[1:])
+        await _play(db, broadcast, deployment, 1)
+        assert _statuses(await coming) == [RUNNING, SUCCESS]
 
 
 async def test_changes_come_as_they_happen(db: Database, broadcast: Broadcast) -> None:

@@ -1,8 +1,10 @@
 """Every subscription of the contract."""
 
 import asyncio
+import json
 
 import pytest
+from sqlalchemy import text
 
 from db import status
 from db.models import Deployment, RunStatus
@@ -11,6 +13,7 @@ from resolvers.deployments import CHANGES
 from resolvers.hosts import HOSTS
 from resolvers.runs import LOG
 from runner.broadcast import Everything
+from schema.subscription import built
 from tests import factories
 from tests.schema.api import Api, rest, take
 from tests.support.attacks import UNKNOWN
@@ -44,6 +47,33 @@ async def test_the_status_of_a_deployment_is_followed(api: Api) -> None:
         ("RUNNING", 1), ("SUCCESS", 1), ("RUNNING", 2), ("FAILED", 2),
     ]  # fmt: skip
     assert seen[-1]["deployment"]["latestRun"] == {"number": 2, "status": "FAILED"}
+
+
+def test_what_cannot_be_built_is_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    assert list(built(lambda number: 1 // number, [1, 0, 1])) == [1, 1]
+    [record] = caplog.records
+    assert record.message == "int cannot be shown to those who follow it, and is skipped"
+
+
+async def test_runs_that_cannot_be_read_end_nobodys_stream(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    async with api.subscribe(CHANGED, after=CHANGES.cursor([0])) as events:
+        await _finish(api, deployment, RunStatus.FAILED)
+        await take(events, 3)
+        async with api.db.write() as session:
+            given = {
+                "containers": json.dumps([{"name": "web"}, 5]),
+                "warnings": json.dumps({"a": 1}),
+                "reason": "BORED",
+            }
+            await session.execute(
+                text("UPDATE runs SET containers = :containers, warnings = :warnings, reason = :reason"), given
+            )
+        await _finish(api, deployment)
+        assert [event["status"] for event in await take(events, 2)] == ["RUNNING", "SUCCESS"]
+    answer = await api.ask("{ deployments { nodes { runs { nodes { reason warnings containers { name } } } } } }")
+    [shown] = answer["deployments"]["nodes"]
+    assert {"reason": "TASK_FAILED", "warnings": [], "containers": []} in shown["runs"]["nodes"]
 
 
 async def test_each_event_shows_the_state_of_its_own_time(api: Api) -> None:

@@ -1,0 +1,88 @@
+"""Types of columns that are read as far as they can be.
+
+A row may be of another release or damaged: one value that cannot be understood must not take a whole list, or
+everybody's subscription, with it.  It is for what is only shown; what daos acts by, a role for one, is read strictly.
+"""
+
+import logging
+from collections.abc import Callable
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar
+
+from sqlalchemy import JSON, Dialect, Enum
+from sqlalchemy.types import TypeDecorator
+
+logger = logging.getLogger(__name__)
+
+MOST_SHOWN = 100  # characters of a value that cannot be understood
+UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
+
+Value = TypeVar("Value")
+Word = TypeVar("Word", bound=StrEnum)
+
+
+@lru_cache(maxsize=1000)  # a list is read again and again, and its log has each value once
+def report(what: str, value: str) -> None:
+    """Log that a stored value cannot be read."""
+    logger.warning("a stored %s cannot be read: %s", what, value)
+
+
+class Stored(TypeDecorator[Value]):
+    """A type whose values that cannot be read are `instead()`."""
+
+    impl: Any = JSON  # each type has its own
+    cache_ok = True
+    what = "value"  # for the log
+
+    def instead(self) -> Value:
+        raise NotImplementedError
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Value | None]:
+        read = super().result_processor(dialect, coltype)
+
+        def process(value: Any) -> Value | None:
+            try:
+                return read(value) if read is not None else value
+            except UNREADABLE:
+                report(self.what, repr(value)[:MOST_SHOWN])
+                return self.instead()
+
+        return process
+
+
+class KnownWord(Stored[Word]):
+    """A member of `kind`, as text; `unknown` where it is none."""
+
+    impl = Enum
+    cache_ok = True
+
+    def __init__(self, kind: type[Word], unknown: Word) -> None:
+        self.kind = kind
+        self.unknown = unknown
+        self.what = kind.__name__
+        super().__init__(kind, native_enum=False, create_constraint=False, length=32)
+
+    def instead(self) -> Word:
+        return self.unknown
+
+
+class Texts(Stored[list[str]]):
+    """Texts as JSON.  What is no text is left out."""
+
+    impl = JSON
+    cache_ok = True
+    what = "list of texts"
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[str]:
+        if value is None:
+            return []
+        if not isinstance(value, list):
+            raise TypeError
+        texts = [text for text in value if isinstance(text, str)]
+        if len(texts) < len(value):
+            report(self.what, repr(value)[:MOST_SHOWN])
+        return texts
+
+    def instead(self) -> list[str]:
+        return []
