@@ -37,7 +37,8 @@ from db.encryption import Keyring
 from db.engine import Database, sqlite_url
 from db.models import Run, RunAction, RunStatus
 from runner.broadcast import Broadcast
-from runner.record import Mask, Recorder
+from runner.mask import Mask
+from runner.record import Recorder
 from runner.wire import Wire
 from tests import factories
 from tests.e2e.client import Client

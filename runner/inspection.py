@@ -17,6 +17,7 @@ _KILLED = 137  # 128 + SIGKILL
 _NANOSECONDS = 1e9
 _LONGEST = 4096  # characters of one value
 _LONGEST_OUTPUT = 64 * 1024  # characters; Docker keeps 4096 bytes of a health check
+_CUT_OUTPUT = 500  # characters that the script sends of it
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Health:
             status=status,
             failing_streak=_number(entries, "failingStreak"),
             checked_at=_text(entries, "checkedAt"),
-            output=one_line(_text(entries, "output", most=_LONGEST_OUTPUT)),
+            output=_output(_text(entries, "output", most=_LONGEST_OUTPUT)),
             exit_code=None if code is None else _number(entries, "exitCode", least=-1),
         )
 
@@ -163,6 +164,11 @@ class Inspection:
             return f"was killed with SIGKILL (exit code {self.exit_code})"
         because = _CAUSES.get(self.exit_code)
         return f"exited with code {self.exit_code}" + (f" ({because})" if because else "")
+
+
+def _output(text: str) -> str:
+    """The words of a health check on one line, with a mark where the script has cut them."""
+    return one_line(text + "…" if len(text) >= _CUT_OUTPUT else text)
 
 
 def _mapping(value: object, name: str) -> Mapping[str, Any]:

@@ -2,9 +2,8 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import cast
 
@@ -13,12 +12,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
-from db.containers import Container
-from db.encryption import Secret
 from db.engine import Database
 from db.models import LogEntry, LogLevel, Run, now
-from db.status import End
 from runner.broadcast import Broadcast
+from runner.mask import Mask
 
 logger = logging.getLogger(__name__)
 
@@ -26,11 +23,7 @@ BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every mom
 BATCH_SIZE = 100  # entries
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
 MAX_MESSAGE = 16 * 1024  # characters of one entry
-MAX_WARNING = 2000  # characters
-MAX_SENTENCE = 4000  # characters of a run's end, which every list of runs has
 MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
-MASK = "********"
-SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
 
 
 class ClaimLost(Exception):
@@ -43,44 +36,6 @@ class _Entry:
     level: LogLevel
     task: str | None
     message: str
-
-
-@dataclass
-class Mask:
-    """Hides known secrets in text."""
-
-    values: list[str] = field(default_factory=list)
-
-    @classmethod
-    def of(cls, secrets: Iterable[Secret]) -> "Mask":
-        """A mask for `secrets` and for each line of those that have several."""
-        values = {part for secret in secrets for part in (secret.reveal(), *secret.reveal().splitlines())}
-        long_enough = (value for value in values if len(value) >= SHORTEST_MASKED)
-        return cls(sorted(long_enough, key=len, reverse=True))  # a secret inside another one comes later
-
-    def __call__(self, text: str) -> str:
-        for value in self.values:
-            text = text.replace(value, MASK)
-        return text
-
-    def hide(self, end: End) -> End:
-        """`end` with its texts masked."""
-        warnings = (self(warning)[:MAX_WARNING] for warning in end.warnings)
-        return replace(
-            end,
-            message=self(end.message)[:MAX_SENTENCE],
-            containers=[self._hide_container(container) for container in end.containers],
-            warnings=list(dict.fromkeys(warnings)),
-        )
-
-    def _hide_container(self, container: Container) -> Container:
-        return replace(
-            container,
-            name=self(container.name),
-            service=self(container.service),
-            image=self(container.image),
-            ports=tuple(map(self, container.ports)),
-        )
 
 
 async def begin(session: AsyncSession, run: Run, message: str, level: LogLevel = LogLevel.INFO) -> int:

@@ -23,9 +23,10 @@ def one_line(text: str, limit: int = 200) -> str:
 
     The end is what stays: programs print why they failed after everything else.
     """
-    lines = (" ".join(printable(line).split()) for line in _BREAKS.split(text[-20 * limit :]))
+    most = 20 * limit
+    lines = (" ".join(printable(line).split()) for line in _BREAKS.split(text[-most:]))
     line = " ".join(filter(None, lines))
-    return line if len(line) <= limit else "…" + line[1 - limit :]
+    return line if len(line) <= limit and len(text) <= most else "…" + line[1 - limit :]
 
 
 def human_size(size: float) -> str:

@@ -23,11 +23,12 @@ from runner.broadcast import Broadcast, Everything
 from runner.events import Event, Kind
 from runner.keeper import Keeper
 from runner.lease import Lease
+from runner.mask import Mask
 from runner.masters import Masters
 from runner.outcome import Answer, Cause
 from runner.process import Process, environment
 from runner.project import Project, Timeouts
-from runner.record import ClaimLost, Mask, Recorder
+from runner.record import ClaimLost, Recorder
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,8 @@ from resolvers import runs, tail
 from resolvers.runs import LOG, Log, LogBatch
 from resolvers.tail import Piece
 from runner.broadcast import Broadcast, Everything
-from runner.record import Mask, Recorder
+from runner.mask import Mask
+from runner.record import Recorder
 from runner.wire import Wire
 from tests import factories
 from tests.support.statements import selects

@@ -10,9 +10,9 @@ from db import status
 from db.encryption import Secret
 from db.engine import Database
 from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
-from db.status import End
 from runner.broadcast import Broadcast
-from runner.record import MAX_ENTRIES, MAX_MESSAGE, MAX_SENTENCE, MAX_WARNING, ClaimLost, Mask, Recorder, begin
+from runner.mask import Mask
+from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Recorder, begin
 from tests import factories
 
 
@@ -158,24 +158,3 @@ async def test_secrets_are_masked_before_they_are_stored(db: Database, run: Run)
     await recorder.write()
     [entry] = await log_of(db, run.id)
     assert entry.message == "password=******** and ********"
-
-
-def test_a_secret_inside_another_one_does_not_leave_its_rest() -> None:
-    mask = Mask.of([Secret("abcd"), Secret("abcdefgh")])
-    assert mask("abcdefgh") == "********"
-
-
-def test_the_sentence_of_an_end_is_bounded() -> None:
-    end = Mask().hide(End(RunStatus.FAILED, None, "x" * (MAX_SENTENCE + 1)))
-    assert len(end.message) == MAX_SENTENCE
-
-
-def test_an_end_is_masked_in_all_its_texts() -> None:
-    mask = Mask.of([Secret("registry.example/private")])
-    text = "registry.example/private"
-    container = factories.container(service=text, name=text, image=f"{text}:1", ports=(text,))
-    warnings = [f"{text} is old", "******** is old", f"{'x' * MAX_WARNING}{text}"]
-    end = mask.hide(End(RunStatus.FAILED, None, f"{text} is gone", [container], warnings))
-    assert text not in repr(end)
-    assert (end.message, end.containers[0].image) == ("******** is gone", "********:1")
-    assert end.warnings == ["******** is old", "x" * MAX_WARNING]

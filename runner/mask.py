@@ -1,0 +1,123 @@
+"""Hides known secrets in what a run says, in each form in which it may come.  Pure.
+
+What comes here may have been cut before, by the script on the host, by Docker, by the action plugin, or by
+`runner.text`.  Where a mark shows that, the beginning or the end of a secret is hidden too.  What a container makes of
+a secret itself, base64 for one, is not known.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+from db.containers import Container
+from db.encryption import Secret
+from db.status import End
+from runner.text import printable
+
+MASK = "********"
+SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
+SHORTEST_CUT = 500  # bytes; the script cuts the last line of a program to as many, and leaves no mark
+MAX_WARNING = 2000  # characters
+MAX_SENTENCE = 4000  # characters of a run's end, which every list of runs has
+
+_CUT = re.compile(r"…|\.{3,}")  # ours, and Docker's
+
+
+@dataclass
+class Mask:
+    """Hides known secrets in text."""
+
+    values: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, secrets: Iterable[Secret]) -> "Mask":
+        """A mask for `secrets` and for each line of those that have several, in all their forms."""
+        values = {form for secret in secrets for form in _forms(secret.reveal())}
+        long_enough = (value for value in values if len(value) >= SHORTEST_MASKED)
+        return cls(sorted(long_enough, key=len, reverse=True))  # a secret inside another one comes later
+
+    def __call__(self, text: str) -> str:
+        for value in self.values:
+            text = text.replace(value, MASK)
+        return self._hide_parts(text)
+
+    def _hide_parts(self, text: str) -> str:
+        """`text` without the beginning of a secret where it was cut, and without the end of one behind a cut."""
+        marks = [(mark.start(), mark.end()) for mark in _CUT.finditer(text)]
+        if len(text.encode(errors="replace")) >= SHORTEST_CUT:
+            marks.append((len(text), len(text)))
+        if not marks:
+            return text
+        begun = [value for value in self.values if value[:SHORTEST_MASKED] in text]
+        ended = [value for value in self.values if value[-SHORTEST_MASKED:] in text]
+        hidden = [(_begin(text, mark, begun), mark) for mark, _ in marks]
+        hidden += [(mark, _end(text, mark, ended)) for _, mark in marks]
+        shown, rest = [], 0
+        for first, last in sorted(hidden):
+            if first >= last:
+                continue
+            shown += [text[rest:first], MASK] if first >= rest else []
+            rest = max(rest, last)
+        return "".join([*shown, text[rest:]])
+
+    def hide(self, end: End) -> End:
+        """`end` with its texts masked, and short enough for lists."""
+        warnings = (self(warning)[:MAX_WARNING] for warning in end.warnings)
+        return replace(
+            end,
+            message=self(end.message)[:MAX_SENTENCE],
+            containers=[self._hide_container(container) for container in end.containers],
+            warnings=list(dict.fromkeys(warnings)),
+        )
+
+    def _hide_container(self, container: Container) -> Container:
+        return replace(
+            container,
+            name=self(container.name),
+            service=self(container.service),
+            image=self(container.image),
+            ports=tuple(map(self, container.ports)),
+        )
+
+
+def _forms(value: str) -> Iterator[str]:
+    """How the secret may be shown, whole or by its lines: as it is, without what is not printable, and quoted."""
+    for part in (value, *value.split("\n"), *value.splitlines()):
+        shown = printable(part)
+        in_json = json.dumps(part, ensure_ascii=False)[1:-1]
+        yield part
+        yield shown
+        yield " ".join(shown.split())  # see `runner.text.one_line`
+        yield in_json
+        yield json.dumps(part)[1:-1]
+        yield re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", in_json)  # as Go writes JSON
+        yield repr(part)[1:-1]  # as Go quotes in messages
+        yield part.replace("$", "$$")  # as Compose prints its configuration
+
+
+def _begin(text: str, stop: int, secrets: Sequence[str]) -> int:
+    """Where the longest beginning of a secret begins that ends at `stop`; `stop` where there is none."""
+    found = stop
+    for secret in secrets:
+        first = text.find(secret[:SHORTEST_MASKED], max(0, stop - len(secret)), stop)
+        while 0 <= first < found:
+            if secret.startswith(text[first:stop]):
+                found = first
+                break
+            first = text.find(secret[:SHORTEST_MASKED], first + 1, stop)
+    return found
+
+
+def _end(text: str, start: int, secrets: Sequence[str]) -> int:
+    """Where the longest end of a secret ends that begins at `start`; `start` where there is none."""
+    found = start
+    for secret in secrets:
+        last = text.rfind(secret[-SHORTEST_MASKED:], start, start + len(secret))
+        while last >= start:
+            stop = last + SHORTEST_MASKED
+            if stop > found and secret.endswith(text[start:stop]):
+                found = stop
+                break
+            last = text.rfind(secret[-SHORTEST_MASKED:], start, stop - 1)
+    return found
