@@ -8,7 +8,7 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
-from runner.process import LINE_LIMIT, decoded
+from runner.process import LINE_LIMIT, read_message, read_words
 
 BEGIN_TIMEOUT = 5.0  # seconds until a fork says that it begins
 
@@ -41,7 +41,7 @@ class Pipes:
             self._transports.append(transport)
 
     async def read(self) -> dict[str, Any] | None:
-        return decoded(await self.stdout.readline())
+        return await read_message(self.stdout)
 
     def close(self) -> None:
         for transport in self._transports:
@@ -88,14 +88,14 @@ class Forked:
             self._pipes.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def read(self) -> dict[str, Any] | None:
-        message = await self._pipes.read()
-        if message is not None and message["kind"] == "swept":
+        read = await self._pipes.read()
+        if read is not None and read["kind"] == "swept":
             self._swept = True
             return await self.read()
-        return message
+        return read
 
     async def read_stderr(self) -> str | None:
-        return (await self._pipes.stderr.readline()).decode(errors="replace") or None
+        return await read_words(self._pipes.stderr)
 
     async def wait(self) -> bool:
         await asyncio.shield(self._ended)

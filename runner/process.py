@@ -15,6 +15,7 @@ from runner.events import Event, Kind
 logger = logging.getLogger(__name__)
 
 LINE_LIMIT = 16 * 1024 * 1024  # bytes of one event; the action plugin's own limits are below
+MOST_WORDS = 64 * 1024  # bytes of stderr that are logged at once
 STOP_TIMEOUT = 10.0  # seconds that the process has to end what it started before it is killed
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -57,6 +58,10 @@ def spec(directory: Path, playbook: str, held: list[int], deadline: float | None
     }
 
 
+class TooLong(Exception):
+    """The playing process has sent a message of more than `LINE_LIMIT` bytes."""
+
+
 class Channel(Protocol):
     """How the server talks with a playing process, whichever way it was started."""
 
@@ -67,11 +72,11 @@ class Channel(Protocol):
         ...
 
     async def read(self) -> dict[str, Any] | None:
-        """Its next message, None at the end."""
+        """Its next message, None at the end.  Raises: TooLong."""
         ...
 
     async def read_stderr(self) -> str | None:
-        """Its next line on stderr, None at the end."""
+        """Its next words on stderr, None at the end."""
         ...
 
     async def wait(self) -> bool:
@@ -109,12 +114,11 @@ class Program:
 
     async def read(self) -> dict[str, Any] | None:
         assert self._process.stdout is not None
-        return decoded(await self._process.stdout.readline())
+        return await read_message(self._process.stdout)
 
     async def read_stderr(self) -> str | None:
         assert self._process.stderr is not None
-        line = await self._process.stderr.readline()
-        return line.decode(errors="replace") or None
+        return await read_words(self._process.stderr)
 
     async def wait(self) -> bool:
         return await self._process.wait() == 0
@@ -123,10 +127,21 @@ class Program:
         self._process.kill()
 
 
-def decoded(line: bytes) -> dict[str, Any] | None:
-    """A message of a playing process; None where it was cut off in the middle of one."""
-    message: dict[str, Any] | None = json.loads(line) if line.endswith(b"\n") else None
-    return message
+async def read_message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
+    """The next message of a playing process; None where it was cut off in the middle of one.  Raises: TooLong."""
+    try:
+        line = await reader.readuntil(b"\n")
+    except asyncio.IncompleteReadError:
+        return None
+    except asyncio.LimitOverrunError as error:
+        raise TooLong from error
+    read: dict[str, Any] = json.loads(line)
+    return read
+
+
+async def read_words(reader: asyncio.StreamReader) -> str | None:
+    """The next words, with no regard to lines: who writes one that never ends must not be held up, or be held here."""
+    return (await reader.read(MOST_WORDS)).decode(errors="replace") or None
 
 
 class Process:
@@ -166,13 +181,17 @@ class Process:
     async def events(self) -> AsyncGenerator[Event]:
         """The events as they come, until the process ends.
 
-        Without an END among them it was killed, or its deadline has passed: from then on it tells nothing.
+        Without an END among them it was killed, also for a message that is too long, or its deadline has passed: from
+        then on it tells nothing.
         """
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")
         try:
             while (message := await self._channel.read()) is not None:
                 yield Event(Kind(message.pop("kind")), **message)
             await self._channel.wait()
+        except TooLong:
+            logger.error("the playing process %s has sent a message that is too long, killing it", self.pid)
+            self._channel.kill()
         finally:
             stderr.cancel()
 
@@ -201,5 +220,6 @@ class Process:
             await asyncio.to_thread(leftovers.end_masters, self._directory, 0)
 
     async def _log_stderr(self) -> None:
-        while (line := await self._channel.read_stderr()) is not None:
-            logger.warning("%s: %s", self._cookie, line.rstrip())
+        while (words := await self._channel.read_stderr()) is not None:
+            for line in words.splitlines():
+                logger.warning("%s: %s", self._cookie, line.rstrip())

@@ -21,7 +21,7 @@ from runner import leftovers
 from runner.events import Event, Kind
 from runner.keeper import Keeper
 from runner.orders import clock
-from runner.process import Process, environment, spec
+from runner.process import LINE_LIMIT, Process, Program, environment, spec
 from tests.runner.plays import DEADLINE, SLOW, make_directory, until, wait_for, write_playbook
 from tests.support.sshd import SshServer
 
@@ -171,6 +171,37 @@ async def test_a_play_tells_its_tasks_and_its_end(start: Start, directory: Path,
         (Kind.FAILED, "Second"),
     ]
     assert events[-1] == Event(Kind.END, rc=2)
+
+
+FLOOD = """
+import sys, time
+print('{"kind": "task", "task": "Prepare"}', flush=True)
+for stream in (sys.stderr, sys.stdout):
+    for _ in range(LIMIT // 65536 + 2):
+        stream.write("x" * 65536)
+    stream.flush()
+time.sleep(600)
+"""
+
+
+async def test_a_play_that_tells_too_much_is_killed(
+    directory: Path, cookie: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One endless line on stderr, which is logged in parts, and then one on stdout."""
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", FLOOD.replace("LIMIT", str(LINE_LIMIT))),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        limit=LINE_LIMIT,
+    )
+    play = Process(Program(program), cookie, directory)
+    async with asyncio.timeout(DEADLINE):
+        events = await events_of(play)
+        await play.stop()
+    assert [event.kind for event in events] == [Kind.TASK]
+    assert program.returncode == -signal.SIGKILL
+    assert max(len(record.message) for record in caplog.records) < 128 * 1024
 
 
 async def test_a_stopped_play_leaves_no_process(start: Start, directory: Path, cookie: str) -> None:
