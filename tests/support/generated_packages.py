@@ -195,7 +195,11 @@ def _service(random: Random, version: Version, name: str, *, always: bool = Fals
         version.files[f"{context}/page"] = (random.choice(CONTENTS), random.choice(MODES))
         if not inline:
             version.files[f"{context}/Dockerfile"] = (DOCKERFILE.encode(), "0644")
-    older = [other for other, service in version.services.items() if not service.profile and service.place == place]
+    older = [
+        other
+        for other, service in version.services.items()
+        if other != name and not service.profile and service.place == place
+    ]
     return Service(
         place=place,
         context=context,
