@@ -45,7 +45,11 @@ class Settings:
         default=Path(), metadata={"what": "The keys of secret variables; by default those in DAOS_DATA_DIR/secret-key."}
     )
     run_dir: Path = field(
-        default=Path(), metadata={"what": "Where runs keep their files while they are played; by default in memory."}
+        default=Path(),
+        metadata={
+            "what": "Where runs keep their files while they are played; by default in memory. It has to be private: of the "
+            "daos user, mode 0700."
+        },
     )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
     max_runs_per_host: int = field(default=4, metadata={"what": "Of these, runs on one host."})

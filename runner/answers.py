@@ -321,6 +321,7 @@ class Answers:
             {
                 "model.json": _written(comparison.model_for_up(model, places)),
                 "notes": f"= notes {found.notes.write()}\n".encode(),
+                "links": _listed(comparison.exchangeable(model, places)),
                 "move": _listed(found.move),
                 "delete": _listed(found.delete),
             }

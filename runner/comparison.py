@@ -216,21 +216,25 @@ class Model:
 
     def mounts(self, service: str) -> Iterator[str]:
         """The paths on the host that containers of the service have mounted."""
-        yield from self._mounts(service, set())
+        yield from (path for path, _ in self._mounts(service, set()))
 
-    def _mounts(self, service: str, seen: set[str]) -> Iterator[str]:
+    def writable(self, service: str) -> Iterator[str]:
+        """Those that they can write to."""
+        yield from (path for path, is_writable in self._mounts(service, set()) if is_writable)
+
+    def _mounts(self, service: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
         if service in seen or service not in self.services:
             return
         seen.add(service)
         described = self.services[service]
         for volume in described.get("volumes") or []:
             if volume.get("type") == "bind":
-                yield str(volume.get("source", ""))
+                yield str(volume.get("source", "")), not volume.get("read_only")
             elif volume.get("type") == "volume":
                 named = (self.data.get("volumes") or {}).get(volume.get("source")) or {}
                 device = (named.get("driver_opts") or {}).get("device")
                 if device and str(device).startswith("/"):
-                    yield str(device)
+                    yield str(device), not volume.get("read_only")
         for other in described.get("volumes_from") or []:
             name = str(other).split(":")[0]
             if not str(other).startswith("container:"):
@@ -425,6 +429,19 @@ def model_for_up(model: Model, places: Places) -> dict[str, Any]:
         for name, described in model.services.items()
     }
     return data
+
+
+def exchangeable(model: Model, places: Places) -> list[str]:
+    """The paths in the project's directory that containers use, and that some container could replace by a link."""
+    writable = {
+        places.within(posixpath.normpath(path)) for service in model.services for path in model.writable(service)
+    }
+    used = {places.within(posixpath.normpath(path)) for service in model.services for path in model.paths(service)}
+    return sorted(
+        path
+        for path in used
+        if path and any(place is not None and (not place or path.startswith(f"{place}/")) for place in writable)
+    )
 
 
 def digest(value: object) -> str:

@@ -31,6 +31,7 @@
 #                             model.json what Up brought up last: `resolved` with the paths of the project directory
 #                             notes      what the server noted before Up; built: the images that were built
 #                             manifest   the files in the project directory and their checksums
+#                             links      what containers mount, and could have replaced by links
 #                             move, delete  what a run that was cut off may not have moved and deleted, one path a line
 #                             baseline   the containers before the run; ids: those after it
 #                             login.PID  where docker's configuration with the run's logins at registries is while images
@@ -885,6 +886,7 @@ up() {
         [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
     fi
     begin
+    refuse_exchanged
     status=0 made=
     if [ "$services" -eq 0 ]; then
         say compose down --remove-orphans # compose refuses to go up without a service
@@ -898,6 +900,16 @@ up() {
     look || give_up_looking
     looked=yes
     [ "$ids" = "$recalled" ] || printf '%s\n' "$ids" >"$state/ids" # a full disk does not matter here
+}
+
+# Ends the phase where a container has made a link of what another one is about to mount: Docker would follow it.
+refuse_exchanged() {
+    [ -f "$state/links" ] || return 0
+    while IFS= read -r path; do
+        find_link "${path#./}"
+        [ -z "$link" ] ||
+            fail TASK_FAILED "No container was changed: $link is a symbolic link that a container could have made. Remove it on the host, or mount its target."
+    done <"$state/links"
 }
 
 # Fails unless each file can be put in its place: either all are moved, or none. A link that a container has left there
@@ -960,7 +972,7 @@ is_vacant() {
 # The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off. As the
 # last of their archive they also show that it is whole.
 move_files() {
-    [ -f "$state/new/notes" ] && (cd "$state/new" && mv -f delete move model.json notes ..) || return 1
+    [ -f "$state/new/notes" ] && (cd "$state/new" && mv -f delete links move model.json notes ..) || return 1
     # A container may have it mounted as a whole; only .env is nobody else's business.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do

@@ -309,6 +309,60 @@ def test_a_directory_that_becomes_a_link_behind_the_check_is_not_followed(
     assert contents(elsewhere) == before
 
 
+def test_a_link_that_a_container_has_made_is_not_mounted(local: Machine, docker: Docker) -> None:
+    """It writes to the project's directory, and would have the host's root on the next run."""
+    services = {
+        "writer": service("sleep", "1000", volumes=[".:/project", "./data:/data"]),
+        "other": service("sleep", "1000", volumes=["./data/deep:/data"]),
+    }
+    (local.files / "data/deep").mkdir(parents=True)
+    assert local.deploy(services).succeeded
+    before = docker.containers(local.project)
+    shutil.rmtree(local.files / "data/deep")
+    (local.files / "data/deep").symlink_to("/")
+    again = {name: {**described, "environment": {"CHANGED": "1"}} for name, described in services.items()}
+    result = local.deploy(again).last
+    assert (result.phase, result.detail) == (
+        "up",
+        f"No container was changed: {local.files}/data/deep is a symbolic link that a container could have made. "
+        "Remove it on the host, or mount its target.",
+    )
+    assert docker.containers(local.project) == before
+
+
+def test_a_compose_file_that_a_container_exchanges_decides_nothing(
+    local: Machine, docker: Docker, tmp_path: Path
+) -> None:
+    """It mounts the project directory, and waits until Prepare has checked what is there."""
+    services = {"web": service("sleep", "1000", volumes=[".:/project"])}
+    assert local.deploy(services).succeeded
+    evil = tmp_path / "evil.yaml"
+    evil.write_text("services: {root: {image: demo:1, privileged: true, command: [sleep, '1000']}}")
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "mv"  # the notes of the run come first in Up
+    fake.write_text(
+        f'#!/bin/sh\ncase "$* " in "-f delete "*) cp {evil} {local.files}/compose.yaml ;; esac\nexec /bin/mv "$@"\n'
+    )
+    fake.chmod(0o755)
+    local.begin({"web": {**services["web"], "environment": {"CHANGED": "1"}}})
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    result = local.run_phases("prepare", "build", "pull", "up", "verify", environment=environment)[-1]
+    assert (result.phase, result.failed) == ("verify", False)
+    assert [found["service"] for found in result.containers] == ["web"]
+    assert len(docker.containers(local.project)) == 1
+
+
+def test_a_link_that_no_container_could_have_made_is_mounted(local: Machine) -> None:
+    elsewhere = local.directory / "disk"
+    elsewhere.mkdir()
+    local.files.mkdir(parents=True)
+    (local.files / "data").symlink_to(elsewhere)
+    services = {"web": service("touch", "/data/seen", volumes=["./data:/data"], restart="no")}
+    assert local.deploy(services).succeeded
+    assert (elsewhere / "seen").exists()
+
+
 def test_the_mode_of_dotenv_is_not_set_through_a_link(local: Machine, tmp_path: Path) -> None:
     """A container that mounts the project directory exchanges `.env` when its mode is about to change."""
     put(local, {"page": "1"})

@@ -185,7 +185,7 @@ def test_work_of_another_deployment_is_left_alone(local: Machine) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        "mv -f delete move model.json notes",
+        "mv -f delete links move model.json notes",
         "cp -Rp",  # the first thing after the notes
         "mv -f {files}.new/./b/page",  # the file of the other directory is moved
         "mv -f {state}/new/manifest",

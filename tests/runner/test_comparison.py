@@ -24,6 +24,7 @@ from runner.comparison import (
     Sight,
     compare,
     digest,
+    exchangeable,
     is_applied,
     model_for_up,
     place_problem,
@@ -193,6 +194,23 @@ def test_a_file_that_was_modified_on_the_host_is_restored_and_named() -> None:
 def test_a_file_that_was_modified_and_is_no_longer_in_the_package_is_named_too() -> None:
     sight = after(package(conf=file()), WEB, running(), modified=frozenset({"conf"}))
     assert compare(package(), WEB, PLACES, sight).overwritten == ["conf"]
+
+
+@pytest.mark.parametrize(
+    ("mounts", "expected"),
+    [
+        ([".", "data/deep"], ["data/deep"]),
+        (["data", "data/deep"], ["data/deep"]),  # not `data`: what contains it is not mounted
+        (["data", "database"], []),
+        (["data/deep"], []),
+    ],
+)
+def test_what_a_container_could_replace_by_a_link(mounts: list[str], expected: list[str]) -> None:
+    places = [DIRECTORY if path == "." else f"{DIRECTORY}/{path}" for path in mounts]
+    model = resolved({"web": service(volumes=[bind(place) for place in places])})
+    assert exchangeable(model, PLACES) == expected
+    read_only = resolved({"web": service(volumes=[{**bind(place), "read_only": True} for place in places])})
+    assert exchangeable(read_only, PLACES) == []
 
 
 def test_a_changed_mode_alone_moves_the_file() -> None:
