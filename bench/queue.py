@@ -33,13 +33,13 @@ import psycopg
 from sqlalchemy import select
 
 from db import status
+from db.broadcast import Broadcast
+from db.database import Database, sqlite_url
 from db.encryption import Keyring
-from db.engine import Database, sqlite_url
 from db.models import Run, RunAction, RunStatus
-from runner.broadcast import Broadcast
+from db.notify import Wire
 from runner.mask import Mask
 from runner.record import Recorder
-from runner.wire import Wire
 from tests import factories
 from tests.e2e.client import Client
 from tests.e2e.server import Server

@@ -16,24 +16,23 @@ from starlette.applications import Starlette
 from starlette.routing import Mount, Route, WebSocketRoute
 
 import schema
-from daos import probes
-from daos.auth import Authenticator, admin_token
-from daos.http import GraphQLApp
-from daos.ide import IDE
+from daos.auth.tokens import Authenticator, admin_token
+from daos.http.endpoint import GraphQLApp
+from daos.http.explorer import IDE
+from daos.http.streams import Streams
+from daos.monitoring import probes
 from daos.parts import Parts, make_start_latency
 from daos.settings import ACCEPT_NEW, Settings, docker_environment
-from daos.streams import Streams
 from db import migrations
+from db.broadcast import Broadcast
+from db.database import BrokenReferences, Database, Reserved, UnsupportedDatabase
 from db.encryption import Keyring, Secret, write_private
-from db.engine import BrokenReferences, Database, Reserved, UnsupportedDatabase
-from runner import directory
-from runner.broadcast import Broadcast
-from runner.directory import NotPrivate
-from runner.distributed import DistributedEngine
-from runner.engine import EmbeddedEngine, ServingEngine
-from runner.keeper import Keeper
+from db.notify import Wire
+from runner.engine.distributed import DistributedEngine
+from runner.engine.embedded import EmbeddedEngine, ServingEngine
+from runner.play.launcher import Keeper
+from runner.private import NotPrivate, claim, sockets
 from runner.store import Capacity
-from runner.wire import Wire
 from runner.worker import Worker, WorkerSettings
 
 LOCK_TIMEOUT = 15.0  # seconds that a killed server's plays have to end
@@ -62,9 +61,9 @@ def settle_in(settings: Settings) -> Home:
         lock = os.open(settings.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         _take(lock, settings.data_dir)
         node = _node(settings.data_dir / "node-id")
-    for place in (settings.run_root, directory.sockets(settings.run_root)):
+    for place in (settings.run_root, sockets(settings.run_root)):
         try:
-            directory.claim(place)
+            claim(place)
         except NotPrivate as error:
             raise CannotStart(str(error)) from error
         except OSError as error:

@@ -20,7 +20,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 import schema
-from daos import __version__, logs, secrets
+from daos import __version__
 from daos.app import (
     CannotStart,
     Home,
@@ -32,14 +32,16 @@ from daos.app import (
     settle_in,
     worker_application,
 )
-from daos.auth import Authenticator
-from daos.connection import Connection, Socket
-from daos.oidc import Issuer
-from daos.origin import hosts_by_default
+from daos.auth.oidc import Issuer
+from daos.auth.tokens import Authenticator
+from daos.commands import secrets
+from daos.http.connection import Connection, Socket
+from daos.http.origin import hosts_by_default
+from daos.http.streams import Streams
+from daos.monitoring import logs
 from daos.settings import BadSetting, Settings, help_text
-from daos.streams import Streams
 from db import transfer
-from db.engine import Database, UnsupportedDatabase
+from db.database import Database, UnsupportedDatabase
 from db.models import Role, now
 from db.rotation import CannotRotate
 from db.storage import is_full

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from prometheus_client import Histogram
 
 from db import migrations
-from db.engine import Database
-from runner.broadcast import Broadcast
-from runner.engine import ServingEngine
-from runner.wire import Wire
+from db.broadcast import Broadcast
+from db.database import Database
+from db.notify import Wire
+from runner.engine.embedded import ServingEngine
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # seconds
 

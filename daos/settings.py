@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from daos.body import BodyLimits
-from daos.http import Transport
-from daos.oidc import Trust, problem_of
-from daos.origin import ANY
-from daos.streams import MAX_COST
+from daos.auth.oidc import Trust, problem_of
+from daos.http.body import BodyLimits
+from daos.http.endpoint import Transport
+from daos.http.origin import ANY
+from daos.http.streams import MAX_COST
+from db.database import sqlite_url
 from db.encryption import Secret
-from db.engine import sqlite_url
-from runner.project import Timeouts
+from runner.spec.run import Timeouts
 from schema.answer import MAX_ANSWER
 from schema.limits import Limits
 
@@ -47,8 +47,8 @@ class Settings:
     run_dir: Path = field(
         default=Path(),
         metadata={
-            "what": "Where runs keep their files while they are played; by default in memory. It has to be private: of the "
-            "daos user, mode 0700."
+            "what": "Where runs keep their files while they are played; by default in memory. It has to be private: of "
+            "the daos user, mode 0700."
         },
     )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})

@@ -182,7 +182,7 @@ class Host(Base):
     ssh_key_path: Mapped[str | None]  # on the server's machine
     ssh_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("ssh_keys.id", ondelete="RESTRICT"))  # in its place
     host_key: Mapped[str | None]  # SHA256 fingerprint of the first pinned key
-    known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.known_hosts
+    known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.ssh.known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
@@ -207,7 +207,7 @@ class Package(Base):
     name: Mapped[str]
     version: Mapped[str]
     compose_file: Mapped[str] = mapped_column(deferred=True, deferred_raiseload=True)  # up to 1 MiB
-    requirements: Mapped[list[dict[str, Any]] | None]  # see runner.interpolation; None: not read yet
+    requirements: Mapped[list[dict[str, Any]] | None]  # see runner.compose.interpolation; None: not read yet
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from sqlalchemy import Column, ColumnElement, delete, func, select, tuple_, update
 
+from db.database import Database
 from db.encryption import UnknownKey
-from db.engine import Database
 from db.key_file import KeyFile
 from db.models import Base, IdempotencyKey
 

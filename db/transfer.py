@@ -9,7 +9,7 @@ from sqlalchemy import Integer, Table, delete, func, insert, literal, literal_co
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession
 
 from db import migrations
-from db.engine import Database, Reserved
+from db.database import Database, Reserved
 from db.models import Base, Installation
 
 BATCH = 100  # rows that are in memory at a time; one that holds a file of a package can have megabytes

@@ -9,7 +9,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import Database
+from db.database import Database
 from db.models import AuditEntry, now
 from db.session import MADE
 from resolvers.paging import Listing

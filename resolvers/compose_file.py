@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import yaml
 
-from runner.compose_file import Reading, Reference
-from runner.compose_yaml import MERGE, Unreadable, events
+from runner.compose.file import Reading, Reference
+from runner.compose.yaml_events import MERGE, Unreadable, events
 
 OWN_LEVELS = 2  # above a project's directory: ~/.daos/projects and ~/.daos
 NOTHING_TO_DEPLOY = "must have services, as a mapping with at least one, or include"

@@ -13,8 +13,9 @@ from sqlalchemy.orm import defer
 from uuid_utils.compat import uuid7
 
 from db import status, stored
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from db.stored import UNREADABLE
 from resolvers import idempotency, ids, packages, tail
@@ -23,8 +24,7 @@ from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
 from resolvers.rules import Check
 from resolvers.tail import Piece, Tail
-from runner.broadcast import Broadcast, Everything
-from runner.interpolation import missing
+from runner.compose.interpolation import missing
 
 DEPLOYMENTS = Listing("deployments", Deployment, key=(Deployment.id,))
 OF_HOST = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.host_id)

@@ -2,14 +2,14 @@
 
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db.engine import Database
+from db.database import Database
 from db.models import Connection, Host, now
 from resolvers import hosts
 from resolvers.errors import HostUnreachable, InvalidInput, NotFound, Problem
 from resolvers.rules import Check
-from runner import known_hosts
-from runner.known_hosts import HostKey
-from runner.scan import NoAnswer, scan
+from runner.ssh import known_hosts
+from runner.ssh.known_hosts import HostKey
+from runner.ssh.scan import NoAnswer, scan
 
 
 async def show(db: Database, host_id: str) -> tuple[Host, list[HostKey]]:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
-from db.engine import Database
+from db.database import Database
 from db.models import Connection, Deployment, DeploymentStatus, Host, HostLabel, now
 from resolvers import idempotency, ids, ssh_keys
 from resolvers.errors import HostHasRunInProgress, NameTaken, NotFound
@@ -18,7 +18,7 @@ from resolvers.idempotency import Key, Request
 from resolvers.in_use import refuse_while_used
 from resolvers.paging import Listing
 from resolvers.rules import Check
-from runner.known_hosts import columns
+from runner.ssh.known_hosts import columns
 
 HOSTS = Listing("hosts", Host, key=(Host.id,))
 

@@ -12,8 +12,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Deployment, Package, PackageFile, RegistryLogin
 from resolvers import compose_file as compose_rules
 from resolvers import idempotency, ids
@@ -23,10 +23,10 @@ from resolvers.idempotency import Key, Request
 from resolvers.in_use import refuse_while_used
 from resolvers.paging import Listing
 from resolvers.rules import Check
-from runner import compose_file as compose
-from runner.compose_file import Reading
-from runner.delivery import OVERRIDE_FILES
-from runner.interpolation import Requirement
+from runner.compose import file as compose
+from runner.compose.file import Reading
+from runner.compose.interpolation import Requirement
+from runner.host.delivery import OVERRIDE_FILES
 
 
 @dataclass(frozen=True)

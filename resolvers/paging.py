@@ -23,7 +23,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import aliased
 
-from db.engine import Database
+from db.database import Database
 from db.models import Base
 from resolvers.rules import Check
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from db.encryption import Secret
-from runner import keys
+from runner.ssh import keys
 
 MAX_PRIVATE_KEY = 16 * 1024  # bytes; room for RSA with 16384 bits
 MAX_PASSPHRASE = 1024  # bytes

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from resolvers import compose_file
 from resolvers.errors import InvalidInput, Problem
-from runner.known_hosts import FINGERPRINT, BadLine, HostKey, names_of, read
+from runner.ssh.known_hosts import FINGERPRINT, BadLine, HostKey, names_of, read
 
 MAX_NAME = 100  # characters
 MAX_IDEMPOTENCY_KEY = 255  # characters

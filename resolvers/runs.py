@@ -9,7 +9,8 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction
 from resolvers import idempotency, ids, tail
 from resolvers.errors import NotFound, RunInProgress
@@ -18,8 +19,7 @@ from resolvers.paging import Listing
 from resolvers.rules import Check
 from resolvers.tail import Piece
 from runner import store
-from runner.broadcast import Broadcast, Everything
-from runner.engine import Engine
+from runner.engine.embedded import Engine
 from runner.store import Place
 
 OF_DEPLOYMENT = Listing("runs", Run, key=(Run.number,), parent=Run.deployment_id)

@@ -9,8 +9,8 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Host, SshKey
 from resolvers import ids, private_keys
 from resolvers.errors import NameTaken, NotFound

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
-from db.engine import patiently
-from runner.broadcast import Broadcast, Listener, Topic
+from db.broadcast import Broadcast, Listener, Topic
+from db.database import patiently
 
 BATCH_SIZE = 100  # entries that a subscriber gets at once
 KEPT = 500  # entries in memory; who is further behind reads for himself

@@ -4,7 +4,7 @@ from uuid import UUID
 
 from sqlalchemy import select
 
-from db.engine import Database
+from db.database import Database
 from db.models import Deployment, Run
 
 Seen = type[Deployment] | type[Run]

@@ -18,7 +18,7 @@ from sqlalchemy import delete, insert, update
 from sqlalchemy.exc import SQLAlchemyError
 
 from db import status
-from db.engine import Database
+from db.database import Database
 from db.models import Worker
 
 logger = logging.getLogger(__name__)

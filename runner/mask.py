@@ -1,8 +1,8 @@
 """Hides known secrets in what a run says, in each form in which it may come.  Pure.
 
 What comes here may have been cut before, by the script on the host, by Docker, by the action plugin, or by
-`runner.text`.  Where a mark shows that, the beginning or the end of a secret is hidden too.  What a container makes of
-a secret itself, base64 for one, is not known.
+`runner.host.text`.  Where a mark shows that, the beginning or the end of a secret is hidden too.  What a container
+makes of a secret itself, base64 for one, is not known.
 """
 
 import json
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from db.containers import Container
 from db.encryption import Secret
 from db.status import End
-from runner.text import printable
+from runner.host.text import printable
 
 MASK = "********"
 SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
@@ -88,7 +88,7 @@ def _forms(value: str) -> Iterator[str]:
         in_json = json.dumps(part, ensure_ascii=False)[1:-1]
         yield part
         yield shown
-        yield " ".join(shown.split())  # see `runner.text.one_line`
+        yield " ".join(shown.split())  # see `runner.host.text.one_line`
         yield in_json
         yield json.dumps(part)[1:-1]
         yield re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", in_json)  # as Go writes JSON

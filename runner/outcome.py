@@ -12,9 +12,10 @@ from typing import Any
 from db.containers import Container, read_all
 from db.models import FailureReason, RunAction, RunStatus
 from db.status import End
-from runner.events import Event, Kind
-from runner.known_hosts import FINGERPRINT, stored
-from runner.project import Project, Target
+from runner.play.event import Event, Kind
+from runner.spec.run import Project
+from runner.ssh.known_hosts import FINGERPRINT, stored
+from runner.ssh.target import Target
 
 PHASES = {RunAction.UP: ("Prepare", "Build", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
 MAX_WARNINGS = 100  # of one run

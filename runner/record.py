@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast
+from db.database import Database
 from db.models import LogEntry, LogLevel, Run, now
-from runner.broadcast import Broadcast
 from runner.mask import Mask
 
 logger = logging.getLogger(__name__)

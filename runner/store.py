@@ -28,8 +28,9 @@ from db.models import (
     Worker,
     now,
 )
-from runner import keys
-from runner.project import Login, Project, ProjectFile, Target
+from runner.spec.run import Login, Project, ProjectFile
+from runner.ssh import keys
+from runner.ssh.target import Target
 
 
 @dataclass(frozen=True)

@@ -15,20 +15,22 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import Connection, FailureReason, LogLevel, Run, RunStatus, now
 from db.status import End
-from runner import directory, keys, leftovers, outcome, project, record, store
-from runner.broadcast import Broadcast, Everything
-from runner.events import Event, Kind
-from runner.keeper import Keeper
+from runner import outcome, private, processes, record, store, workspace
 from runner.lease import Lease
 from runner.mask import Mask
-from runner.masters import Masters
 from runner.outcome import Answer, Cause
-from runner.process import Process, environment
-from runner.project import Project, Timeouts
+from runner.play.event import Event, Kind
+from runner.play.launcher import Keeper
+from runner.play.play import Process, environment
 from runner.record import ClaimLost, Recorder
+from runner.spec import run
+from runner.spec.run import Project, Timeouts
+from runner.ssh import keys
+from runner.ssh.control_masters import Masters
 
 logger = logging.getLogger(__name__)
 
@@ -96,7 +98,7 @@ class Worker:
         self._db = db
         self._broadcast = broadcast
         self._settings = settings
-        self._masters = Masters(directory.sockets(settings.run_root), settings.cookie)
+        self._masters = Masters(private.sockets(settings.run_root), settings.cookie)
         self._keeper = keeper or Keeper(settings.run_root, settings.cookie, settings.passed_on, warm=False)
         self._waited = waited
         self._interruptions: dict[UUID, asyncio.Future[Cause | End]] = {}
@@ -112,9 +114,9 @@ class Worker:
 
     async def clean(self) -> None:
         """End the processes and remove the files that a killed server's runs left on this machine."""
-        ended = await asyncio.to_thread(leftovers.end, self._settings.cookie, 1.0)
-        ended += await asyncio.to_thread(leftovers.end_masters, self._settings.run_root, 1.0)
-        removed = await asyncio.to_thread(directory.sweep, self._settings.run_root)
+        ended = await asyncio.to_thread(processes.end, self._settings.cookie, 1.0)
+        ended += await asyncio.to_thread(processes.end_masters, self._settings.run_root, 1.0)
+        removed = await asyncio.to_thread(workspace.sweep, self._settings.run_root)
         await self._masters.close()
         if ended or removed:
             logger.warning("the last server left %d processes and %d run directories, removed", ended, removed)
@@ -122,7 +124,7 @@ class Worker:
     async def leave(self) -> None:
         """Remove the directory of runs, when none is played any more, and end the connections to hosts."""
         await self._masters.close()
-        await asyncio.to_thread(directory.remove, self._settings.run_root)
+        await asyncio.to_thread(private.remove, self._settings.run_root)
 
     async def play(self, run_id: UUID) -> None:
         """Claim the queued run and play it to its end; nothing happens when it is no longer queued."""
@@ -305,7 +307,7 @@ class Worker:
         """Play, on an open connection or on one of its own; see `_follow`."""
         what = held.project
         async with self._directory(what, master) as path:
-            process = await self._start(path, project.playbook(what.action), what)
+            process = await self._start(path, run.playbook(what.action), what)
             return await self._follow(process, path, held)
 
     async def _find_out(self, held: _Held) -> End | None:
@@ -356,7 +358,7 @@ class Worker:
 
     def _directory(self, what: Project, master: Path | None = None) -> AbstractAsyncContextManager[Path]:
         settings = self._settings
-        return directory.prepared(settings.run_root, what, settings.timeouts, settings.settle, master)
+        return workspace.prepared(settings.run_root, what, settings.timeouts, settings.settle, master)
 
     async def _start(self, path: Path, playbook: str, what: Project) -> Process:
         cookie = f"{self._settings.cookie}/{what.run_id}"
@@ -418,7 +420,7 @@ class Worker:
 
     async def _pin(self, path: Path, held: _Held) -> None:
         """Pin the host's key at the first contact."""
-        line = await asyncio.to_thread(directory.pinned, path)
+        line = await asyncio.to_thread(workspace.pinned, path)
         if line is None:
             return
         target = held.project.target
@@ -467,7 +469,7 @@ def _unexpected(run: Run, error: BaseException) -> End:
     """The end of a run that daos itself failed to play; the details are for the server's log only."""
     error_id = secrets.token_hex(8)
     logger.error("run %s failed in daos itself, error %s", run.id, error_id, exc_info=error)
-    if isinstance(error, directory.NotPrivate):
+    if isinstance(error, private.NotPrivate):
         return outcome.failed(FailureReason.INTERRUPTED, str(error))
     return outcome.failed(FailureReason.INTERRUPTED, f"daos itself failed; the server's log tells of error {error_id}.")
 

@@ -16,15 +16,15 @@ from strawberry.dataloader import DataLoader
 from strawberry.extensions import SchemaExtension
 
 from db import models
-from db.engine import Database
+from db.broadcast import Broadcast
+from db.database import Database
 from resolvers import deployments, hosts, packages, runs, ssh_keys
 from resolvers.audit import RETENTION, Deed
 from resolvers.errors import NotFound
 from resolvers.packages import FileKey
 from resolvers.paging import Listing, Page, Range
 from resolvers.tokens import Principal
-from runner.broadcast import Broadcast
-from runner.engine import Engine
+from runner.engine.embedded import Engine
 from runner.store import Place
 from schema.answer import MAX_ANSWER, Budget
 from schema.pace import Pace

@@ -6,7 +6,7 @@ from uuid import UUID
 import strawberry
 from strawberry import UNSET
 
-from db.engine import Database
+from db.database import Database
 from db.models import Role
 from resolvers import audit, deployments, hosts, ids, packages, runs, ssh_keys, tokens
 from schema.context import Info

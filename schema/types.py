@@ -12,7 +12,7 @@ from db import containers, models
 from resolvers import deployments, runs
 from resolvers.paging import Arguments, Listing
 from resolvers.paging import Page as ModelPage
-from runner import known_hosts
+from runner.ssh import known_hosts
 from runner.store import Place
 from schema import enums
 from schema.context import Below, Content, FileOfSize, Info

@@ -15,10 +15,10 @@ from xdist.remote import Producer
 from xdist.scheduler import Scheduling
 
 from db import migrations
+from db.broadcast import Broadcast
+from db.database import Database, sqlite_url
 from db.encryption import Keyring
-from db.engine import Database, sqlite_url
 from db.models import Base, Installation
-from runner.broadcast import Broadcast
 from tests import factories
 from tests.support import chromium as chromium_support
 from tests.support import docker as docker_support

@@ -10,12 +10,12 @@ from cryptography.fernet import Fernet
 
 from db import models, status
 from db.containers import Container, ContainerState
+from db.database import Database
 from db.encryption import Keyring, Secret
-from db.engine import Database
 from db.models import DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
 from resolvers import private_keys
 from resolvers.private_keys import PrivateKey
-from runner import compose_file
+from runner.compose import file
 
 COMPOSE_FILE = "services:\n  web:\n    image: demo:1\n"
 LONG_AGO = datetime(2026, 1, 31, 12, 0, tzinfo=UTC)
@@ -74,7 +74,7 @@ async def package(
     defaults = {"name": f"package-{next(_numbers)}", "version": "1", "compose_file": COMPOSE_FILE}
     given = defaults | values
     data = {path: text.encode() if isinstance(text, str) else text for path, text in (files or {}).items()}
-    reading = compose_file.read(given["compose_file"], data)
+    reading = file.read(given["compose_file"], data)
     requirements = [requirement.as_json() for requirement in reading.requirements]
     package = await _added(db, models.Package(requirements=requirements, **given))
     async with db.write() as session:

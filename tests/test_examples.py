@@ -28,7 +28,7 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^)#\s]+)")
 OUR_PATH = re.compile(r"`((?:daos|schema|resolvers|runner|db|ansible|tests|scripts|docs|examples|deploy)/[\w./-]+)`")
 # What scripts/explorer builds, what the wheel makes of `ansible/`, and what is made where it is used.
-NOT_HERE = {"daos/explorer", "runner/project", "deploy/compose/secrets", "deploy/compose/ssh"}
+NOT_HERE = {"daos/explorer", "runner/playbooks", "deploy/compose/secrets", "deploy/compose/ssh"}
 
 
 def section(title: str) -> str:

@@ -17,9 +17,9 @@ BARE = {"PATH": "/nonexistent"}
     [
         "daos/cli.py",
         "schema/schema.graphql",
-        "runner/project/ansible.cfg",
-        "runner/project/deploy.yml",
-        "runner/project/action_plugins/compose_project.py",
+        "runner/playbooks/ansible.cfg",
+        "runner/playbooks/deploy.yml",
+        "runner/playbooks/action_plugins/compose_project.py",
         "db/migrations/env.py",
     ],
 )

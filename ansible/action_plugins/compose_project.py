@@ -1,8 +1,8 @@
 """Plays phases of a Compose project: one command on the host, without Python there.
 
 The work is done by files/compose_project.sh, which describes what it prints and asks.  Here is how it gets to the host,
-how its output becomes results, how its questions are answered (runner/answers.py), and how all of it is displayed while
-the command still runs.  When a host cannot be reached, Ansible's AnsibleConnectionFailure passes through.
+how its output becomes results, how its questions are answered (runner/host/answers.py), and how all of it is displayed
+while the command still runs.  When a host cannot be reached, Ansible's AnsibleConnectionFailure passes through.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.connection.ssh import AnsibleControlPersistBrokenPipeError
 from ansible.utils.display import Display
 
-from runner.answers import Answers, HostAnswer, Limits
-from runner.delivery import Delivery
-from runner.text import printable
+from runner.host.answers import Answers, HostAnswer, Limits
+from runner.host.delivery import Delivery
+from runner.host.text import printable
 
 TOLD = "daos "  # begins what Ansible displays for the server: behind it is a JSON array of messages
 CHUNK = 64 * 1024  # bytes

@@ -1,6 +1,6 @@
 # Phases of a run, on the host. Sent by the action plugin compose_project; for any POSIX sh on Linux.
 #
-# It observes and acts. What is to be done, and whether it went well, is decided by the server (runner/answers.py), which
+# It observes and acts. What is to be done, and whether it went well, is decided by the server (runner/host/answers.py), which
 # is asked over the channel that the script came by.
 #
 # Arguments   phases run deployment installation project limits logins delivery manifest seeds override outside [rival...]

@@ -18,9 +18,9 @@ from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
-from runner.answers import Answers
-from runner.delivery import Delivery, pack
-from runner.project import ProjectFile
+from runner.host.answers import Answers
+from runner.host.delivery import Delivery, pack
+from runner.spec.run import ProjectFile
 from tests.support.docker import Docker
 
 PROJECT = Path(__file__).parents[2] / "ansible"
@@ -153,7 +153,7 @@ class Machine:
         files: Mapping[str, str | ProjectFile] | None = None,
         logins: Sequence[str] = (),
     ) -> None:
-        """A new run of a package; nothing is played yet.  `logins`: see `runner.project.logins`."""
+        """A new run of a package; nothing is played yet.  `logins`: see `runner.spec.run.logins`."""
         self.run = str(uuid4())
         compose = services if isinstance(services, str) else json.dumps({"services": services})
         variables = "".join(f"{name}='{value}'\n" for name, value in self.values.items())

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from runner.project import ProjectFile
+from runner.spec.run import ProjectFile
 from tests.ansible.machine import Machine, service
 
 WEB = {"web": service("sleep", "1000")}

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.project import ProjectFile
+from runner.spec.run import ProjectFile
 from tests.ansible.machine import Machine, Result, as_nobody, compose_that, contents, service
 from tests.support.docker import Docker
 

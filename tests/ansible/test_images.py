@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from runner.project import ProjectFile
+from runner.spec.run import ProjectFile
 from tests.ansible.machine import Machine, service
 from tests.support.docker import Docker
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from runner.answers import MOST_SHOWN_OF_CONTAINERS, Answers
-from runner.delivery import Delivery, pack
-from runner.process import LINE_LIMIT
-from runner.project import ProjectFile
+from runner.host.answers import MOST_SHOWN_OF_CONTAINERS, Answers
+from runner.host.delivery import Delivery, pack
+from runner.play.play import LINE_LIMIT
+from runner.spec.run import ProjectFile
 from tests.ansible.machine import PROJECT, load_plugin
 
 PHASES = ("prepare", "build", "pull", "up", "verify")
@@ -186,7 +186,7 @@ def test_a_host_that_asks_and_does_not_read_is_ended() -> None:
 
 MEASURE = """
 import resource, sys
-from runner.answers import Answers
+from runner.host.answers import Answers
 from tests.ansible.machine import load_plugin
 
 plugin = load_plugin()

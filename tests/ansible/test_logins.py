@@ -15,8 +15,9 @@ import pytest
 
 from db.encryption import Secret
 from db.models import Connection, RunAction
-from runner import project as content
-from runner.project import Login, Project, Target
+from runner.spec import run as content
+from runner.spec.run import Login, Project
+from runner.ssh.target import Target
 from tests.ansible.machine import Machine, kill_with_children, service, wait_for
 from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.canaries import watching

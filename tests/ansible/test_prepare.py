@@ -16,7 +16,7 @@ from uuid import uuid4
 
 import pytest
 
-from runner.delivery import Delivery
+from runner.host.delivery import Delivery
 from tests.ansible.machine import Machine, Result, compose_by_docker, compose_that, contents, service
 from tests.support.docker import Docker
 

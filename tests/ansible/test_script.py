@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from runner.answers import Answers
-from runner.project import ProjectFile
+from runner.host.answers import Answers
+from runner.spec.run import ProjectFile
 from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
 from tests.support.docker import Docker
 

@@ -1,6 +1,6 @@
 """The phases Up and Verify on a real Docker: what it reports of each kind of state, and what the run says of it.
 
-When a container is well is decided by `runner.health`; tests/runner/test_health.py has its table.
+When a container is well is decided by `runner.host.health`; tests/runner/host/test_health.py has its table.
 """
 
 import re

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from playwright.async_api import BrowserContext, async_playwright, expect
 
-from daos.ide import FILES
+from daos.http.explorer import FILES
 from tests.browser.explorer import Explorer
 from tests.e2e.server import Server
 from tests.support.chromium import Chromium

@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from daos.ide import IDE
+from daos.http.explorer import IDE
 from tests.e2e.server import Server
 
 PAGE = "<!doctype html><title>a page</title>"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from db.engine import sqlite_url
+from db.database import sqlite_url
 from tests import factories
 from tests.daos.serving import Served, serving
 

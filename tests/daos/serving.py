@@ -15,17 +15,17 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Origin, Subprotocol
 
 from daos.app import application
-from daos.auth import Authenticator
-from daos.body import BodyLimits
+from daos.auth.tokens import Authenticator
 from daos.cli import bind, make_server
-from daos.http import Transport
+from daos.http.body import BodyLimits
+from daos.http.endpoint import Transport
+from daos.http.streams import Streams
 from daos.parts import Parts
 from daos.settings import Settings
-from daos.streams import Streams
+from db.broadcast import Broadcast
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
-from runner.broadcast import Broadcast
-from runner.engine import EmbeddedEngine
+from runner.engine.embedded import EmbeddedEngine
 from runner.worker import Worker, WorkerSettings
 
 ADMIN_TOKEN = "daos_admin"

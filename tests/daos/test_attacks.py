@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from db.engine import Database
+from db.database import Database
 from db.models import Base, Role
 from resolvers import tokens
 from tests import factories

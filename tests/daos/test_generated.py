@@ -18,7 +18,7 @@ from schemathesis import GenerationMode
 from schemathesis.core.result import Ok
 from schemathesis.graphql import nodes
 
-from db.engine import Database
+from db.database import Database
 from db.models import Role, RunStatus
 from resolvers import private_keys, tokens
 from resolvers.errors import ErrorCode

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from sqlalchemy import func, select
 
-from db.engine import Database
+from db.broadcast import Everything
+from db.database import Database
 from db.models import StatusEvent
 from resolvers.deployments import CHANGES
-from runner.broadcast import Everything
 from tests import factories
 from tests.daos.serving import PATIENCE, Served, serving
 

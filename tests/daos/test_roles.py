@@ -21,11 +21,11 @@ from graphql import (
 )
 
 import schema
-from db.engine import sqlite_url
+from db.broadcast import Everything
+from db.database import sqlite_url
 from db.models import Role, now
 from resolvers import tokens
 from resolvers.deployments import CHANGES
-from runner.broadcast import Everything
 from tests import factories
 from tests.daos.serving import Served, serving
 from tests.schema.test_permission import needs

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from daos.settings import BadSetting, Settings, help_text, variable_name
-from runner.project import Timeouts
+from runner.spec.run import Timeouts
 from schema.limits import Limits
 
 

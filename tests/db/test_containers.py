@@ -17,7 +17,7 @@ from db.containers import (
     ContainerState,
     read_all,
 )
-from db.engine import Database
+from db.database import Database
 from db.models import Run, RunStatus
 from tests import factories
 

@@ -11,8 +11,8 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import select
 
+from db.database import Database
 from db.encryption import Keyring, Secret, UnknownKey, write_private
-from db.engine import Database
 from db.models import Variable
 from tests import factories
 

@@ -22,8 +22,8 @@ from uuid_utils.compat import uuid7
 
 from db import migrations, status
 from db.containers import Container, ContainerHealth, ContainerState
+from db.database import BrokenReferences, Database, sqlite_url
 from db.encryption import Keyring
-from db.engine import BrokenReferences, Database, sqlite_url
 from db.models import (
     AuditEntry,
     Base,

@@ -6,7 +6,7 @@ import pytest
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, StatementError
 
-from db.engine import Database
+from db.database import Database
 from db.models import Deployment, Host, LogEntry, PackageFile, Run, RunAction, RunStatus, StatusEvent, Token, Variable
 from tests import factories
 

@@ -10,8 +10,8 @@ from cryptography.fernet import Fernet
 from sqlalchemy import delete, select, update
 
 from db import rotation
+from db.database import Database
 from db.encryption import Keyring, Secret
-from db.engine import Database
 from db.key_file import Busy, KeyFile
 from db.models import IdempotencyKey, Variable
 from db.rotation import BATCH, CIPHERTEXTS, CannotRotate

@@ -4,7 +4,7 @@ import aiosqlite
 import pytest
 from sqlalchemy import text
 
-from db.engine import Database
+from db.database import Database
 
 
 @pytest.fixture

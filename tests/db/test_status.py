@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from db import status
-from db.engine import Database
+from db.database import Database
 from db.models import Deployment, DeploymentStatus, FailureReason, Run, RunAction, RunStatus, StatusEvent
 from tests import factories
 from tests.support.locks import until_one_waits

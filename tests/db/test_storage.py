@@ -10,7 +10,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError, OperationalError
 
 from db import storage
-from db.engine import Database
+from db.database import Database
 from db.models import Host, Installation, Package
 from db.storage import Storage, is_full
 from tests import factories

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import select, text
 
 from db import status, stored
-from db.engine import Database
+from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
 from tests import factories
 

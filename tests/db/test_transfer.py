@@ -13,7 +13,7 @@ from sqlalchemy import Connection, delete, func, inspect, select, text
 from sqlalchemy.orm import undefer
 
 from db import migrations, status, transfer
-from db.engine import Database, sqlite_url
+from db.database import Database, sqlite_url
 from db.models import (
     AuditEntry,
     Base,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daos.auth import admin_token
+from daos.auth.tokens import admin_token
 from daos.settings import Settings
 from db.encryption import Keyring
 from tests.support.docker import why_missing

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from sqlalchemy import Connection, create_engine, text
 
+from db.database import sqlite_url
 from db.encryption import Keyring
-from db.engine import sqlite_url
 from tests.e2e.server import Server
 
 

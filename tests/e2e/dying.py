@@ -11,7 +11,7 @@ from daos.cli import main
 from db import status
 from resolvers import runs
 from runner import worker
-from runner.events import Event, Kind
+from runner.play.event import Event, Kind
 from runner.worker import Worker
 
 

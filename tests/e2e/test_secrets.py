@@ -19,7 +19,7 @@ from tests.e2e.client import UNDECIDED, Client, Json, service
 from tests.e2e.conftest import QUICK, NewProject, projects
 from tests.e2e.database import stored_key
 from tests.e2e.server import Server, wait_until
-from tests.runner.test_keys import make_key
+from tests.runner.ssh.test_keys import make_key
 from tests.support.canaries import Watched, files_below, holding, leaking, parts, watching
 from tests.support.docker import Docker
 from tests.support.registry import Registry, serve_registry

@@ -16,7 +16,7 @@ from tests.e2e.conftest import Connect, MakeServer
 from tests.e2e.database import stored_key
 from tests.e2e.server import Server, wait_until
 from tests.e2e.test_failures import fail_to_reach
-from tests.runner.test_identity import holders
+from tests.runner.ssh.test_key_in_memory import holders
 from tests.support.canaries import files_below, leaking, parts
 from tests.support.sshd import SshServer
 

@@ -10,8 +10,8 @@ from string import ascii_letters
 import pytest
 
 from resolvers.compose_file import problem_of, problems_of
-from runner.compose_file import read
-from runner.delivery import OVERRIDE_FILES
+from runner.compose.file import read
+from runner.host.delivery import OVERRIDE_FILES
 from tests.factories import COMPOSE_FILE
 from tests.support.attacks import short
 from tests.support.docker import Docker

@@ -7,14 +7,14 @@ from uuid import UUID, uuid4
 import pytest
 from sqlalchemy import delete, select
 
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Deployment, DeploymentStatus, LogEntry, Run, RunAction, RunStatus, StatusEvent, Variable
 from resolvers import deployments, runs
 from resolvers.deployments import DEPLOYMENTS, Deleted, Filter, NewVariable
 from resolvers.errors import HostNotFound, InvalidInput, NameTaken, NotFound, PackageNotFound, RunInProgress
 from resolvers.paging import Arguments
-from runner.broadcast import Broadcast, Everything
 from tests import factories
 from tests.support.attacks import TEMPLATES, UNKNOWN
 from tests.support.locks import until_one_waits

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from db.engine import Database
+from db.database import Database
 from db.models import Connection, Host
 from resolvers import host_keys, hosts
 from resolvers.errors import HostUnreachable, InvalidInput, NotFound
 from resolvers.hosts import Changes
-from runner import keys
+from runner.ssh import keys
 from tests import factories
 from tests.support.attacks import UNKNOWN
 from tests.support.port import free_port

@@ -8,13 +8,13 @@ from uuid import uuid4
 import pytest
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast
+from db.database import Database
 from db.models import Connection, Deployment, DeploymentStatus, Host, RunAction, RunStatus
 from resolvers import deployments, hosts
 from resolvers.errors import HostHasRunInProgress, HostNotFound, InUse, InvalidInput, NameTaken, NotFound
 from resolvers.hosts import Changes
-from runner import keys
-from runner.broadcast import Broadcast
+from runner.ssh import keys
 from tests import factories
 from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
 from tests.support.locks import until_one_waits

@@ -10,15 +10,15 @@ from uuid import UUID
 import pytest
 from sqlalchemy import func, select, update
 
+from db.broadcast import Broadcast
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Base, Deployment, Host, IdempotencyKey, Package, Run, RunAction, RunStatus
 from resolvers import deployments, hosts, packages, runs
 from resolvers.deployments import NewVariable
 from resolvers.errors import InvalidInput, NameTaken, NotFound, RunInProgress
 from resolvers.files import NewFile
 from resolvers.idempotency import LIFETIME, Key
-from runner.broadcast import Broadcast
 from tests import factories
 from tests.support.attacks import TEMPLATES
 from tests.support.recording_engine import RecordingEngine

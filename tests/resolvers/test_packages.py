@@ -7,14 +7,14 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import null, update
 
+from db.broadcast import Broadcast
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Package
 from resolvers import deployments, packages
 from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound, PackageNotFound
 from resolvers.files import NewFile
-from runner.broadcast import Broadcast
-from runner.interpolation import Requirement
+from runner.compose.interpolation import Requirement
 from tests import factories
 from tests.factories import COMPOSE_FILE
 from tests.support.attacks import TEMPLATES, UNKNOWN

@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from db.engine import Database
+from db.database import Database
 from db.models import Host, LogEntry, RunStatus
 from resolvers.deployments import CHANGES, DEPLOYMENTS, OF_HOST, OF_PACKAGE
 from resolvers.errors import InvalidInput

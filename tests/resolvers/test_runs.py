@@ -7,13 +7,13 @@ import pytest
 from sqlalchemy import select
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import DeploymentStatus, FailureReason, Run, RunAction, RunStatus
 from resolvers import deployments, runs
 from resolvers.errors import InvalidInput, NotFound, RunInProgress
 from resolvers.idempotency import Key
 from resolvers.runs import Turn
-from runner.broadcast import Broadcast, Everything
 from tests import factories
 from tests.support.attacks import UNKNOWN
 from tests.support.recording_engine import RecordingEngine

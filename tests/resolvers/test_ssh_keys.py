@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from sqlalchemy import select
 
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Connection, Host, SshKey
 from resolvers import hosts, private_keys, ssh_keys
 from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound

@@ -8,16 +8,16 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
-from db import engine, status
-from db.engine import Database
+from db import database, status
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import Deployment, LogEntry, Run, RunStatus
+from db.notify import Wire
 from resolvers import runs, tail
 from resolvers.runs import LOG, Log, LogBatch
 from resolvers.tail import Piece
-from runner.broadcast import Broadcast, Everything
 from runner.mask import Mask
 from runner.record import Recorder
-from runner.wire import Wire
 from tests import factories
 from tests.support.statements import selects
 
@@ -237,7 +237,7 @@ async def test_nothing_is_left_after_the_last(db: Database, broadcast: Broadcast
 async def test_who_follows_waits_for_a_database_that_is_away_and_misses_nothing(
     db: Database, broadcast: Broadcast, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(database, "RETRY_INTERVAL", 0.05)
     await factories.log(db, run, 10)
     async with following(db, broadcast, run, 3) as followers:
         for follower in followers:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from db.engine import Database
+from db.database import Database
 from db.models import Role, Token
 from resolvers import tokens
 from resolvers.errors import InvalidInput, NameTaken, NotFound

@@ -5,7 +5,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import delete
 
-from db.engine import Database
+from db.database import Database
 from db.models import Deployment, HostLabel, Run
 from resolvers.visibility import Seen, is_visible
 from tests import factories

@@ -9,13 +9,13 @@ import pytest
 from sqlalchemy import literal_column, select, update
 
 from db import status
-from db.engine import Database
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import Deployment, DeploymentStatus, RunAction, RunStatus, StatusEvent
 from resolvers import deployments, runs, tail
 from resolvers.deployments import CHANGES, Change
 from resolvers.errors import InvalidInput, NotFound
 from resolvers.runs import LOG, LogBatch
-from runner.broadcast import Broadcast, Everything
 from tests import factories
 from tests.support.attacks import UNKNOWN
 from tests.support.statements import selects

@@ -6,8 +6,9 @@ from uuid import uuid4
 
 import pytest
 
-from runner import leftovers, process
-from runner.keeper import Keeper
+from runner import processes
+from runner.play import play
+from runner.play.launcher import Keeper
 from runner.worker import WorkerSettings
 from tests.runner import plays
 from tests.runner.engines import OK
@@ -17,7 +18,7 @@ from tests.runner.engines import OK
 def cookie() -> Iterator[str]:
     cookie = f"test-{uuid4()}"
     yield cookie
-    leftovers.end(cookie, 0)
+    processes.end(cookie, 0)
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ def playbooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "ansible.cfg").touch()
     for name in ("deploy.yml", "down.yml", "halt.yml", "settle.yml"):
         (folder / name).write_text(OK)
-    monkeypatch.setattr(process, "project_directory", lambda: folder)
+    monkeypatch.setattr(play, "project_directory", lambda: folder)
     return folder
 
 

@@ -4,10 +4,10 @@ import asyncio
 import time
 from uuid import UUID
 
-from db.engine import Database
+from db.broadcast import Broadcast, Everything
+from db.database import Database
 from db.models import Connection, Deployment, Host, Run
-from runner import leftovers
-from runner.broadcast import Broadcast, Everything
+from runner import processes
 from tests import factories
 
 OK = """
@@ -40,7 +40,7 @@ async def until_playing(cookie: str) -> None:
 
 def _wait_for_processes(cookie: str) -> None:
     deadline = time.monotonic() + 30
-    while len(leftovers.find(cookie)) < 3:
+    while len(processes.find(cookie)) < 3:
         assert time.monotonic() < deadline
         time.sleep(0.05)
 

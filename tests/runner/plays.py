@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runner.keeper import Keeper
+from runner.play.launcher import Keeper
 
 DEADLINE = 20.0  # seconds
 

@@ -9,10 +9,10 @@ import pytest
 from db.encryption import Secret
 from db.models import RunStatus
 from db.status import End
-from runner.answers import Answers
-from runner.inspection import Health
+from runner.host.answers import Answers
+from runner.host.inspection import Health
+from runner.host.text import one_line, printable
 from runner.mask import MAX_SENTENCE, MAX_WARNING, Mask
-from runner.text import one_line, printable
 from tests import factories
 from tests.ansible.machine import SCRIPT, load_plugin
 

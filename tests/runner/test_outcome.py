@@ -8,10 +8,11 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from db.models import Connection, FailureReason, RunAction, RunStatus
-from runner import keys
-from runner.events import Event, Kind
 from runner.outcome import MAX_WARNINGS, Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
-from runner.project import Project, Target
+from runner.play.event import Event, Kind
+from runner.spec.run import Project
+from runner.ssh import keys
+from runner.ssh.target import Target
 from tests import factories
 
 OLDER = uuid7()  # than the run, whose id is made later

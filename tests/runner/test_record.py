@@ -7,10 +7,10 @@ import pytest
 from sqlalchemy import event, select, text
 
 from db import status
+from db.broadcast import Broadcast
+from db.database import Database
 from db.encryption import Secret
-from db.engine import Database
 from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
-from runner.broadcast import Broadcast
 from runner.mask import Mask
 from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Recorder, begin
 from tests import factories

@@ -6,11 +6,11 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from db.engine import Database
+from db.database import Database
 from db.models import Host, Installation, PackageFile, Run, RunStatus
 from resolvers import private_keys
 from runner import store
-from runner.project import ProjectFile
+from runner.spec.run import ProjectFile
 from runner.store import Capacity, Place, RunBlocker
 from tests import factories
 

@@ -7,9 +7,9 @@ from uuid import UUID
 import pytest
 from sqlalchemy import select
 
-from db.engine import Database
+from db.broadcast import Broadcast
+from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
-from runner.broadcast import Broadcast
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import OK, deployment_of, local_host, queued_run

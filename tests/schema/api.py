@@ -9,7 +9,7 @@ from uuid import UUID
 
 from strawberry.types import ExecutionResult
 
-from db.engine import Database
+from db.database import Database
 from db.models import Base
 from schema import Schema
 from schema.context import Context

@@ -3,9 +3,9 @@
 import pytest
 
 import schema
-from db.engine import Database
+from db.broadcast import Broadcast
+from db.database import Database
 from resolvers.tokens import Principal
-from runner.broadcast import Broadcast
 from schema.context import Context
 from tests.schema.api import Api
 from tests.support.recording_engine import RecordingEngine

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from db.engine import Database
+from db.database import Database
 from resolvers.errors import NotFound
 from schema.answer import AnswerTooLarge, Budget
 from schema.context import FileOfSize, Loaders

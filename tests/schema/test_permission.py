@@ -13,10 +13,10 @@ from strawberry.types import ExecutionResult
 
 import schema
 from db import status
+from db.broadcast import Everything
 from db.models import HostLabel, Role, Run, RunStatus
 from resolvers.deployments import CHANGES
 from resolvers.tokens import Principal
-from runner.broadcast import Everything
 from schema.permission import Event, Followed, Needs, Recorded
 from tests import factories
 from tests.schema.api import TIMEOUT, Api, take

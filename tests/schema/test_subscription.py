@@ -7,12 +7,12 @@ import pytest
 from sqlalchemy import text
 
 from db import status
+from db.broadcast import Everything
 from db.models import Deployment, RunStatus
 from resolvers import deployments
 from resolvers.deployments import CHANGES
 from resolvers.hosts import HOSTS
 from resolvers.runs import LOG
-from runner.broadcast import Everything
 from schema.subscription import built
 from tests import factories
 from tests.schema.api import Api, rest, take

@@ -4,7 +4,7 @@ import asyncio
 
 from sqlalchemy import text
 
-from db.engine import Database
+from db.database import Database
 
 
 async def until_one_waits(db: Database) -> None:

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_tests_of_a_file_stay_together() -> None:
-    assert unit("tests/db/test_engine.py::test_one[sqlite]") == unit("tests/db/test_engine.py::test_two")
+    assert unit("tests/db/test_database.py::test_one[sqlite]") == unit("tests/db/test_database.py::test_two")
 
 
 @pytest.mark.parametrize("file", SPREAD)

@@ -1,0 +1,1 @@
+"""Who asks: access tokens, and those of an OIDC issuer."""

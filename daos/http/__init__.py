@@ -1,0 +1,1 @@
+"""HTTP: how requests come in, and who is refused."""

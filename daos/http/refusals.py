@@ -1,0 +1,140 @@
+"""Requests that HTTP refuses before they become operations.  A class's docstring is the message that a client gets."""
+
+import json
+from collections.abc import Mapping
+
+from starlette.responses import Response
+
+from daos.http.negotiation import GRAPHQL_RESPONSE, JSON
+from resolvers.errors import ErrorCode
+
+
+class Refusal(Exception):
+    """The request cannot be understood."""
+
+    status = 400
+    code = "BAD_REQUEST"
+
+    def __init__(self, message: str | None = None, headers: Mapping[str, str] | None = None) -> None:
+        super().__init__(message or self.__doc__)
+        self.headers = headers or {}
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        return {"code": self.code, "status": self.status}
+
+
+class BadRequest(Refusal):
+    """The request cannot be understood."""
+
+
+class NotAuthenticated(Refusal):
+    """A valid access token is needed."""
+
+    status = 401
+    code = ErrorCode.UNAUTHENTICATED.value
+
+    def __init__(self) -> None:
+        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+
+
+class ForeignHost(Refusal):
+    """The server is not asked by this name; DAOS_ALLOWED_HOSTS has the names that it answers to."""
+
+    status = 403
+    code = ErrorCode.FORBIDDEN.value
+
+
+class ForeignOrigin(Refusal):
+    """Pages of this origin have no access; DAOS_ALLOWED_ORIGINS has those that do."""
+
+    status = 403
+    code = ErrorCode.FORBIDDEN.value
+
+
+class MethodNotAllowed(Refusal):
+    """GraphQL takes POST, and GET for queries."""
+
+    status = 405
+    code = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, allowed: str = "GET, POST") -> None:
+        super().__init__(headers={"Allow": allowed})
+
+
+class NotAcceptable(Refusal):
+    """Answers are application/graphql-response+json or application/json; subscriptions need text/event-stream."""
+
+    status = 406
+    code = "NOT_ACCEPTABLE"
+
+
+class TooSlow(Refusal):
+    """The request did not arrive in time."""
+
+    status = 408
+    code = "REQUEST_TIMEOUT"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Connection": "close"})
+
+
+class TooSlowHead(TooSlow):
+    """The request's headers did not arrive in time."""
+
+
+class TooSlowBody(TooSlow):
+    """The request's body did not arrive in time."""
+
+
+class BodyTooLarge(Refusal):
+    """The request's body is larger than DAOS_MAX_BODY."""
+
+    status = 413
+    code = "PAYLOAD_TOO_LARGE"  # the connection stays, or a client that still sends would never read this
+
+
+class URLTooLong(Refusal):
+    """The URL is too long; POST takes more."""
+
+    status = 414
+    code = "URI_TOO_LONG"
+
+
+class UnsupportedMediaType(Refusal):
+    """The body must be application/json in UTF-8, not compressed."""
+
+    status = 415
+    code = "UNSUPPORTED_MEDIA_TYPE"
+
+
+class TooManyStreams(Refusal):
+    """The token has as many connections as DAOS_MAX_STREAMS allows."""
+
+    status = 429
+    code = "TOO_MANY_REQUESTS"
+
+    def __init__(self) -> None:
+        super().__init__(headers={"Retry-After": "10"})
+
+
+class Unexpected(Refusal):
+    """Internal server error."""
+
+    status = 500
+
+    def __init__(self, extensions: dict[str, object]) -> None:
+        super().__init__()
+        self._extensions = extensions
+
+    @property
+    def extensions(self) -> dict[str, object]:
+        return self._extensions
+
+
+def respond(refusal: Refusal, media_type: str, headers: Mapping[str, str]) -> Response:
+    """The refusal as an answer; `media_type` is what the client takes."""
+    body = json.dumps({"errors": [{"message": str(refusal), "extensions": refusal.extensions}]})
+    # Apollo Client finds the code of a 4xx only in a GraphQL response.
+    kind = GRAPHQL_RESPONSE if media_type == GRAPHQL_RESPONSE else JSON
+    return Response(body, refusal.status, {**headers, **refusal.headers}, f"{kind}; charset=utf-8")

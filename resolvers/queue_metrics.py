@@ -1,0 +1,51 @@
+"""Numbers of the queue and of runs, for who watches over the server."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
+
+from db.database import Database
+from db.models import ACTIVE, Run, RunStatus, now
+from runner import store
+from runner.engine.embedded import Engine
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The queue at a moment."""
+
+    runs: Mapping[RunStatus, int]  # of those that have not ended; also where there are none
+    capacity: int  # runs that all workers together play at the same time
+    age: float  # seconds since the oldest of the runs was accepted whose host has room; 0 without one
+
+
+async def of_queue(db: Database, engine: Engine) -> Figures | None:
+    """The queue now, at the cost of what is in it; None where the database cannot be read."""
+    try:
+        async with db.read() as session:
+            capacity = await engine.capacity(session)
+            since = await store.waiting_since(session, capacity.per_host)
+            counts = select(Run.status, func.count()).where(Run.status.in_(ACTIVE)).group_by(Run.status)
+            runs = dict.fromkeys(ACTIVE, 0) | dict((await session.execute(counts)).all())
+    except SQLAlchemyError as error:
+        logger.warning("the queue cannot be counted: %s", error)
+        return None
+    age = 0.0 if since is None else max(0.0, (now() - since).total_seconds())
+    return Figures(runs, capacity.runs, age)
+
+
+async def of_ended(db: Database) -> Mapping[RunStatus, int] | None:
+    """How many runs ended in which way, of those that are kept; it goes through an index of all of them."""
+    ended = [status for status in RunStatus if status not in ACTIVE]
+    counts = select(Run.status, func.count()).where(Run.status.in_(ended)).group_by(Run.status)
+    try:
+        async with db.read() as session:
+            return dict.fromkeys(ended, 0) | dict((await session.execute(counts)).all())
+    except SQLAlchemyError as error:
+        logger.warning("the runs cannot be counted: %s", error)
+        return None

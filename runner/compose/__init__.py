@@ -1,0 +1,1 @@
+"""What a package's Compose files say, before any host has seen them."""

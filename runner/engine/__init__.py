@@ -1,0 +1,1 @@
+"""Which worker plays which run, and when."""

@@ -1,0 +1,178 @@
+"""Who runs what and when.  The interface is `Engine`; here is the embedded one, in the server's own process."""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from typing import Protocol
+from uuid import UUID
+
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncSession
+
+from db.database import Database
+from db.models import Run
+from runner import store
+from runner.store import Capacity
+from runner.worker import Worker
+
+logger = logging.getLogger(__name__)
+
+POLL_INTERVAL = 5.0  # seconds; a wake that is missed costs no more than this
+RETRY_INTERVAL = 1.0  # seconds, when the database cannot be read
+
+
+class Engine(Protocol):
+    """Sees that every queued run is played once."""
+
+    async def capacity(self, session: AsyncSession) -> Capacity:
+        """How many runs are played at the same time."""
+        ...
+
+    async def enqueue(self, session: AsyncSession, run: Run) -> None:
+        """Queue the run, in the transaction that creates it."""
+        ...
+
+    def wake(self) -> None:
+        """Say that a transaction with queued runs was committed."""
+        ...
+
+    def cancel(self, run_id: UUID) -> None:
+        """Say that a cancel of the run was committed."""
+        ...
+
+
+class ServingEngine(Engine, Protocol):
+    """An engine from the side of who starts it."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether runs are being taken from the queue."""
+        ...
+
+    @property
+    def lag(self) -> float | None:
+        """Seconds since it last saw to the queue, or kept its right to; None where it plays nothing."""
+        ...
+
+    async def serve(self) -> None:
+        """Do its work; returns after `drain`."""
+        ...
+
+    async def drain(self, grace: float) -> None:
+        """Begin no more runs; give those being played `grace` seconds, then interrupt them and wait for their end."""
+        ...
+
+
+class EmbeddedEngine:
+    """Plays runs in this process; the queue is the table of runs itself."""
+
+    def __init__(self, db: Database, worker: Worker, concurrency: int, per_host: int = 4) -> None:
+        """Play `concurrency` runs at the same time, `per_host` of them on one host."""
+        self._db = db
+        self._worker = worker
+        self._capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
+        self._plays: dict[UUID, asyncio.Task[None]] = {}
+        self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
+        self._look = asyncio.Event()
+        self._draining = False
+        self._looked = time.monotonic()
+        self.ready = False  # whether runs are being taken from the queue
+
+    async def capacity(self, session: AsyncSession) -> Capacity:
+        return self._capacity
+
+    async def enqueue(self, session: AsyncSession, run: Run) -> None:
+        """Nothing to do: the queued row is the queue."""
+
+    def wake(self) -> None:
+        self._look.set()
+
+    def cancel(self, run_id: UUID) -> None:
+        self._worker.cancel(run_id)
+
+    @property
+    def lag(self) -> float:
+        return time.monotonic() - self._looked
+
+    @property
+    def active(self) -> int:
+        """How many runs are being played."""
+        return len(self._plays)
+
+    async def serve(self) -> None:
+        """Settle what a killed server left, then play the queue; returns after `drain`."""
+        await self._worker.clean()
+        async with asyncio.TaskGroup() as group:
+            async with self._db.read() as session:
+                orphans = await store.running(session)
+            for run_id, host_id in orphans.items():
+                self._begin(group, run_id, host_id, self._settle(run_id))
+            self.ready = True
+            while not self._draining:
+                self._look.clear()
+                await self._fill(group)
+                await self._wait(POLL_INTERVAL)
+        await self._worker.leave()
+
+    async def drain(self, grace: float) -> None:
+        """Begin no more runs; give those being played `grace` seconds, then interrupt them and wait for their end."""
+        self._draining = True
+        self.ready = False
+        self._look.set()
+        plays = list(self._plays.values())
+        if plays:
+            logger.info("waiting up to %g s for %d runs", grace, len(plays))
+            await asyncio.wait(plays, timeout=grace)
+        self._worker.stop()
+        if self._plays:
+            await asyncio.wait(list(self._plays.values()))
+
+    async def _fill(self, group: asyncio.TaskGroup) -> None:
+        """Begin as many queued runs as there is room for."""
+        room = self._capacity.runs - len(self._plays)
+        if room <= 0:
+            self._looked = time.monotonic()
+            return
+        try:
+            async with self._db.read() as session:
+                queued = await store.queued(session, self._hosts, room, self._capacity.per_host)
+        except SQLAlchemyError:
+            logger.exception("the queue cannot be read, trying again")
+            return
+        self._looked = time.monotonic()
+        # What is drained while the queue was read stays in it.
+        for run_id, host_id in queued.items() if not self._draining else ():
+            self._begin(group, run_id, host_id, self._play(run_id))
+
+    def _begin(self, group: asyncio.TaskGroup, run_id: UUID, host_id: UUID, play: Coroutine[None, None, None]) -> None:
+        task = group.create_task(play, name=f"run {run_id}")
+        self._plays[run_id] = task
+        self._hosts[run_id] = host_id
+        task.add_done_callback(lambda _: self._end(run_id))
+
+    def _end(self, run_id: UUID) -> None:
+        del self._plays[run_id], self._hosts[run_id]
+        self._look.set()
+
+    async def _play(self, run_id: UUID) -> None:
+        try:
+            await self._worker.play(run_id)
+        except Exception:  # one run's trouble must not end the others
+            logger.exception("run %s could not be claimed, trying again", run_id)
+            await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _settle(self, run_id: UUID) -> None:
+        while True:
+            try:
+                return await self._worker.settle(run_id)
+            except Exception:  # a run that is not settled would be shown as running for ever
+                logger.exception("run %s could not be settled, trying again", run_id)
+                await asyncio.sleep(RETRY_INTERVAL)
+
+    async def _wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the loop looks again either way
+        try:
+            async with asyncio.timeout(timeout):
+                await self._look.wait()
+        except TimeoutError:
+            pass

@@ -1,0 +1,255 @@
+"""Whether the containers of a project are well.  Pure.
+
+The script on the host inspects them; `Watch` decides.  Limits are times, not counts: what can still become well gets
+the time that it needs, and what clearly cannot fails at once.  Ansible's process imports this module, so it uses the
+standard library only.  Nothing here reads a clock: times are monotonic seconds that the caller passes in.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from runner.host.inspection import MARGIN, NOT_EXECUTABLE, NOT_FOUND, HealthCheck, Inspection
+from runner.host.verdict import Finding, Kind, Verdict
+
+RESTART_WINDOW = 60.0  # seconds from its first restart in which a container has to recover
+STEADY = 10.0  # seconds in one piece after which a restarted container is well
+HOPELESS_RESTARTS = 3  # of a command that cannot be executed or was not found
+QUIET = 0.8  # seconds at the beginning in which waiting is not worth a line of the log
+_POLLS = ((5.0, 0.2), (30.0, 0.5))  # (until so many seconds have passed, seconds between two inspections)
+_SLOWEST_POLL = 1.0  # seconds
+_SLACK = 0.1  # seconds; a poll is delayed by this much rather than followed by another one
+_LOOK = 0.01  # seconds; an inspection takes longer
+_ROUNDING = 1e-3  # seconds
+
+
+@dataclass
+class _Seen:
+    """What a watch remembers of a container."""
+
+    first: float  # when it was first inspected
+    since: float  # it has run in one piece since then
+    started_at: str
+    restarts: int  # as Docker counted at the last inspection
+    checked_at: str  # the last health check at the first inspection
+    is_of_run: bool = False  # the run or, during the run, Docker has started it
+    restarted: int = 0  # by Docker, during the run
+    first_restart: float | None = None  # since it was last well
+
+
+class Watch:
+    """The containers of a project, from the end of Up until they are well or clearly will not be.
+
+    `baseline` has the containers before the run changed anything; Up ended at `started`.  A new container without a
+    health check must stay up for `settle` seconds.  What is undecided gets `limit` seconds, more if a health check or a
+    restart needs more, and never more than `run_limit`.  `expected` names the services that must have a container.
+    Where Up has failed, `up_ended` is false, and what Up has not reached does not count.
+    """
+
+    def __init__(
+        self,
+        baseline: Iterable[Inspection],
+        *,
+        settle: float,
+        limit: float,
+        run_limit: float,
+        started: float,
+        expected: Collection[str] = (),
+        up_ended: bool = True,
+    ) -> None:
+        self._baseline = {inspection.id: inspection for inspection in baseline}
+        self._settle = settle
+        self._started = started
+        self._floor = started + limit
+        self._ceiling = started + run_limit
+        self._expected = expected
+        self._up_ended = up_ended
+        self._seen: dict[str, _Seen] = {}
+        self._logged = ""
+
+    def judge(
+        self, inspections: Sequence[Inspection], now: float, *, host_time: str = "", blamed: Collection[str] = ()
+    ) -> Verdict:
+        """The verdict on what was inspected at `now`.
+
+        `host_time` is the host's own time in UTC, written as Docker does; it shows how long a container has been steady
+        that was restarted before the run.  `blamed` has the names of the containers that Compose gave as the reason why
+        Up failed: their health counts as it is.
+        """
+        containers = [inspection for inspection in inspections if inspection.is_managed]
+        many = Counter(container.service for container in containers)
+        findings = self._missing(many)
+        for container in containers:
+            seen = self._remember(container, now, host_time)
+            finding = self._assess(container, seen, now, is_blamed=container.name in blamed)
+            if finding is None:
+                seen.first_restart = None  # it is well: a later restart gets its own time
+            elif many[container.service] > 1:
+                findings.append(replace(finding, container=container.name))
+            else:
+                findings.append(finding)
+        return self._conclude(findings, now)
+
+    def _missing(self, many: Mapping[str, int]) -> list[Finding]:
+        if not self._up_ended:
+            return []
+        return [Finding(name, "has no container", has_failed=True) for name in self._expected if not many.get(name)]
+
+    def _remember(self, container: Inspection, now: float, host_time: str) -> _Seen:
+        seen = self._seen.get(container.id)
+        if seen is None:
+            seen = self._seen[container.id] = self._first_seen(container, now, host_time)
+        elif container.restarts > seen.restarts:
+            seen.restarted += container.restarts - seen.restarts
+            seen.is_of_run = True
+        if seen.started_at != container.started_at:
+            seen.started_at, seen.since, seen.is_of_run = container.started_at, now, True
+        seen.restarts = container.restarts
+        if seen.first_restart is None and (seen.restarted or container.state == "restarting"):
+            seen.first_restart = now
+        return seen
+
+    def _first_seen(self, container: Inspection, now: float, host_time: str) -> _Seen:
+        before = self._baseline.get(container.id)
+        if before is None:
+            restarted, is_of_run = container.restarts, True
+        elif (before.started_at, before.restarts) == (container.started_at, container.restarts):
+            restarted, is_of_run = 0, False
+        else:  # Docker counts from 0 again when a container is started by hand
+            fewer = container.restarts < before.restarts
+            restarted, is_of_run = container.restarts - (0 if fewer else before.restarts), True
+        since = now if restarted else self._started
+        if not is_of_run:
+            since = min(since, now - _age(container.started_at, host_time))
+        checked_at = container.health.checked_at if container.health else ""
+        return _Seen(now, since, container.started_at, container.restarts, checked_at, is_of_run, restarted)
+
+    def _assess(self, container: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
+        match container.state:
+            case "running":
+                if seen.restarted and _is_over(seen, seen.since):
+                    return _looping(container, seen, now)
+                health = self._assess_health(container, seen, now, is_blamed=is_blamed)
+                return health or self._assess_steadiness(container, seen, now)
+            case "restarting":
+                return self._assess_restarts(container, seen, now)
+            case "exited":
+                return self._assess_exit(container, seen)
+            case "dead":
+                return _failed(container, "is dead", crashed=True)
+            case state:
+                is_reached = self._up_ended or state != "created"
+                return self._await(container, state) if is_reached else None
+
+    def _assess_health(self, container: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
+        health, check = container.health, container.health_check or HealthCheck()
+        if health is None:
+            return None
+        if health.status == "starting":
+            start = seen.since if seen.is_of_run else seen.first
+            return self._await(container, "starting", start + check.decides_within)
+        if health.status != "unhealthy":
+            return None
+        if seen.is_of_run or is_blamed or health.checked_at != seen.checked_at:
+            return _failed(container, "is unhealthy")
+        # What Up has changed may be what was missing, and Docker has not checked since.
+        patience = check.period + MARGIN
+        if now - seen.first >= patience:
+            return _failed(container, f"is unhealthy, and was not checked again within {patience:.0f} s")
+        return self._await(container, "unhealthy before the run", seen.first + patience)
+
+    def _assess_steadiness(self, container: Inspection, seen: _Seen, now: float) -> Finding | None:
+        if not self._up_ended:
+            return None  # what Up has waited for is a job that it is to end, or the health of others
+        words, required = "restarted", STEADY
+        if not seen.restarted and seen.is_of_run:
+            words, required = "just started", 0.0 if container.health else self._settle
+        elif not container.restarts and not seen.restarted:
+            return None
+        remaining = required - (now - seen.since)
+        if remaining <= _ROUNDING:
+            return None
+        return self._await(container, words, seen.since + required, remaining=remaining)
+
+    def _assess_restarts(self, container: Inspection, seen: _Seen, now: float) -> Finding:
+        is_hopeless = container.exit_code in {NOT_EXECUTABLE, NOT_FOUND} and seen.restarted >= HOPELESS_RESTARTS
+        if is_hopeless or _is_over(seen, now):
+            return _looping(container, seen, now)
+        window = (now if seen.first_restart is None else seen.first_restart) + RESTART_WINDOW
+        return self._await(container, "restarting", window)
+
+    def _assess_exit(self, container: Inspection, seen: _Seen) -> Finding | None:
+        if container.exit_code == 0:
+            is_job = container.policy in {"no", "on-failure"}
+            return None if is_job else self._await(container, "exited, to be restarted")
+        if not self._up_ended and not seen.is_of_run:
+            return None
+        after = f" after {_times(seen.restarted)}" if seen.restarted else ""
+        return _failed(container, f"{container.end}{after}", crashed=True)
+
+    def _await(
+        self,
+        container: Inspection,
+        state: str,
+        until: float = 0.0,
+        *,
+        remaining: float | None = None,
+    ) -> Finding:
+        """The finding that a container has time until `until`, or at least until the time limit of Verify."""
+        deadline = min(max(until, self._floor), self._ceiling)
+        check = container.health.last_check if container.health and container.state == "running" else ""
+        return Finding(container.service, state, container.id, check=check, deadline=deadline, remaining=remaining)
+
+    def _conclude(self, findings: list[Finding], now: float) -> Verdict:
+        waited = max(0.0, now - self._started)
+        failed = tuple(finding for finding in findings if finding.has_failed)
+        if failed:
+            return Verdict(Kind.FAILED, failed, waited)
+        if not findings:
+            return Verdict(Kind.OK, (), waited)
+        verdict = Verdict(Kind.WAIT, tuple(findings), waited)
+        if any(now >= finding.deadline for finding in findings):
+            return verdict.expire()
+        log = None
+        if waited >= QUIET and verdict.awaited != self._logged:
+            log = self._logged = verdict.awaited
+        return Verdict(Kind.WAIT, verdict.findings, waited, next_in=_next_in(findings, waited), log=log)
+
+
+def _next_in(findings: Iterable[Finding], waited: float) -> float:
+    """Seconds until the next inspection."""
+    poll = next((seconds for until, seconds in _POLLS if waited < until), _SLOWEST_POLL)
+    nearest = min((finding.remaining for finding in findings if finding.remaining is not None), default=None)
+    return poll if nearest is None or nearest >= poll + _SLACK else max(nearest - _LOOK, _LOOK)
+
+
+def _is_over(seen: _Seen, moment: float) -> bool:
+    """Whether the time to recover from restarts was over at that moment."""
+    return seen.first_restart is not None and moment >= seen.first_restart + RESTART_WINDOW
+
+
+def _looping(container: Inspection, seen: _Seen, now: float) -> Finding:
+    began = now if seen.first_restart is None else seen.first_restart
+    last = f"; the last time it {container.end}" if container.state == "restarting" else ""
+    return _failed(
+        container, f"keeps crashing: {_times(seen.restarted)} within {now - began:.0f} s{last}", crashed=True
+    )
+
+
+def _times(restarts: int) -> str:
+    return "1 restart" if restarts == 1 else f"{restarts} restarts"
+
+
+def _failed(container: Inspection, words: str, *, crashed: bool = False) -> Finding:
+    check = container.health.last_check if container.health and not crashed else ""
+    return Finding(container.service, words, container.id, check=check, has_failed=True, crashed=crashed)
+
+
+def _age(started_at: str, host_time: str) -> float:
+    """Seconds from one time of the host to a later one; 0 where either is unknown."""
+    try:
+        started, now = (datetime.fromisoformat(text[:19]) for text in (started_at, host_time))
+    except ValueError:
+        return 0.0
+    return max(0.0, (now - started).total_seconds())

@@ -1,0 +1,131 @@
+"""The server's side of a playing process that the warm process forks; see `runner.play.warm` for the other side."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from runner.play.play import LINE_LIMIT, read_message, read_words
+
+BEGIN_TIMEOUT = 5.0  # seconds until a fork says that it begins
+
+
+class Refused(Exception):
+    """A play cannot be had from the warm process; the text says why."""
+
+
+class NoAnswer(Refused):
+    """The warm process does nothing."""
+
+
+class Pipes:
+    """The three pipes of a playing process, as this side has them."""
+
+    stdin: asyncio.WriteTransport
+
+    def __init__(self) -> None:
+        self.stdout = asyncio.StreamReader(LINE_LIMIT)
+        self.stderr = asyncio.StreamReader(LINE_LIMIT)
+        self._transports: list[asyncio.BaseTransport] = []
+
+    async def connect(self, stdin: int, stdout: int, stderr: int) -> None:
+        loop = asyncio.get_running_loop()
+        self.stdin, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, os.fdopen(stdin, "wb", 0))
+        self._transports.append(self.stdin)
+        for reader, descriptor in ((self.stdout, stdout), (self.stderr, stderr)):
+            protocol = asyncio.StreamReaderProtocol(reader)
+            transport, _ = await loop.connect_read_pipe(lambda: protocol, os.fdopen(descriptor, "rb", 0))  # noqa: B023
+            self._transports.append(transport)
+
+    async def read(self) -> dict[str, Any] | None:
+        return await read_message(self.stdout)
+
+    def close(self) -> None:
+        for transport in self._transports:
+            transport.close()
+
+
+class Forked:
+    """The channel to a playing process that was forked, see `runner.play.play.Channel`."""
+
+    def __init__(self, pipes: Pipes, pid: int) -> None:
+        self.pid = pid
+        self._pipes = pipes
+        self._swept = False
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # It is not this process's child.  But it waits for the word to begin, so the pid is still its own.
+        self._descriptor = os.pidfd_open(pid)
+        asyncio.get_running_loop().add_reader(self._descriptor, self._end)
+
+    @classmethod
+    async def start(
+        cls, control: socket.socket, environment: Mapping[str, str], spec: Mapping[str, Any], held: list[int]
+    ) -> "Forked":
+        """Have the warm process behind `control` fork a play.  Raises: Refused."""
+        pipes = await _ask(control, {"environment": dict(environment), "spec": spec}, held)
+        try:
+            async with asyncio.timeout(BEGIN_TIMEOUT):
+                answer = await pipes.read()
+            if answer is None:
+                raise Refused("the warm process has gone")
+            if answer["kind"] != "begun":
+                raise Refused(answer["message"])
+            play = cls(pipes, answer["pid"])
+        except TimeoutError as error:
+            pipes.close()  # a fork that begins after all finds that nobody asks it to play
+            raise NoAnswer("the warm process does not answer") from error
+        except BaseException:
+            pipes.close()
+            raise
+        play.say({"begin": True})
+        return play
+
+    def say(self, message: object) -> None:
+        if not self._pipes.stdin.is_closing():
+            self._pipes.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def read(self) -> dict[str, Any] | None:
+        read = await self._pipes.read()
+        if read is not None and read["kind"] == "swept":
+            self._swept = True
+            return await self.read()
+        return read
+
+    async def read_stderr(self) -> str | None:
+        return await read_words(self._pipes.stderr)
+
+    async def wait(self) -> bool:
+        await asyncio.shield(self._ended)
+        return self._swept
+
+    def kill(self) -> None:
+        if not self._ended.done():
+            signal.pidfd_send_signal(self._descriptor, signal.SIGKILL)
+
+    def _end(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._descriptor)
+        os.close(self._descriptor)
+        self._pipes.stdin.close()
+        self._ended.set_result(None)
+
+
+async def _ask(control: socket.socket, request: Mapping[str, Any], held: list[int]) -> Pipes:
+    """Ask for a play; gives the pipes to it.  Raises: Refused."""
+    its_stdin, stdin = os.pipe()
+    stdout, its_stdout = os.pipe()
+    stderr, its_stderr = os.pipe()
+    theirs = [its_stdin, its_stdout, its_stderr]
+    pipes = Pipes()
+    await pipes.connect(stdin, stdout, stderr)
+    try:
+        socket.send_fds(control, [json.dumps(request).encode()], [*theirs, *held])
+    except OSError as error:
+        pipes.close()
+        raise Refused(f"the warm process cannot be asked: {error}") from error
+    finally:
+        for descriptor in theirs:
+            os.close(descriptor)
+    return pipes

@@ -1,0 +1,62 @@
+"""Directories in places that others share: made for us alone, and not believed to be ours because of their name."""
+
+import os
+import pwd
+import shutil
+import stat
+from pathlib import Path
+
+
+class NotPrivate(OSError):
+    """A directory that somebody else has made, or could exchange.  The text is one sentence with the way out."""
+
+
+def claim(path: Path) -> None:
+    """Make a directory of mode 0700, or take the one that is there.  Raises: NotPrivate, OSError.
+
+    Its name may be known, and its parent, such as /dev/shm, open to everybody: whoever owned it could exchange what
+    Ansible is about to execute.  Where it is ours in a directory with the sticky bit, nobody else can replace it.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        found = path.lstat()
+        problem = _problem(found)
+        if problem is not None:
+            raise NotPrivate(
+                f"{path} {problem}, so that files of runs are not safe there. Remove it, or set DAOS_RUN_DIR."
+            ) from None
+    parent = path.parent.stat()
+    if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
+        raise NotPrivate(f"Everybody can rename {path}. Set the sticky bit (chmod +t {path.parent}) or DAOS_RUN_DIR.")
+    if parent.st_uid not in {0, os.geteuid()}:
+        raise NotPrivate(f"{path.parent} belongs to {_name(parent.st_uid)}, who can exchange {path}. Set DAOS_RUN_DIR.")
+
+
+def _problem(found: os.stat_result) -> str | None:
+    """What is wrong with a directory that is to be ours alone."""
+    if not stat.S_ISDIR(found.st_mode):
+        return "is not a directory"
+    if found.st_uid != os.geteuid():
+        return f"belongs to {_name(found.st_uid)}"
+    if found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+        return f"has mode {stat.S_IMODE(found.st_mode):04o} instead of 0700"
+    return None
+
+
+def _name(uid: int) -> str:
+    try:
+        return f"user {pwd.getpwuid(uid).pw_name}"
+    except KeyError:
+        return f"user {uid}"
+
+
+def sockets(root: Path) -> Path:
+    """The directory of the connections to hosts, beside that of the runs."""
+    return root.with_name(f"{root.name}-ssh")
+
+
+def remove(directory: Path) -> None:
+    """Remove `directory` and all in it, or what is left of it."""
+    shutil.rmtree(directory, ignore_errors=True)

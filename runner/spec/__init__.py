@@ -1,0 +1,1 @@
+"""What to run: computed before it is run, and without side effects."""

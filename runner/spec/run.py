@@ -1,0 +1,172 @@
+"""What a run needs, as plain data: Ansible's inventory, and the project's files for the host.  Nothing is played here.
+
+Every string that a user may have written is marked `__ansible_unsafe`.  Without the mark Ansible evaluates it as a
+template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from db.encryption import Secret
+from db.models import Connection, RunAction
+from runner.compose.file import reads_outside
+from runner.host.comparison import ENV_FILE
+from runner.host.delivery import COMPOSE_FILE, pack
+from runner.ssh.target import Target, connection_options
+
+KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=2"  # as in ansible.cfg
+
+
+@dataclass(frozen=True)
+class Login:
+    """What a package's images are pulled with from one registry."""
+
+    registry: str
+    username: str
+    password: Secret
+
+
+@dataclass(frozen=True)
+class ProjectFile:
+    """A file of the project as the host gets it."""
+
+    data: bytes
+    mode: int = 0o644  # permission bits
+    only_if_missing: bool = False  # one that the host has already is left as it is
+
+
+@dataclass(frozen=True)
+class Project:
+    """One run's deployment: everything that is played, and nothing about how."""
+
+    run_id: UUID
+    number: int
+    action: RunAction
+    deployment_id: UUID
+    installation: UUID  # which daos this is; several can share a host's account
+    name: str  # compose's project name
+    package: str  # name and version, for people
+    target: Target
+    compose_file: str
+    files: dict[str, ProjectFile]  # by path, without compose.yaml and .env
+    variables: dict[str, Secret]
+    secrets: list[Secret] = field(default_factory=list)  # values that must not be shown
+    rivals: list[UUID] = field(default_factory=list)  # living deployments that may have the same project on one machine
+    logins: list[Login] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """Seconds that each part of a run may take."""
+
+    connect: int = 10
+    prepare: int = 120
+    build: int = 1800
+    pull: int = 1800
+    up: int = 600
+    verify: int = 300
+    down: int = 300
+    settle: int = 12  # with the connection it has to fit into the half minute that a restart may leave a run open
+    run: int = 3600
+
+
+@dataclass(frozen=True)
+class Paths:
+    """Where a run's files are while it is played."""
+
+    delivery: Path  # what the host reads, see `delivery`
+    known_hosts: Path
+    control: Path  # the directory of ssh's control socket
+    master: Path | None = None  # the socket of a connection that is open already
+    identity: Path | None = None  # where ssh finds a stored key, see `runner.ssh.key_in_memory`
+
+
+def playbook(action: RunAction) -> str:
+    """The playbook that carries out `action`."""
+    return "deploy.yml" if action is RunAction.UP else "down.yml"
+
+
+def logins(project: Project) -> list[str]:
+    """The logins at registries, a line each, with passwords that the host's `printf %b` reads back unchanged."""
+    return [f"{login.registry} {_in_octal(login.password)} {login.username}" for login in project.logins]
+
+
+def _in_octal(secret: Secret) -> str:
+    return "".join(f"\\0{byte:03o}" for byte in secret.reveal().encode())
+
+
+def delivery(project: Project) -> bytes:
+    """What the run delivers, see `runner.host.delivery`: compose.yaml, `.env`, and the package's own files."""
+    own = {
+        COMPOSE_FILE: ProjectFile(project.compose_file.encode()),
+        ENV_FILE: ProjectFile(dotenv(project.variables).encode(), mode=0o600),
+    }
+    values = {name: value.reveal().encode() for name, value in project.variables.items()}
+    # A file that is the container's may differ on the host from the one that was delivered.
+    fixed = {path: file.data for path, file in project.files.items() if not file.only_if_missing}
+    return pack(own | project.files, values, logins(project), outside=reads_outside(project.compose_file, fixed))
+
+
+def dotenv(variables: dict[str, Secret]) -> str:
+    """`variables` as compose reads them back unchanged: quotes, `$`, backslashes and line ends included."""
+    return "".join(f"{name}={_quote(value.reveal())}\n" for name, value in sorted(variables.items()))
+
+
+def _quote(value: str) -> str:
+    # In single quotes compose takes everything as it is, but can express neither the quote nor a last backslash.
+    if "'" not in value and not value.endswith("\\"):
+        return f"'{value}'"
+    escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
+    return f'"{escaped}"'
+
+
+def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float) -> dict[str, Any]:
+    """Ansible's inventory: one host, named by the deployment's id.  `settle`: see `Limits.settle`."""
+    variables: dict[str, Any] = {
+        "daos_run": str(project.run_id),
+        "daos_deployment": str(project.deployment_id),
+        "daos_installation": str(project.installation),
+        "daos_project": _unsafe(project.name),
+        "daos_delivery": _unsafe(str(paths.delivery)),
+        "daos_rivals": [str(rival) for rival in project.rivals],
+        "daos_timeouts": {
+            phase: getattr(timeouts, phase)
+            for phase in ("prepare", "build", "pull", "up", "verify", "down", "settle", "run")
+        }
+        | {"halt": timeouts.settle},
+        "daos_settle": settle,
+        **_connection(project.target, paths, timeouts),
+    }
+    return {"all": {"hosts": {str(project.deployment_id): variables}}}
+
+
+def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, Any]:
+    if target.connection is Connection.LOCAL:
+        return {"ansible_connection": "local"}
+    arguments = [*connection_options(target, paths.known_hosts), f"-oConnectTimeout={timeouts.connect}"]
+    variables: dict[str, Any] = {
+        "ansible_connection": "ssh",
+        "ansible_host": _unsafe(target.address or ""),
+        "ansible_port": target.port,
+        "ansible_user": _unsafe(target.user),
+        "ansible_timeout": timeouts.connect,
+        # The directory is the run's own, so a connection that one credential opened is never used by another.
+        # Two percent signs: Ansible puts `directory` into it first.
+        "ansible_control_path": str(paths.control / "%%C"),
+        "ansible_control_path_dir": str(paths.control),  # Ansible makes its own, in the home directory, all the same
+    }
+    if paths.master is not None:
+        variables["ansible_control_path"] = str(paths.master)
+        # Without a master after all, each command has a connection of its own.
+        variables["ansible_ssh_args"] = f"-o ControlMaster=no -o ControlPersist=no {KEEP_ALIVE}"
+    if target.has_key:
+        variables["ansible_ssh_private_key_file"] = _unsafe(str(paths.identity or target.ssh_key_path))
+    variables["ansible_ssh_common_args"] = _unsafe(" ".join(arguments))
+    return variables
+
+
+def _unsafe(value: str) -> dict[str, str]:
+    """`value` as a literal, which Ansible never evaluates."""
+    return {"__ansible_unsafe": value}

@@ -1,0 +1,48 @@
+"""The host of a run, and what ssh is told about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from db.encryption import Secret
+from db.models import Connection
+from runner.ssh.known_hosts import has_authority
+
+
+@dataclass(frozen=True)
+class Target:
+    """The host of a run."""
+
+    id: UUID
+    name: str
+    connection: Connection
+    address: str | None
+    port: int
+    user: str
+    ssh_key_path: Path | None
+    known_hosts: str | None  # pinned keys and authorities, as lines of known_hosts; None before the first contact
+    ssh_key: Secret | None = None  # a stored one, in place of a path
+
+    @property
+    def has_key(self) -> bool:
+        """Whether it is logged in to with a key of its own, and no other."""
+        return self.ssh_key_path is not None or self.ssh_key is not None
+
+
+def connection_options(target: Target, known_hosts: Path) -> list[str]:
+    """What ssh is told about the target's identity and its own."""
+    options = {
+        "BatchMode": "yes",
+        # "accept-new" would also accept a plain key where only an authority is known.
+        "StrictHostKeyChecking": "accept-new" if target.known_hosts is None else "yes",
+        "UserKnownHostsFile": str(known_hosts),
+        "GlobalKnownHostsFile": "none",
+        # The key is pinned for the host, not for its address: a host that moves keeps it.
+        # A certificate is for the address, by which an authority knows the host.
+        "HostKeyAlias": (target.address or "").lower() if has_authority(target.known_hosts) else str(target.id),
+        "UpdateHostKeys": "no",
+    }
+    if target.has_key:
+        options["IdentitiesOnly"] = "yes"
+    # -F none: the login user's own ~/.ssh/config must not change where a run goes.
+    return ["-F", "none", *(f"-o{name}={value}" for name, value in options.items())]
