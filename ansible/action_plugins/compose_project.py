@@ -1,8 +1,9 @@
 """Plays phases of a Compose project: one command on the host, without Python there.
 
-The work is done by files/compose_project.sh, which describes what it prints and asks.  Here is how it gets to the host,
-how its output becomes results, how its questions are answered (runner/host/answers.py), and how all of it is displayed
-while the command still runs.  When a host cannot be reached, Ansible's AnsibleConnectionFailure passes through.
+The work is done by files/compose_project/, whose protocol.sh describes what it prints and asks.  Here is how it gets to
+the host, how its output becomes results, how its questions are answered (runner/host/answers.py), and how all of it is
+displayed while the command still runs.  When a host cannot be reached, Ansible's AnsibleConnectionFailure passes
+through.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import re
 import selectors
 import shlex
 import subprocess
@@ -25,6 +25,7 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.connection.ssh import AnsibleControlPersistBrokenPipeError
 from ansible.utils.display import Display
 
+from runner.host import script
 from runner.host.answers import Answers, HostAnswer, Limits
 from runner.host.delivery import Delivery
 from runner.host.text import printable
@@ -239,19 +240,14 @@ def command(phases: list[str], variables: dict[str, Any], delivery: Delivery | N
         *delivered,
         *variables["daos_rivals"],
     ]
-    return f'set -- {shlex.join(map(str, arguments))}; eval "$(printf %b "{SCRIPT}")"'
+    return f'set -- {shlex.join(map(str, arguments))}; eval "$(printf %b "{script.joined(PARTS, phases)}")"'
 
 
-def escaped(script: str) -> str:
-    """The script for `printf %b`, without the characters that fish and csh read in their own way inside quotes.
-
-    Its comments stay here: the host's shell would read them in each run.
-    """
-    code = re.sub(r"(?m)^[ \t]*#.*\n", "", script)
-    return re.sub(r"[^ -~]|[\\'\"$`!]", lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), code)
-
-
-SCRIPT = escaped((Path(__file__).parents[1] / "files/compose_project.sh").read_text(encoding="utf-8"))
+# Escaped once, when the warm process loads this module.
+PARTS = {
+    name: script.escaped(text)
+    for name, text in script.read(Path(__file__).parents[1] / "files/compose_project").items()
+}
 
 
 def clipped(text: str, *, is_cut: bool = False) -> str:

@@ -1,6 +1,6 @@
 """Answers what the script on a host asks, from what it has reported.
 
-The script observes and acts (ansible/files/compose_project.sh); what is to be done, and whether it went well, is
+The script observes and acts (ansible/files/compose_project/); what is to be done, and whether it went well, is
 decided here, with `comparison`, `health` and `compose_words`.  Ansible's process imports this module, so it uses the
 standard library only.  What a host sends is not trusted: anything malformed is a HostAnswer.
 """

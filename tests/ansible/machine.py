@@ -24,7 +24,7 @@ from runner.spec.run import ProjectFile
 from tests.support.docker import Docker
 
 PROJECT = Path(__file__).parents[2] / "ansible"
-SCRIPT = PROJECT / "files/compose_project.sh"
+SCRIPT = PROJECT / "files/compose_project"
 PLAYBOOKS = {
     "deploy.yml": ("prepare", "build", "pull", "up", "verify"),
     "down.yml": ("down",),

@@ -1,6 +1,7 @@
 """How the script gets to a host, by whichever shell, and how its words become a result."""
 
 import json
+import re
 import shutil
 import subprocess
 import time
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from runner.host import script
 from runner.host.answers import Answers
 from runner.spec.run import ProjectFile
 from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
@@ -27,8 +29,20 @@ def require_program(name: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_the_script_can_be_parsed(shell: list[str]) -> None:
     require_program(shell[0])
-    parsed = subprocess.run([*shell, "-n", SCRIPT], check=False, capture_output=True, text=True)
-    assert (parsed.returncode, parsed.stderr) == (0, "")
+    for phases in (UP, ("down",), ("halt", "settle")):
+        text = script.joined(script.read(SCRIPT), phases)
+        parsed = subprocess.run([*shell, "-n"], input=text, check=False, capture_output=True, text=True)
+        assert (parsed.returncode, parsed.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("phases", [UP, ("down",), ("halt",), ("settle",)], ids="-".join)
+def test_each_phase_has_the_functions_that_it_calls(phases: tuple[str, ...]) -> None:
+    """Of a part that is not sent, nothing is called."""
+    whole, sent = (script.joined(script.read(SCRIPT), wanted) for wanted in (script.ALL, phases))
+    names = set(re.findall(r"^([a-z_]+)\(\) ", whole, re.MULTILINE)) - script.ALL
+    code = re.sub(r"^\s*#.*$|\s#\s.*$|'[^'\n]*'", "", sent, flags=re.MULTILINE)
+    called = {name for name in names if re.search(rf"(?<![\w/$.-]){name}(?![\w=/.])", code)}
+    assert called <= set(re.findall(r"^([a-z_]+)\(\) ", sent, re.MULTILINE))
 
 
 @pytest.mark.parametrize("shell", [["dash"], ["bash", "--posix"]], ids=lambda shell: shell[0])
@@ -95,7 +109,7 @@ def test_a_user_who_may_not_use_docker_is_told_so(nobodys_home: Machine) -> None
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)
 def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
     require_program(shell)
-    script = """printf '%s|' "$@" 'it''s' "\\"$1\\"" `echo a` \\\\ '\\n' '!!' # comment\n  # a line\necho 'ü'"""
+    text = """printf '%s|' "$@" 'it''s' "\\"$1\\"" `echo a` \\\\ '\\n' '!!' # comment\n  # a line\necho 'ü'"""
     variables = {
         "daos_run": "run",
         "daos_deployment": "deployment",
@@ -105,7 +119,7 @@ def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.Monk
         "daos_settle": 0.5,
         "daos_rivals": ["rival"],
     }
-    monkeypatch.setattr(plugin, "SCRIPT", plugin.escaped(script))
+    monkeypatch.setattr(plugin, "PARTS", {"main": script.escaped(text)})
     line = plugin.command(["up", "verify"], variables)
     assert "a line" not in line
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)

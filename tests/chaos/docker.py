@@ -111,7 +111,7 @@ def main(arguments: Sequence[str], environment: Mapping[str, str]) -> None:
 
 
 def inspect(docker: Docker, ids: Sequence[str]) -> None:
-    """A line for each container, as the format of compose_project.sh asks for it."""
+    """A line for each container, as the format of compose_project/containers.sh asks for it."""
     found = {left.container: left for left in docker.all_left()}
     for container in ids:
         if container not in found:

@@ -9,6 +9,7 @@ import pytest
 from db.encryption import Secret
 from db.models import RunStatus
 from db.status import End
+from runner.host import script
 from runner.host.answers import Answers
 from runner.host.inspection import Health
 from runner.host.text import one_line, printable
@@ -139,7 +140,7 @@ def test_no_part_of_a_secret_in_the_words_of_a_health_check_is_shown(before: int
 
 def test_the_script_cuts_as_it_is_thought_to() -> None:
     """What is shorter than this and cut leaves no sign."""
-    limits = {int(limit) for limit in re.findall(r"%\.(\d+)s", SCRIPT.read_text())}
+    limits = {int(limit) for limit in re.findall(r"%\.(\d+)s", "".join(script.read(SCRIPT).values()))}
     assert limits == {500, 2000}
     shown = subprocess.run(["sh", "-c", "printf '%.2000s' \"$1\"", "sh", "é" * 1500], capture_output=True, check=True)
     assert len(shown.stdout) in {2000, 3000}

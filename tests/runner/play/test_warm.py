@@ -318,7 +318,7 @@ async def test_the_warm_process_ends_with_its_keeper(tmp_path: Path, cookie: str
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["ansible.cfg", "action_plugins/compose_project.py", "files/compose_project.sh"])
+@pytest.mark.parametrize("name", ["ansible.cfg", "action_plugins/compose_project.py", "files/compose_project/main.sh"])
 def test_a_file_that_has_changed_since_it_was_loaded_is_noticed(name: str, tmp_path: Path) -> None:
     project = shutil.copytree(project_directory(), tmp_path / "project")
     (tmp_path / "tmp").mkdir()

@@ -1,0 +1,98 @@
+# Docker and Compose: how they are started, and what they are asked about images and versions.
+#
+# Reads   project, directory, tree, state, override, login_config
+# Sets    plugin
+
+# Sets `plugin` to compose's own program, where docker looks for it: docker asks each of its plugins what it is before it
+# starts one, and takes longer for that than compose for all its work. Empty where only docker can know.
+find_plugin() {
+    plugin=
+    config=${DOCKER_CONFIG:-$HOME/.docker}
+    if [ -f "$config/config.json" ]; then
+        read_all "$config/config.json"
+        case $text in
+            *cliPluginsExtraDirs*) return ;;
+        esac
+    fi
+    for place in "$config" /usr/local/lib/docker /usr/local/libexec/docker /usr/lib/docker /usr/libexec/docker; do
+        plugin=$place/cli-plugins/docker-compose
+        [ ! -x "$plugin" ] || return 0
+    done
+    plugin=
+}
+
+# Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package. PWD is what
+# `${PWD}` in a Compose file means: the directory that Compose reads.
+compose() {
+    set -- --project-name "$project" --ansi never "$@"
+    [ -n "$plugin" ] || set -- compose "$@"
+    bounded env -i HOME="$HOME" PATH="$PATH" PWD="$tree" \
+        ${DOCKER_HOST+"DOCKER_HOST=$DOCKER_HOST"} ${DOCKER_CONTEXT+"DOCKER_CONTEXT=$DOCKER_CONTEXT"} \
+        ${DOCKER_CONFIG+"DOCKER_CONFIG=$DOCKER_CONFIG"} ${login_config:+"DOCKER_CONFIG=$login_config"} \
+        ${DOCKER_CERT_PATH+"DOCKER_CERT_PATH=$DOCKER_CERT_PATH"} \
+        ${DOCKER_TLS_VERIFY+"DOCKER_TLS_VERIFY=$DOCKER_TLS_VERIFY"} \
+        ${XDG_RUNTIME_DIR+"XDG_RUNTIME_DIR=$XDG_RUNTIME_DIR"} ${SSH_AUTH_SOCK+"SSH_AUTH_SOCK=$SSH_AUTH_SOCK"} \
+        "${plugin:-docker}" "$@"
+}
+
+# Runs compose on the delivered files.
+compose_tree() {
+    compose --project-directory "$tree" --env-file "$tree/.env" --file "$tree/compose.yaml" \
+        ${override:+--file "$tree/$override"} "$@"
+}
+
+# Runs compose on what the server made of its resolution of the delivered files.
+compose_model() {
+    compose --project-directory "$directory" --file "$state/model.json" --env-file "$tree/.env" "$@"
+}
+
+require_docker() {
+    if ! bounded docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
+        say bounded docker version --format '{{.Server.Version}}'
+        fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
+    fi
+    [ -n "$plugin" ] || bounded docker compose version >/dev/null 2>&1 ||
+        fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
+}
+
+# Prints the names of images, the ids of those that are there, in their order, and which are not.
+see_images() {
+    echo "= names $*"
+    [ "$#" -gt 0 ] || return 0
+    { absent=$(bounded docker image inspect --format '= image {{.ID}}' "$@" 2>&1 >&5); } 5>&1
+    [ -z "$absent" ] || while IFS= read -r line; do
+        tell absent "$line"
+    done <<ABSENT
+$absent
+ABSENT
+}
+
+# Prints the versions of Docker and Compose. They are asked for again when a program has been replaced: to ask each time
+# would take longer than all the rest of a run that changes nothing.
+see_versions() {
+    # shellcheck disable=SC2046 # none, where there is no daemon here
+    programs=$(stat -c '%n %i %Y %s' "$(command -v docker)" $(command -v dockerd) ${plugin:+"$plugin"})
+    programs="${DOCKER_HOST:-} ${DOCKER_CONTEXT:-} $programs"
+    known=$HOME/.daos/versions
+    if [ -f "$known" ] && read_all "$known" && [ "${text#*"$newline= "}" != "$text" ]; then
+        asked=${text%%"$newline= "*}
+        if [ "$asked" = "$programs" ]; then
+            printf '= %s' "${text#*"$newline= "}"
+            return
+        fi
+    fi
+    reports=$(ask_versions)
+    printf '%s\n' "$reports"
+    case $reports in
+        *'= docker '[0-9]*'= compose '[v0-9]*) printf '%s\n' "$programs" "$reports" >"$known.$$" && mv -f "$known.$$" "$known" ;;
+    esac
+}
+
+ask_versions() {
+    tell docker "$(bounded docker version --format '{{.Server.Version}}')"
+    if [ -n "$plugin" ]; then
+        tell compose "$(bounded "$plugin" version --short)"
+    else
+        tell compose "$(bounded docker compose version --short)"
+    fi
+}

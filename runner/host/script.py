@@ -1,0 +1,54 @@
+"""The script for a host: parts of shell, joined in a written order, only those that the phases need.
+
+`python -m runner.host.script` prints the whole, for a linter.
+"""
+
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+UP = frozenset({"prepare", "build", "pull", "up", "verify"})
+DOWN = frozenset({"down"})
+RECOVERY = frozenset({"halt", "settle"})
+ALL = UP | DOWN | RECOVERY
+
+# Each part with the phases that need it.  `protocol` begins, `main` goes through the phases.
+PARTS: Mapping[str, frozenset[str]] = {
+    "protocol": ALL,
+    "phase": ALL,
+    "lock": ALL,
+    "marker": ALL,
+    "docker": ALL,
+    "containers": ALL,
+    "logins": UP,
+    "files": UP,
+    "deploy": UP,
+    "down": DOWN,
+    "recover": RECOVERY,
+    "main": ALL,
+}
+
+
+def read(directory: Path) -> dict[str, str]:
+    """The text of each part, in their order."""
+    return {name: (directory / f"{name}.sh").read_text(encoding="utf-8") for name in PARTS}
+
+
+def joined(parts: Mapping[str, str], phases: Iterable[str]) -> str:
+    """The parts that the phases need."""
+    wanted = set(phases)
+    return "".join(text for name, text in parts.items() if PARTS[name] & wanted)
+
+
+def escaped(script: str) -> str:
+    """The script for `printf %b`, without the characters that fish and csh read in their own way inside quotes.
+
+    Its comments stay here: the host's shell would read them in each run.
+    """
+    code = re.sub(r"(?m)^[ \t]*#.*\n", "", script)
+    return re.sub(r"[^ -~]|[\\'\"$`!]", lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), code)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(joined(read(Path(__file__).parents[2] / "ansible/files/compose_project"), ALL))
