@@ -24,6 +24,7 @@ ENV_FILE = ".env"
 PRIVATE = 0o600  # the mode of `.env`
 READABLE = 0o644  # of a mounted one: its reader in the container may be another user
 ALWAYS_PULLED = re.compile(r"always|daily|weekly|every_.*|refresh")
+SECCOMP = re.compile(r"seccomp[:=](?!(?:unconfined|builtin)$)(?P<path>.+)")
 DOCKERFILES = ("Dockerfile", "dockerfile")  # BuildKit also finds the second where the first is the default
 
 Items = Mapping[str, str]  # what a container is made from besides its configuration: name -> digest
@@ -65,6 +66,12 @@ class Places:
             if path.startswith(f"{root}/"):
                 return path.removeprefix(f"{root}/")
         return None
+
+    def delivered(self, path: str) -> str:
+        """Where Compose itself reads `path`: in the tree, whatever name it has there."""
+        place = posixpath.normpath(posixpath.join(self.tree, path))
+        inside = self.within(place)
+        return place if inside is None else posixpath.join(self.tree, inside)
 
     def holds(self, paths: Iterable[str], file: str) -> bool:
         """Whether one of the paths is the project's file, or a directory above it."""
@@ -247,6 +254,12 @@ class Model:
             if described.get("file"):
                 yield str(described["file"])
 
+    def profiles(self, service: str) -> Iterator[str]:
+        """The paths of the service's seccomp profiles, as they are written: Compose does not resolve them before Up."""
+        for option in self.services[service].get("security_opt") or []:
+            if found := SECCOMP.fullmatch(str(option)):
+                yield found["path"]
+
     def sources(self, service: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """The configs and secrets of the service: kind, name, description."""
         for kind in ("config", "secret"):
@@ -281,6 +294,7 @@ def place_problem(model: Model, places: Places) -> str | None:
             for kind, _, described in model.sources(service)
             if described.get("file")
         ]
+        paths += [("has the seccomp profile", places.delivered(path)) for path in model.profiles(service)]
         paths += [("is built from", path) for path in _build_paths(model.services[service].get("build") or {})]
         for verb, path in paths:
             place = posixpath.normpath(path)
@@ -403,6 +417,8 @@ def items(
     found: dict[str, str] = {}
     for path in model.mounts(service):
         found |= _files_below(files, places, path)
+    for path in model.profiles(service):
+        found |= _files_below(files, places, places.delivered(path))
     for kind, name, described in model.sources(service):
         if described.get("file"):
             found |= _files_below(files, places, str(described["file"]))
@@ -416,7 +432,8 @@ def items(
 def model_for_up(model: Model, places: Places) -> dict[str, Any]:
     """The model as Up and Down use it: paths as containers mount them, and nothing left to be pulled.
 
-    Compose's hash of a service does not change by this, so that no container is recreated for it.
+    Compose's hash of a service does not change by this, so that no container is recreated for it; except where Compose
+    reads a file once more in Up, which has to be the delivered one.
     """
     data: dict[str, Any] = {key: _translated(value, places) for key, value in model.data.items() if key != "services"}
     data["services"] = {
@@ -425,6 +442,7 @@ def model_for_up(model: Model, places: Places) -> dict[str, Any]:
             for key, value in described.items()
             if key != "pull_policy"
         }
+        | _read_in_up(described, places)
         | {"pull_policy": "never"}
         for name, described in model.services.items()
     }
@@ -455,6 +473,19 @@ def _translated(value: Any, places: Places) -> Any:
     if isinstance(value, Mapping):
         return {key: _translated(item, places) for key, item in value.items()}
     return [_translated(item, places) for item in value] if isinstance(value, list) else value
+
+
+def _read_in_up(described: Mapping[str, Any], places: Places) -> dict[str, Any]:
+    """The members of a service whose files Compose reads in Up, in the tree: containers can write to the directory."""
+    found: dict[str, Any] = {}
+    if described.get("security_opt"):
+        found["security_opt"] = [
+            f"seccomp={places.delivered(profile['path'])}" if (profile := SECCOMP.fullmatch(str(option))) else option
+            for option in described["security_opt"]
+        ]
+    if described.get("label_file"):  # Compose 5 keeps it although it has merged its labels
+        found["label_file"] = [places.delivered(str(path)) for path in described["label_file"]]
+    return found
 
 
 def _is_moved(path: str, file: DeliveredFile, sight: Sight) -> bool:

@@ -353,6 +353,35 @@ def test_a_compose_file_that_a_container_exchanges_decides_nothing(
     assert len(docker.containers(local.project)) == 1
 
 
+def test_a_seccomp_profile_that_a_container_exchanges_decides_nothing(
+    local: Machine, docker: Docker, tmp_path: Path
+) -> None:
+    """Compose reads the profile once more in Up."""
+    forbidden, allowed = tmp_path / "forbidden.json", tmp_path / "allowed.json"
+    forbidden.write_text(
+        '{"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_ERRNO"}]}'
+    )
+    allowed.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    web = service("sleep", "1000", volumes=[".:/project"], security_opt=["seccomp:./profile.json"])
+    local.begin({"web": web}, {"profile.json": forbidden.read_text()})
+    environment = compose_that(tmp_path, up=f"cp {allowed} {local.files}/profile.json")
+    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
+    assert (result.phase, result.failed) == ("up", False)
+    assert (local.files / "profile.json").read_text() == allowed.read_text()
+    [container] = docker.containers(local.project)
+    assert "SCMP_ACT_ERRNO" in docker.run("inspect", "--format", "{{.HostConfig.SecurityOpt}}", container)
+
+
+def test_a_changed_seccomp_profile_takes_effect(local: Machine, docker: Docker) -> None:
+    services = {"web": service("sleep", "1000", security_opt=["seccomp:./profile.json"]), "db": WEB["web"]}
+    profile = '{"defaultAction": "SCMP_ACT_ALLOW"}'
+    assert local.deploy(services, {"profile.json": profile}).succeeded
+    before = local.ids(docker)
+    assert local.deploy(services, {"profile.json": profile + "\n"}).succeeded
+    after = local.ids(docker)
+    assert (after["web"] == before["web"], after["db"] == before["db"]) == (False, True)
+
+
 def test_a_link_that_no_container_could_have_made_is_mounted(local: Machine) -> None:
     elsewhere = local.directory / "disk"
     elsewhere.mkdir()

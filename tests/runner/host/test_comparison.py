@@ -679,6 +679,7 @@ def test_a_run_is_not_applied_while_a_container_has_the_old_files(containers: li
             resolved({"web": service(secrets=[{"source": "c"}])}, secrets={"c": {"file": f"{TREE}/../other/c"}}),
             "uses the secret ../other/c,",
         ),
+        (resolved({"web": service(security_opt=["seccomp:../other/p"])}), "has the seccomp profile ../other/p,"),
         (resolved({"web": service(build={"context": f"{HOME}/trees/other"})}), "is built from ../other,"),
         (
             resolved({"web": service(build={"context": TREE, "dockerfile": "../other/Dockerfile"})}),
@@ -738,6 +739,31 @@ def test_up_uses_paths_of_the_project_directory_and_pulls_nothing() -> None:
             }
         },
     }
+
+
+@pytest.mark.parametrize(
+    "path", ["conf/p.json", "./conf/../conf/p.json", f"{TREE}/conf/p.json", f"{DIRECTORY}/conf/p.json"]
+)
+def test_what_compose_reads_in_up_stays_in_the_tree(path: str) -> None:
+    """Containers can write to the project's directory."""
+    options = ["no-new-privileges", f"seccomp:{path}", f"seccomp={path}", "seccomp=unconfined", "apparmor:seccomp:x"]
+    model = resolved({"web": service(security_opt=options, label_file=[f"{TREE}/labels", "/srv/labels"])})
+    profile = f"seccomp={TREE}/conf/p.json"
+    assert model_for_up(model, PLACES)["services"]["web"] == {
+        "image": "web:1",
+        "security_opt": ["no-new-privileges", profile, profile, "seccomp=unconfined", "apparmor:seccomp:x"],
+        "label_file": [f"{TREE}/labels", "/srv/labels"],
+        "pull_policy": "never",
+    }
+
+
+def test_a_changed_seccomp_profile_recreates_its_services() -> None:
+    model = resolved({"web": service(security_opt=["seccomp:p.json"]), "db": service("db:1")})
+    content = {"p.json": "1", "other": "1"}
+    before = Content({path: file(text) for path, text in content.items()})
+    sight = after(before, model, running(), running("db"), changed=frozenset({"p.json", "other"}))
+    found = compare(Content({path: file("2") for path in content}), model, PLACES, sight)
+    assert (found.recreate, change_of(found).reasons) == (["web"], ("file p.json changed",))
 
 
 def test_a_changed_model_is_noted() -> None:
