@@ -321,7 +321,7 @@ class Answers:
             {
                 "model.json": _written(comparison.model_for_up(model, places)),
                 "notes": f"= notes {found.notes.write()}\n".encode(),
-                "links": _listed(comparison.exchangeable(model, places)),
+                "links": _listed(comparison.exchangeable(model, places, found.notes.writable)),
                 "move": _listed(found.move),
                 "delete": _listed(found.delete),
             }
@@ -519,7 +519,12 @@ def _is_news(found: Comparison, notes: Notes | None) -> bool:
     if notes is None or found.move or found.delete or found.recreate:
         return True
     new = found.notes
-    return (new.contents, new.files, new.model) != (notes.contents, notes.files, notes.model)
+    return (new.contents, new.files, new.model, new.writable) != (
+        notes.contents,
+        notes.files,
+        notes.model,
+        notes.writable,
+    )
 
 
 def _seen(container: Inspection) -> Seen:

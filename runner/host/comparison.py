@@ -137,6 +137,9 @@ class Notes:
     before: Mapping[str, Items | None] = field(default_factory=dict)  # by container; None: made from what is gone
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # path -> (sha256, mode) in the directory
     model: str = ""  # digest of the model that Up uses
+    writable: Sequence[
+        str
+    ] = ()  # what containers of this run or of one before can write to, in the project's directory
 
     @classmethod
     def read(cls, text: str) -> "Notes":
@@ -150,6 +153,7 @@ class Notes:
             },
             files={path: _digest_and_mode(value) for path, value in _mapping(data.get("files", {})).items()},
             model=str(data.get("model", "")),
+            writable=[str(path) for path in data.get("writable", [])],
         )
 
     def write(self) -> str:
@@ -160,6 +164,7 @@ class Notes:
                 "before": dict(self.before),
                 "files": dict(self.files),
                 "model": self.model,
+                "writable": list(self.writable),
             },
             sort_keys=True,
         )
@@ -387,6 +392,7 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
             },
             files={path: (file.digest, file.mode) for path, file in files.items() if not file.only_if_missing},
             model=digest(model_for_up(model, places)),
+            writable=_writable(model, places, sight.notes),
         ),
         keys=keys,
         unavailable=sorted(service for service, is_pulled in needs.items() if not is_pulled),
@@ -449,17 +455,14 @@ def model_for_up(model: Model, places: Places) -> dict[str, Any]:
     return data
 
 
-def exchangeable(model: Model, places: Places) -> list[str]:
-    """The paths in the project's directory that containers use, and that some container could replace by a link."""
-    writable = {
-        places.within(posixpath.normpath(path)) for service in model.services for path in model.writable(service)
-    }
+def exchangeable(model: Model, places: Places, writable: Iterable[str]) -> list[str]:
+    """The paths in the project's directory that containers use, and that could have been replaced by a link.
+
+    `writable` is what containers can write to, or could: a link stays when its container is gone.
+    """
+    roots = [_below(path) for path in writable]
     used = {places.within(posixpath.normpath(path)) for service in model.services for path in model.paths(service)}
-    return sorted(
-        path
-        for path in used
-        if path and any(place is not None and (not place or path.startswith(f"{place}/")) for place in writable)
-    )
+    return sorted(path for path in used if path and any(path.startswith(root) for root in roots))
 
 
 def digest(value: object) -> str:
@@ -473,6 +476,23 @@ def _translated(value: Any, places: Places) -> Any:
     if isinstance(value, Mapping):
         return {key: _translated(item, places) for key, item in value.items()}
     return [_translated(item, places) for item in value] if isinstance(value, list) else value
+
+
+def _writable(model: Model, places: Places, before: Notes | None) -> list[str]:
+    """What containers can write to in the project's directory, and what those of runs before could; each path once."""
+    found = {
+        place
+        for service in model.services
+        for path in model.writable(service)
+        if (place := places.within(posixpath.normpath(path))) is not None
+    }
+    found |= set(before.writable if before else ())
+    return sorted(path for path in found if not any(path != root and path.startswith(_below(root)) for root in found))
+
+
+def _below(path: str) -> str:
+    """How the paths begin that are in a directory of the project."""
+    return f"{path}/" if path else ""
 
 
 def _read_in_up(described: Mapping[str, Any], places: Places) -> dict[str, Any]:

@@ -330,6 +330,18 @@ def test_a_link_that_a_container_has_made_is_not_mounted(local: Machine, docker:
     assert docker.containers(local.project) == before
 
 
+def test_a_link_of_a_container_that_the_package_no_longer_has_is_not_mounted(local: Machine, docker: Docker) -> None:
+    """It could write to the project's directory until now."""
+    assert local.deploy({"web": service("sleep", "1000", volumes=[".:/project"])}).succeeded
+    (local.files / "data").symlink_to("/")
+    before = docker.containers(local.project)
+    for _ in range(2):
+        result = local.deploy({"web": service("sleep", "1000", volumes=["./data:/data"])}).last
+        assert (result.phase, result.failed) == ("up", True)
+        assert f"{local.files}/data is a symbolic link that a container could have made." in result.detail
+        assert docker.containers(local.project) == before
+
+
 def test_a_compose_file_that_a_container_exchanges_decides_nothing(
     local: Machine, docker: Docker, tmp_path: Path
 ) -> None:

@@ -208,9 +208,25 @@ def test_a_file_that_was_modified_and_is_no_longer_in_the_package_is_named_too()
 def test_what_a_container_could_replace_by_a_link(mounts: list[str], expected: list[str]) -> None:
     places = [DIRECTORY if path == "." else f"{DIRECTORY}/{path}" for path in mounts]
     model = resolved({"web": service(volumes=[bind(place) for place in places])})
-    assert exchangeable(model, PLACES) == expected
+    notes = compare(package(), model, PLACES, Sight()).notes
+    assert exchangeable(model, PLACES, notes.writable) == expected
     read_only = resolved({"web": service(volumes=[{**bind(place), "read_only": True} for place in places])})
-    assert exchangeable(read_only, PLACES) == []
+    assert exchangeable(read_only, PLACES, compare(package(), read_only, PLACES, Sight()).notes.writable) == []
+    # A link stays when the container that made it is gone.
+    later = compare(package(), read_only, PLACES, Sight(notes=Notes.read(notes.write()))).notes
+    assert exchangeable(read_only, PLACES, later.writable) == expected
+
+
+def test_what_could_be_written_to_is_noted_once() -> None:
+    mounts = ["data", "data/deep", "data2", "conf", "/srv"]
+    writable: list[list[str]] = []
+    sight = Sight()
+    for paths in (mounts, ["other"], ["."]):
+        model = resolved({"web": service(volumes=[bind(path) for path in paths])})
+        sight = Sight(notes=compare(package(), model, PLACES, sight).notes)
+        assert sight.notes is not None
+        writable.append(list(sight.notes.writable))
+    assert writable == [["conf", "data", "data2"], ["conf", "data", "data2", "other"], [""]]
 
 
 def test_a_changed_mode_alone_moves_the_file() -> None:
