@@ -158,7 +158,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             shown = request.headers.get("authorization")
             principal = await self._authenticator.principal(shown)
             recheck = partial(self._authenticator.recheck, shown)
-            reserve = partial(self._streams.reserve, principal.name)
+            reserve = partial(self._streams.reserve, principal.key)
             context = Context(**self._parts(request), principal=principal, recheck=recheck, reserve=reserve)
         except Unauthenticated as error:
             raise refusals.NotAuthenticated from error

@@ -87,6 +87,21 @@ async def test_the_subscriptions_of_all_sockets_and_streams_of_a_token_cost_toge
                 await asyncio.sleep(0.01)
 
 
+async def test_a_tokens_sockets_and_streams_are_one_account(own_sqlite_db: Database, tmp_path: Path) -> None:
+    """Not the admin's, whose account has the name that is in the log."""
+    token = (await tokens.create(own_sqlite_db, "other"))[1].reveal()
+    headers = {"accept": "text/event-stream"}
+    async with (
+        serving(own_sqlite_db, tmp_path, max_subscription_cost=50) as served,
+        served.client(token) as client,
+        client.stream("POST", served.url, json={"query": DEAR}, headers=headers),
+        served.websocket(token) as socket,
+    ):
+        refused = await first_of(socket, "1", DEAR)
+        assert refused is not None
+        assert refused["payload"][0]["extensions"] == {**REFUSED, "max": 50}
+
+
 async def test_what_is_refused_or_ends_at_once_costs_nothing(own_sqlite_db: Database, tmp_path: Path) -> None:
     unknown = "subscription { runLog(runId: 1) { complete } }"
     async with serving(own_sqlite_db, tmp_path, max_subscription_cost=100) as served, served.websocket() as socket:
