@@ -25,6 +25,10 @@ from resolvers.rules import Check
 # known of older rows, tokens of an issuer, and Git.
 RESERVED_NAMES = frozenset({"admin", "commandline", "daos", "unknown"})
 RESERVED_PREFIXES = ("oidc:", "git:")
+INVISIBLE = frozenset("\u115f\u1160\u17b4\u17b5\u2800")  # printable to Python; U+3164 and U+FFA0 become U+1160
+ALIKE = str.maketrans(  # letters of other alphabets that look like those in reserved names
+    "\u0430\u0441\u0435\u0456\u0455\u043a\u043e\u0501\u03b1\u03b9\u03bf\u0131\ua789\u2236\u02d0", "aceiskodaioi:::"
+)
 
 TOKENS = Listing("tokens", Token, key=(Token.id,))
 
@@ -52,8 +56,16 @@ class Principal:
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether a reader of the audit log could take `name` for one of daos' own, whatever its case, width and blanks."""
-    folded = "".join(unicodedata.normalize("NFKC", name).casefold().split())
+    """Whether a reader of the audit log could take `name` for one of daos' own.
+
+    Case, width, blanks, marks, and what shows nothing do not count, and the commonest letters that look alike are one.
+    """
+    letters = unicodedata.normalize("NFKD", name).casefold().translate(ALIKE)
+    folded = "".join(
+        letter
+        for letter in letters
+        if letter not in INVISIBLE and not letter.isspace() and not unicodedata.category(letter).startswith("M")
+    )
     return folded in RESERVED_NAMES or folded.startswith(RESERVED_PREFIXES)
 
 

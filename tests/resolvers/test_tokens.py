@@ -63,6 +63,8 @@ async def test_a_name_keeps_the_rules(db: Database) -> None:
 RESERVED = (
     "admin|Admin|ADMIN|a d m i n|\uff41dmin|command line|Command  Line|commandline|unknown|daos|oidc:alice|OIDC:alice"
 )
+RESERVED += "|admin\u034f|admin\ufe0f|admin\u3164|ad\u115fmin|admin\u2800"  # what shows nothing
+RESERVED += "|admi\u0301n|\u0430dmin|adm\u0131n|oid\u0441:x|oidc\u2236x"  # what looks alike
 RESERVED += "|oidc: alice|oidc : alice|oidc\uff1aalice|git:shop 1a2b3c4"
 
 
