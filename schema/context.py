@@ -26,7 +26,7 @@ from resolvers.paging import Listing, Page, Range
 from resolvers.tokens import Principal
 from runner.engine.embedded import Engine
 from runner.store import Place
-from schema.answer import MAX_ANSWER, Budget
+from schema.answer import MAX_ANSWER, Budget, Share
 from schema.pace import Pace
 
 Value = TypeVar("Value")
@@ -220,10 +220,12 @@ class Context:
     retention: timedelta = RETENTION  # of the audit
     recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated when the token is useless by now
     reserve: Reserve | None = None  # of what the token's subscriptions may cost together
+    share: Callable[[], Share] | None = None  # of what the token's answers may have together, for one more
     cost: int = 0  # of each event, where the operation is a subscription
     max_answer: int = MAX_ANSWER  # bytes; as many may be read of large columns
     ending: ExitStack = field(default_factory=ExitStack)  # what is done when the operation has ended
     loaders: Loaders = field(init=False)
+    reading: Share | None = field(init=False, default=None)  # of what the loaders read
 
     def __post_init__(self) -> None:
         self.everything = self.db.limited_to(None)
@@ -254,7 +256,14 @@ class Context:
 
     def renew(self) -> None:
         """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
-        self.loaders = Loaders(self.db, self.engine, Budget(self.max_answer))
+        self.release()
+        self.reading = None if self.share is None else self.share()
+        self.loaders = Loaders(self.db, self.engine, Budget(self.max_answer, self.reading))
+
+    def release(self) -> None:
+        """Count what was loaded no longer."""
+        if self.reading is not None:
+            self.reading.release()
 
     async def begin_event(self) -> None:
         """See that the principal may still see what comes, as it is now.  Raises: Unauthenticated."""
@@ -280,4 +289,5 @@ class PerOperation(SchemaExtension):
         await self._pace.turn()
         context = self.execution_context.context = replace(self.execution_context.context)
         with ExitStack() as context.ending:
+            context.ending.callback(context.release)
             yield

@@ -13,6 +13,7 @@ from graphql.pyutils import gather_with_cancel
 from strawberry.schema.schema import StrawberryGraphQLCoreExecutionContext
 
 from schema.answer import ERROR, OBJECT, Answer, AnswerTooLarge, Budget, size_of
+from schema.context import Context
 from schema.limits import Limits, too_complex
 from schema.pace import Pace
 from schema.sharing import Shareable, SharedData
@@ -40,12 +41,17 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.budget = Budget(self.limits.answer)
+        self.budget = self._new_budget()
 
     def build_per_event_executor(self, payload: Any) -> Any:
         executor: Any = super().build_per_event_executor(payload)
-        executor.budget = Budget(self.limits.answer)
+        executor.budget = self._new_budget()
         return executor
+
+    def _new_budget(self) -> Budget:
+        context = self.context_value
+        share = context.share if isinstance(context, Context) else None
+        return Budget(self.limits.answer, None if share is None else share())
 
     def execute_operation(self, serially: bool | None = None) -> Any:
         if self.operation.operation is not OperationType.SUBSCRIPTION:
@@ -79,9 +85,11 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         if self.is_awaitable(result):
             return self._answered_later(result)
         if isinstance(result, ExecutionResult) and self.budget.is_spent:
+            if self.budget.share is not None:
+                self.budget.share.release()
             return ExecutionResult(None, [self.budget.refusal or AnswerTooLarge(self.budget.most)])
         if isinstance(result, ExecutionResult) and result.data is not None:
-            return ExecutionResult(Answer(result.data, self.budget.spent), result.errors)
+            return ExecutionResult(Answer(result.data, self.budget.spent, self.budget.share), result.errors)
         return result
 
     async def _answered_later(self, result: Awaitable[Any]) -> Any:
@@ -172,7 +180,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         if isinstance(raw_error, AnswerTooLarge):
             # Not one field but the whole answer is refused: it passes all that could be null.
             if self.budget.refusal is None:  # the others come from fields that are not read any more
-                self.budget.refusal = AnswerTooLarge(self.budget.most, [each.node for each in details], path)
+                self.budget.refusal = raw_error.at([each.node for each in details], path)
                 self.budget.spend_all()  # also where a loader has refused to read
             raise raw_error
         super().handle_field_error(raw_error, return_type, details, path)

@@ -32,6 +32,7 @@ from daos.http.body import Asked, BodyLimits
 from daos.http.events import EventStream
 from daos.http.negotiation import EVENTS, GRAPHQL_RESPONSE, Answer, negotiate
 from daos.http.origin import ANY, Gate
+from daos.http.pieces import InPieces
 from daos.http.refusals import Refusal
 from daos.http.streams import Streams
 from daos.http.websocket import Adapter, Handler, SocketContext, authorization
@@ -42,8 +43,8 @@ from resolvers.audit import RETENTION
 from resolvers.errors import Unauthenticated
 from runner.engine.embedded import Engine
 from schema import Schema
+from schema.answer import AT_ONCE, AnswerTooLarge, Outstanding
 from schema.answer import Answer as MeasuredAnswer
-from schema.answer import AnswerTooLarge
 from schema.context import Context
 from schema.errors import RequestCode, mask
 
@@ -110,6 +111,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         )
         self._encoder = schema.encoder
         self._max_answer = schema.limits.answer
+        self._outstanding = Outstanding(AT_ONCE * schema.limits.answer)
         self._db = db
         self._broadcast = broadcast
         self._engine = engine
@@ -159,7 +161,10 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             principal = await self._authenticator.principal(shown)
             recheck = partial(self._authenticator.recheck, shown)
             reserve = partial(self._streams.reserve, principal.key)
-            context = Context(**self._parts(request), principal=principal, recheck=recheck, reserve=reserve)
+            share = partial(self._outstanding.share, principal.key)
+            context = Context(
+                **self._parts(request), principal=principal, recheck=recheck, reserve=reserve, share=share
+            )
         except Unauthenticated as error:
             raise refusals.NotAuthenticated from error
         answer = negotiate(_accepted(request))
@@ -209,12 +214,14 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             return PreExecutionError(data=None, errors=[unknown])
 
     async def _result(self, request: Request, result: ExecutionResult, answer: Answer) -> Response:
-        return Response(
+        response = InPieces(
             self.encode_json(await self.process_result(request, result)),
             _status(result, answer),
             self._headers(request),
             f"{answer.media_type}; charset=utf-8",
         )
+        response.share = result.data.share if isinstance(result.data, MeasuredAnswer) else None
+        return response
 
     async def _events(self, request: Request, asked: Asked, context: Context) -> Response:
         """Server-sent events, one connection an operation, as the graphql-sse protocol has it."""
@@ -257,6 +264,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         except Unauthenticated as error:
             raise ConnectionRejectionError from error
         context.reserve = partial(self._streams.reserve, context.asker.key)
+        context.share = partial(self._outstanding.share, context.asker.key)
         context.held.enter_context(self._streams.open(context.asker.key))
         return await super().on_ws_connect(context)
 

@@ -32,7 +32,7 @@ from daos.http.connection import ADMITTED
 from daos.http.refusals import BadRequest, TooManyStreams
 from daos.http.streams import Streams
 from schema import Schema
-from schema.answer import Answer, AnswerTooLarge
+from schema.answer import Answer, AnswerTooLarge, Share
 from schema.context import Context
 from schema.errors import MASKED, mask
 from schema.sharing import SharedData
@@ -62,6 +62,8 @@ def authorization(parameters: Mapping[str, object] | None) -> str | None:
 class Adapter(ASGIWebSocketAdapter):
     """Strawberry's websocket, which survives what clients send and that they leave."""
 
+    _leaving: Share | None = None  # of the last answer: the next message is sent when the client has received it
+
     async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
         # Strawberry's own fails at what is nested deeply or has a long integer, and closes with 1006 (0.341.2).
         while not self._closed:
@@ -84,21 +86,24 @@ class Adapter(ASGIWebSocketAdapter):
         text = await self._encoded(message)
         if text is None:
             await super().send_json(message)
-            return
-        try:
-            await self.ws.send_text(text)
-        except WebSocketDisconnect as error:
-            raise WebSocketDisconnected from error
+        else:
+            try:
+                await self.ws.send_text(text)
+            except WebSocketDisconnect as error:
+                raise WebSocketDisconnected from error
+        if self._leaving is not None:
+            self._leaving.release()
+        data = _data(message)
+        self._leaving = None if data is None else data.share
 
     async def _encoded(self, message: Mapping[str, object]) -> str | None:
         """The message as JSON; None where it is small, and encoded at once."""
-        payload = message.get("payload")
-        if message["type"] != "next" or not isinstance(payload, dict) or not isinstance(payload["data"], Answer):
+        data, encoder = _data(message), cast(Schema, self.view.schema).encoder
+        if data is None:
             return None
-        data, encoder = payload["data"], cast(Schema, self.view.schema).encoder
         try:
             if isinstance(data, SharedData):
-                assert len(payload) == 1
+                assert len(cast(dict[str, object], message["payload"])) == 1
                 text = await data.text(encoder)
                 return f'{{"id":{json.dumps(message["id"])},"type":"next","payload":{{"data":{text}}}}}'
             return await encoder.encode(message) if data.is_large else None
@@ -199,6 +204,13 @@ class Handler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             await self.websocket.close(*REVOKED)
             for operation_id in list(self.operations):
                 await self.cleanup_operation(operation_id)
+
+
+def _data(message: Mapping[str, object]) -> Answer | None:
+    """The answer in a message, where it has one."""
+    payload = message.get("payload")
+    data = payload["data"] if message["type"] == "next" and isinstance(payload, dict) else None
+    return data if isinstance(data, Answer) else None
 
 
 def what_is_wrong(message: object) -> str | None:

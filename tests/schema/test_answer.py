@@ -5,7 +5,16 @@ import json
 
 import pytest
 
-from schema.answer import LARGE, Answer, AnswerTooLarge, Budget, Encoder, size_of
+from schema.answer import (
+    LARGE,
+    Answer,
+    AnswerTooLarge,
+    Budget,
+    Encoder,
+    Outstanding,
+    TooManyAnswers,
+    size_of,
+)
 from schema.pace import Pace
 
 VALUE: dict[str, object] = {"a": [1, None, True, 'é\x01"\n', {"b": []}], "c": {}}
@@ -55,3 +64,27 @@ def test_a_text_counts_with_its_memory(text: str) -> None:
 
 def test_an_answer_knows_whether_it_is_large() -> None:
     assert [Answer({}, size).is_large for size in (LARGE, LARGE + 1)] == [False, True]
+
+
+def test_the_large_answers_of_one_token_are_limited_together() -> None:
+    outstanding = Outstanding(4 * LARGE)
+    first, second, other = (Budget(10 * LARGE, outstanding.share(key)) for key in ("one", "one", "other"))
+    first.charge(3 * LARGE)
+    second.charge(LARGE)  # small ones do not count
+    other.charge(4 * LARGE)
+    with pytest.raises(TooManyAnswers, match="not yet received") as refused:
+        second.charge(1)
+    assert refused.value.extensions == {
+        "code": "OPERATION_TOO_COMPLEX",
+        "status": 429,
+        "limit": "answers",
+        "max": 4 * LARGE,
+    }
+    assert first.share is not None
+    first.share.release()
+    second.charge(1)
+    assert second.share is not None
+    second.share.release()
+    first.share.release()
+    del other  # nobody has sent it
+    assert vars(outstanding)["_bytes"] == {}
