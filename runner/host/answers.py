@@ -46,7 +46,8 @@ MOST_ASKED = 20  # times that a question may come again
 MOST_VALUES = 500_000  # of the JSON in a fact: parsed, each takes many times the room that it has there
 LONGEST_CONTAINER = 1024 * 1024  # characters of one report; 10,000 published ports fit
 MOST_SHOWN_OF_CONTAINERS = 256 * 1024  # characters of all of them together, which every list of runs reads
-MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError)  # what it costs to read it as it is
+# What it costs to read it as it is; JSON has 1e999, which is no integer.
+MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
 FAMILIAR = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?(.+)")

@@ -615,6 +615,8 @@ def test_more_containers_than_a_project_can_have() -> None:
         ("built", "[]"),
         ("built", '{"web": ["key"]}'),
         ("built", '{"web": 5}'),
+        ("model", '{"services": {"web": {"image": "web:1", "scale": 1e999}}}'),
+        ("model", '{"services": {"web": {"image": "web:1", "security_opt": 5}}}'),
         ("compose", "9" * 5000 + ".1"),
     ],
 )
