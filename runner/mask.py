@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from urllib.parse import quote, quote_plus
 
 from db.containers import Container
 from db.encryption import Secret
@@ -94,6 +95,9 @@ def _forms(value: str) -> Iterator[str]:
         yield re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", in_json)  # as Go writes JSON
         yield repr(part)[1:-1]  # as Go quotes in messages
         yield part.replace("$", "$$")  # as Compose prints its configuration
+        for in_url in (quote(part), quote(part, safe=""), quote_plus(part)):  # as programs print where they connect to
+            yield in_url
+            yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), in_url)
 
 
 def _begin(text: str, stop: int, secrets: Sequence[str]) -> int:

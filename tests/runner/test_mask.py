@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+from urllib.parse import quote, quote_plus
 
 import pytest
 
@@ -43,11 +44,18 @@ def test_what_is_too_short_is_shown() -> None:
         json.dumps(STRANGE, ensure_ascii=False)[1:-1],
         repr(STRANGE)[1:-1],
         STRANGE.replace("$", "$$"),
+        quote(STRANGE),
+        quote(STRANGE, safe=""),
+        quote_plus(STRANGE),
     ],
 )
 def test_a_secret_is_hidden_in_each_form(shown: str) -> None:
     hidden = mask(STRANGE)(f"it is {shown}!")
     assert hidden.replace("******** ********", "********") == "it is ********!"  # some are hidden line by line
+
+
+def test_a_secret_in_a_url_with_small_digits_is_hidden() -> None:
+    assert mask("pass/Word!")("postgres://user:pass%2fWord%21@db/x") == "postgres://user:********@db/x"
 
 
 def test_a_secret_that_go_writes_as_json_is_hidden() -> None:
