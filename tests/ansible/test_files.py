@@ -309,6 +309,25 @@ def test_a_directory_that_becomes_a_link_behind_the_check_is_not_followed(
     assert contents(elsewhere) == before
 
 
+def test_a_vacant_directory_that_becomes_a_link_is_not_followed(local: Machine, tmp_path: Path) -> None:
+    put(local)
+    (local.files / "zone/deep").mkdir(parents=True)
+    elsewhere = local.directory / "elsewhere"
+    (elsewhere / "deep").mkdir(parents=True)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    fake = programs / "rmdir"
+    swap = f"/bin/mv {local.files}/zone {tmp_path}/taken && ln -s {elsewhere} {local.files}/zone"
+    fake.write_text(f'#!/bin/sh\n[ -e {tmp_path}/taken ] || {{ {swap}; }}\nexec /bin/rmdir "$@"\n')
+    fake.chmod(0o755)
+    local.begin(NOTHING, {"zone": "a file"})
+    environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
+    assert (result.phase, result.failed) == ("up", True)
+    assert (tmp_path / "taken").is_dir()
+    assert (elsewhere / "deep").is_dir()
+
+
 def test_a_link_that_a_container_has_made_is_not_mounted(local: Machine, docker: Docker) -> None:
     """It writes to the project's directory, and would have the host's root on the next run."""
     services = {

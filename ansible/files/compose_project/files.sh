@@ -195,10 +195,23 @@ move_into() (
     shift
     for file in "$@"; do
         name=./${file##*/}
-        [ ! -d "$name" ] || [ -L "$name" ] || find "$name" -depth -type d -exec rmdir {} + || return 1
+        [ ! -d "$name" ] || [ -L "$name" ] || remove_vacant "${name#./}" || return 1
     done
     mv -f "$@" ./
 )
+
+# Removes a directory with nothing but directories in it, in the one that `enter` has led to, as `enter` goes: a path of
+# several parts could lead elsewhere by now.
+remove_vacant() {
+    (
+        cd -P "./$1" || exit 1
+        [ "$PWD" = "$here/$1" ] || exit 1
+        here=$PWD
+        for entry in * .[!.]* ..?*; do
+            [ ! -d "$entry" ] || [ -L "$entry" ] || remove_vacant "$entry" || exit 1
+        done
+    ) && rmdir "./$1"
+}
 
 # Goes into a directory of the project and makes what is missing of it. Each step begins where the one before has led, and
 # none goes through a link: whatever a container exchanges meanwhile, the shell stays inside.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from db.engine import Database
+from db.database import Database
 from resolvers import tokens
 from tests import factories
 from tests.daos.serving import ADMIN_TOKEN, PATIENCE, Served, serving
