@@ -17,6 +17,7 @@ from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
 from tests.e2e.server import Server, at_work
 from tests.support.docker import Docker
 from tests.support.port import free_port
+from tests.support.programs import link_programs
 from tests.support.sshd import SshServer
 
 
@@ -176,14 +177,7 @@ async def test_a_docker_daemon_that_does_not_answer(tmp_path: Path, connect: Con
 @pytest.fixture
 def without_docker(tmp_path: Path) -> Path:
     """A folder with the programs of this machine, docker apart."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for directory in (Path("/usr/sbin"), Path("/usr/bin"), Path("/bin")):
-        for program in directory.iterdir():
-            link = folder / program.name
-            if not program.name.startswith("docker") and not link.exists():
-                link.symlink_to(program)
-    return folder
+    return link_programs(tmp_path / "bin", without="docker")
 
 
 # The project.
