@@ -140,7 +140,7 @@ class Host(Node):
     created_at: datetime = strawberry.field(description="When the host was created.")
     updated_at: datetime = strawberry.field(description="When the host was last changed.")
     key: strawberry.Private[UUID]
-    ssh_key_key: strawberry.Private[UUID | None]
+    stored_ssh_key_id: strawberry.Private[UUID | None]
 
     @classmethod
     def from_model(cls, host: models.Host) -> "Host":
@@ -160,14 +160,14 @@ class Host(Node):
             created_at=host.created_at,
             updated_at=host.updated_at,
             key=host.id,
-            ssh_key_key=host.ssh_key_id,
+            stored_ssh_key_id=host.ssh_key_id,
         )
 
     @strawberry.field(description="The kept key that it is logged in to with; null where that is a path, or none.")
     async def ssh_key(self, info: Info) -> SshKey | None:
-        if self.ssh_key_key is None:
+        if self.stored_ssh_key_id is None:
             return None
-        return SshKey.from_model(await info.context.loaders.ssh_key.load(self.ssh_key_key))
+        return SshKey.from_model(await info.context.loaders.ssh_key.load(self.stored_ssh_key_id))
 
     @strawberry.field(description="Words by which tokens are limited to some hosts, in their order.")
     async def labels(self, info: Info) -> list[str]:
