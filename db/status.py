@@ -210,10 +210,9 @@ async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
     return _hit(await session.execute(statement))
 
 
-async def is_active(session: AsyncSession, deployment_id: UUID) -> bool:
-    """Whether a run of the deployment is queued or running."""
-    statement = select(Run.id).where(Run.deployment_id == deployment_id, Run.status.in_(ACTIVE)).limit(1)
-    return await session.scalar(statement) is not None
+async def active_run(session: AsyncSession, deployment_id: UUID) -> UUID | None:
+    """The id of the deployment's run that is queued or running; None where there is none."""
+    return await session.scalar(select(Run.id).where(Run.deployment_id == deployment_id, Run.status.in_(ACTIVE)))
 
 
 async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], restores: bool = False) -> bool:

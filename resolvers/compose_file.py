@@ -9,6 +9,7 @@ from runner.compose.yaml_events import MERGE, Unreadable, events
 
 OWN_LEVELS = 2  # above a project's directory: ~/.daos/projects and ~/.daos
 NOTHING_TO_DEPLOY = "must have services, as a mapping with at least one, or include"
+EMPTY = "is empty; it must be a mapping with services or include, for example {services: {web: {image: 'caddy:2'}}}"
 NO_MAPPING = "must have services as a mapping"
 NO_LIST = "must have include as a list"
 
@@ -36,7 +37,7 @@ def problem_of(text: str, *, has_override: bool) -> str | None:
     except Unreadable as error:
         return str(error)
     if documents == 0:
-        return "must be a YAML document"
+        return EMPTY
     return None if deploys else NOTHING_TO_DEPLOY
 
 

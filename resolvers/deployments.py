@@ -19,7 +19,7 @@ from db.encryption import Secret
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from db.stored import UNREADABLE
 from resolvers import idempotency, ids, packages, tail
-from resolvers.errors import HostNotFound, NameTaken, NotFound, PackageNotFound, RunInProgress
+from resolvers.errors import HostNotFound, NotFound, PackageNotFound, ProjectTaken, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
 from resolvers.rules import Check
@@ -148,7 +148,7 @@ async def create(
 ) -> Deployment:
     """A new deployment, PENDING: nothing is done on the host before it is run.  Or the one that `key` has made before.
 
-    Raises: InvalidInput, HostNotFound, PackageNotFound, NameTaken; NotFound where the one of this key was deleted.
+    Raises: InvalidInput, HostNotFound, PackageNotFound, ProjectTaken; NotFound where the one of this key was deleted.
     """
     check = Check()
     given = {
@@ -169,7 +169,7 @@ async def create(
             if claim.earlier:
                 return await _get(session, claim.earlier[0])
             host, package = await _parts(session, host_id, package_id)
-            name = project_name or _project_name(package.name, deployment_id)
+            name, host_name = project_name or _project_name(package.name, deployment_id), host.name
             deployment = Deployment(
                 id=deployment_id,
                 host_id=host.id,
@@ -183,7 +183,7 @@ async def create(
             await status.announce(session, deployment_id, DeploymentStatus.PENDING, None)
             claim.made(deployment_id)
     except IntegrityError as error:
-        raise NameTaken(kind="Project", name=project_name) from error
+        raise ProjectTaken(name=name, host=host_name) from error
     broadcast.notify(deployment_id, Everything.DEPLOYMENTS)
     return deployment
 
@@ -200,8 +200,8 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Dele
         found = await session.execute(statement.returning(Deployment.id, Deployment.current_run_id))
         row = found.one_or_none()
         if row is None:
-            await _get(session, deployment_id)
-            raise RunInProgress(id=deployment_id)
+            found_id = (await _get(session, deployment_id)).id
+            raise RunInProgress(id=deployment_id, run=await status.active_run(session, found_id))
     broadcast.notify(row.id, Everything.DEPLOYMENTS)
     return Deleted(row.id, left_running=row.current_run_id is not None)
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import ClassVar
 from uuid import UUID
 
 
@@ -35,40 +36,62 @@ class DaosError(Exception):
 
 
 class HostNotFound(DaosError):
-    """Host '{id}' was not found."""
+    """Host '{id}' was not found; the query hosts lists the ids."""
 
     code = ErrorCode.HOST_NOT_FOUND
 
 
 class PackageNotFound(DaosError):
-    """Package '{id}' was not found."""
+    """Package '{id}' was not found; the query packages lists the ids."""
 
     code = ErrorCode.PACKAGE_NOT_FOUND
 
 
 class NotFound(DaosError):
-    """{kind} '{id}' was not found."""
+    """{kind} '{id}' was not found{hint}."""
 
     code = ErrorCode.NOT_FOUND
     status = 404
 
+    _LISTED_BY: ClassVar = {
+        "Deployment": "query deployments",
+        "Host": "query hosts",
+        "Package": "query packages",
+        "Run": "field runs of its deployment",
+        "SSH key": "query sshKeys",
+    }
+
+    def __init__(self, *, kind: str, id: object) -> None:  # noqa: A002
+        source = self._LISTED_BY.get(kind)
+        super().__init__(kind=kind, id=id, hint=f"; the {source} lists the ids" if source else "")
+
 
 class RunInProgress(DaosError):
-    """Deployment '{id}' has a run in progress."""
+    """Deployment '{id}' has a run in progress; wait until run '{run}' has ended, or cancel it with cancelRun."""
 
     code = ErrorCode.RUN_ALREADY_IN_PROGRESS
 
 
 class HostHasRunInProgress(DaosError):
-    """Host '{id}' has a run in progress, which has to find it where it was."""
+    """Host '{id}' has a run in progress, which needs the address and login that it began with; try again later."""
 
     code = ErrorCode.RUN_ALREADY_IN_PROGRESS
 
 
 class NameTaken(DaosError):
-    """{kind} '{name}' exists already."""
+    """{kind} '{name}' exists already; choose another {argument}."""
 
     code = ErrorCode.NAME_TAKEN
+
+    def __init__(self, *, kind: str, name: str, argument: str = "name") -> None:
+        super().__init__(kind=kind, name=name, argument=argument)
+
+
+class ProjectTaken(NameTaken):
+    """{kind} '{name}' exists already on host '{host}'; choose another projectName."""
+
+    def __init__(self, *, name: str, host: str) -> None:
+        DaosError.__init__(self, kind="Project", name=name, host=host)
 
 
 class InUse(DaosError):
@@ -121,14 +144,30 @@ class InvalidInput(DaosError):
 
 
 class Unauthenticated(DaosError):
-    """A valid access token is needed."""
+    """A valid access token is needed: send the header 'Authorization: Bearer TOKEN'."""
 
     code = ErrorCode.UNAUTHENTICATED
     status = 401
 
 
+class TokenUnknown(Unauthenticated):
+    """The access token in the header 'Authorization' is unknown to this server; send one that this server has made."""
+
+
+class TokenExpired(Unauthenticated):
+    """The access token '{name}' expired on {moment:%Y-%m-%d at %H:%M} UTC; create a new one with createToken."""
+
+
+class TokenRevoked(Unauthenticated):
+    """The access token '{name}' was revoked on {moment:%Y-%m-%d at %H:%M} UTC; create a new one with createToken."""
+
+
+class TokenOfIssuerRefused(Unauthenticated):
+    """The token of the OpenID Connect issuer was refused; the server's log says why."""
+
+
 class Forbidden(DaosError):
-    """The access token does not allow this."""
+    """{field} needs the role {needed}, and the access token '{name}' has the role {role}; use one with {needed}."""
 
     code = ErrorCode.FORBIDDEN
     status = 403

@@ -153,7 +153,7 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
             if changes.labels is not None:
                 await _set_labels(session, host.id, changes.labels)
     except IntegrityError as error:
-        raise NameTaken(kind="Host", name=changes.name) from error
+        raise NameTaken(kind="Host", name=str(changes.name)) from error
     return host
 
 

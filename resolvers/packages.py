@@ -183,7 +183,7 @@ async def create(
             )
             claim.made(package.id)
     except IntegrityError as error:
-        raise NameTaken(kind="Package", name=f"{name} {version}") from error
+        raise NameTaken(kind="Package", name=f"{name} {version}", argument="name or version") from error
     return package
 
 

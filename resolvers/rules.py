@@ -91,7 +91,8 @@ class Check:
     def address(self, argument: str, value: str) -> None:
         """A DNS name or an IP address."""
         if not _is_address(value):
-            self.add(argument, "ADDRESS", f"{argument} must be a DNS name or an IP address.")
+            rule = "must be only a DNS name or an IP address: user and port are arguments of their own"
+            self.add(argument, "ADDRESS", f"{argument} {rule}.")
 
     def port(self, argument: str, value: int) -> None:
         if not 1 <= value <= 65535:  # noqa: PLR2004 - TCP's own
@@ -115,7 +116,10 @@ class Check:
         """An absolute path; whether there is a key is seen when a run starts."""
         parts = value.split("/")
         if not value.startswith("/") or ".." in parts or len(value) > MAX_PATH or not _is_printable(value):
-            rule = f"must be an absolute path without '..', of at most {MAX_PATH} printable characters"
+            rule = (
+                f"must be an absolute path on the server without '..', of at most {MAX_PATH} printable characters; "
+                "'~' is not expanded"
+            )
             self.add(argument, "PATH", f"{argument} {rule}.")
 
     def host_keys(self, argument: str, value: str, address: str, port: int) -> list[HostKey]:
@@ -155,8 +159,9 @@ class Check:
         if UNSTORABLE.search(value):
             self.add(path, "CHARACTER", f"{argument} must not have NUL or half surrogate pairs.")
             return False
-        if len(value.encode()) > limit:
-            self.add(path, "TOO_LONG", f"{argument} must have at most {limit} bytes.")
+        size = len(value.encode())
+        if size > limit:
+            self.add(path, "TOO_LONG", f"{argument} must have at most {limit} bytes, and has {size}.")
             return False
         return True
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import or_, select, update
+from sqlalchemy import select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -17,7 +17,7 @@ from db.database import Database
 from db.encryption import Secret
 from db.models import Role, Token, now
 from resolvers import ids
-from resolvers.errors import NameTaken, NotFound
+from resolvers.errors import NameTaken, NotFound, TokenExpired, TokenRevoked, TokenUnknown
 from resolvers.paging import Listing
 from resolvers.rules import Check
 
@@ -119,18 +119,18 @@ async def create(
     return token, secret
 
 
-async def find(db: Database, token: str) -> Principal | None:
-    """Who shows the token; None where there is no such token, or it was revoked, or has expired."""
+async def find(db: Database, token: str) -> Principal:
+    """The principal of the token.  Raises: TokenUnknown, TokenRevoked, TokenExpired."""
     async with db.read() as session:
         # By the hash: how long the search takes tells nothing about any token.
-        statement = select(Token).where(
-            Token.sha256 == digest(token),
-            Token.revoked_at.is_(None),
-            or_(Token.expires_at.is_(None), Token.expires_at > now()),
-        )
-        found = await session.scalar(statement)
+        found = await session.scalar(select(Token).where(Token.sha256 == digest(token)))
     if found is None:
-        return None
+        raise TokenUnknown
+    # Only the holder of the secret is told more.
+    if found.revoked_at is not None:
+        raise TokenRevoked(name=found.name, moment=found.revoked_at)
+    if found.expires_at is not None and found.expires_at <= now():
+        raise TokenExpired(name=found.name, moment=found.expires_at)
     labels = None if found.host_labels is None else frozenset(found.host_labels)
     return Principal(found.name, found.role, labels, found.id)
 

@@ -88,9 +88,11 @@ def _sentence(reason: FailureReason, task: str, detail: str) -> str:
         return f"{detail} What ran before still runs."
     if reason in {FailureReason.PORT_IN_USE, FailureReason.DISK_FULL}:
         return detail
+    if reason is FailureReason.COMPOSE_INVALID:
+        words = f"Docker Compose refuses the files of the package: {detail.rstrip('.')}."
+        return f"{words} Correct them in a new version of the package."
     opening = {
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
-        FailureReason.COMPOSE_INVALID: "Docker compose refuses the project",
         FailureReason.UNHEALTHY: "The project is up but not well",
         FailureReason.TIMEOUT: f"{task} took too long",
     }.get(reason, f"{task} failed")
@@ -140,21 +142,48 @@ def _reason(word: object) -> FailureReason | None:
     return known or FailureReason.TASK_FAILED
 
 
+_REFUSED = (
+    "refuses the login of '{user}' with {key}; add the public key to the authorized_keys of '{user}' on the host, or "
+    "change the host's user or key"
+)
 _UNREACHABLE = (
     # (ssh's words, reason, sentence); the first that fits is taken
     ("error in libcrypto", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
     ("invalid format", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
-    ("Permission denied", FailureReason.AUTHENTICATION_FAILED, "refuses the login of '{user}'"),
-    ("Too many authentication failures", FailureReason.AUTHENTICATION_FAILED, "refuses the login of '{user}'"),
-    ("Connection refused", FailureReason.HOST_UNREACHABLE, "refuses the connection to {address} port {port}"),
-    ("Could not resolve hostname", FailureReason.HOST_UNREACHABLE, "cannot be found: the name {address} is unknown"),
-    ("timed out", FailureReason.HOST_UNREACHABLE, "does not answer at {address} port {port}"),
-    ("No route to host", FailureReason.HOST_UNREACHABLE, "cannot be reached: there is no route to {address}"),
+    ("Permission denied", FailureReason.AUTHENTICATION_FAILED, _REFUSED),
+    ("Too many authentication failures", FailureReason.AUTHENTICATION_FAILED, _REFUSED),
+    (
+        "Connection refused",
+        FailureReason.HOST_UNREACHABLE,
+        "refuses the connection to {address} port {port}; see that sshd listens there, and the host's address and port",
+    ),
+    (
+        "Could not resolve hostname",
+        FailureReason.HOST_UNREACHABLE,
+        "cannot be found: the name {address} is unknown; correct its address with updateHost",
+    ),
+    (
+        "timed out",
+        FailureReason.HOST_UNREACHABLE,
+        "does not answer at {address} port {port}; see that it runs, and the firewalls on the way",
+    ),
+    (
+        "No route to host",
+        FailureReason.HOST_UNREACHABLE,
+        "cannot be reached: there is no route to {address}; see the network of the server",
+    ),
 )
 
 
 _MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # ssh's words
 _BAD_CERTIFICATE = re.compile(r"Certificate invalid: ([ -~]+)")
+
+
+def _key(target: Target) -> str:
+    """The key that a host is logged in to with, to be put behind "with"."""
+    if target.ssh_key is not None:
+        return "its stored SSH key"
+    return f"key {target.ssh_key_path}" if target.ssh_key_path is not None else "the keys of the server's user"
 
 
 def unreachable(target: Target, words: str) -> End:
@@ -163,7 +192,7 @@ def unreachable(target: Target, words: str) -> End:
         return failed(FailureReason.HOST_KEY_MISMATCH, _mismatch(target, words))
     for text, reason, sentence in _UNREACHABLE:
         if text in words:
-            told = sentence.format(user=target.user, address=target.address, port=target.port)
+            told = sentence.format(user=target.user, address=target.address, port=target.port, key=_key(target))
             return failed(reason, f"Host '{target.name}' {told}.")
     return failed(FailureReason.HOST_UNREACHABLE, f"Host '{target.name}' cannot be reached: {words.strip()}")
 

@@ -24,6 +24,16 @@ logger = logging.getLogger(__name__)
 GIVEN = re.compile(r"(cannot represent [^:]*value): .*|[,;.]? [Ff]ound: .*", re.DOTALL)
 SUGGESTION = re.compile(r" Did you mean .*?\?(?=$| Found: )", re.DOTALL)
 
+# What to do about the commonest mistakes, of which graphql-core only says what they are.
+SEE_THE_SCHEMA = " The schema lists what there is: see the documentation in GraphiQL, or `daos schema`."
+HINTS = (
+    (
+        re.compile(r"^Cannot query field|^Unknown (?:argument|type|directive)|does not exist in '\w+' enum"),
+        SEE_THE_SCHEMA,
+    ),
+    (re.compile(r"type 'VariableInput' (?:not )?to"), " Variables are a list of objects: {name, value}."),
+)
+
 
 class RequestCode(StrEnum):
     """Codes of requests that are no operation; their names are Apollo's, which clients know."""
@@ -108,7 +118,9 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
 
 def _refuse(error: GraphQLError, code: StrEnum) -> None:
     # `disable_field_suggestions` leaves those for arguments, types, enums and directives (Strawberry 0.341.2).
-    error.message = GIVEN.sub(r"\1.", SUGGESTION.sub("", error.message))
+    message = GIVEN.sub(r"\1.", SUGGESTION.sub("", error.message))
+    hint = next((hint for pattern, hint in HINTS if pattern.search(message)), "")
+    error.message = f"{message}{hint}"
     error.extensions = {"code": code.value, "status": 400}
 
 

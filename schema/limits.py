@@ -147,8 +147,19 @@ class Limited(SchemaExtension):
 def too_complex(limit: str, most: float, message: str | None = None) -> GraphQLError:
     """The error of an operation that exceeds `limit`."""
     extensions = {"code": ErrorCode.OPERATION_TOO_COMPLEX.value, "status": 400, "limit": limit, "max": most}
-    usual = f"The operation asks for too much: its {limit} is above {most}."
-    return GraphQLError(message or usual, extensions=extensions)
+    return GraphQLError(message or _SENTENCES[limit].format(most=most), extensions=extensions)
+
+
+_SENTENCES = {
+    "depth": "The operation has fields inside each other on more than {most} levels; ask in several operations.",
+    "aliases": "The operation has more than {most} aliases; ask in several operations.",
+    "fields": "The operation has more than {most} fields; ask in several operations.",
+    "cost": "The operation can resolve more than {most} fields; ask for smaller pages with `first`, or fewer fields.",
+    "tokens": "The document has more than {most} tokens; put long lists into variables, or ask in several operations.",
+    "comments": "The document has more than {most} comments; leave some out.",
+    "characters": "The document has more than {most} characters; put files and other long text into variables.",
+    "values": "The variables have more than {most} values; send them in several operations.",
+}
 
 
 def exceeded(error: GraphQLSyntaxError) -> GraphQLError | None:

@@ -37,7 +37,9 @@ class Needs(FieldExtension):
         if context.recheck is not None:
             await context.recheck()
         if not context.asker.may(self.role):
-            raise Forbidden
+            raise Forbidden(
+                field=info.field_name, needed=self.role.value, name=context.asker.name, role=context.asker.role.value
+            )
         return await await_maybe(next_(source, info, **arguments))
 
 

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 import jwt
 
 from db.models import Role
-from resolvers.errors import Unauthenticated
+from resolvers.errors import TokenOfIssuerRefused
 from resolvers.tokens import Principal
 
 logger = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Issuer:
         self._reading = asyncio.Lock()
 
     async def principal(self, token: str) -> Principal:
-        """Who shows the JWT.  Raises: Unauthenticated."""
+        """Who shows the JWT.  Raises: TokenOfIssuerRefused."""
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
             key = await self._key(key_id)
@@ -75,18 +75,18 @@ class Issuer:
             )
         except jwt.PyJWTError as error:
             logger.info("a token of the issuer is refused: %s", error)
-            raise Unauthenticated from error
+            raise TokenOfIssuerRefused from error
         role = _role(claims.get(self._trust.role_claim))
         if role is None:
             logger.info("a token of the issuer has no role in its claim %s", self._trust.role_claim)
-            raise Unauthenticated
+            raise TokenOfIssuerRefused
         labels = claims.get(self._trust.labels_claim)
         # As with tokens of our own, an admin is not limited; what is no list of words limits to nothing.
         limited = None if labels is None or role is Role.ADMIN else frozenset(_words(labels))
         return Principal(f"oidc:{claims['sub']}", role, limited)
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
-        """The issuer's key with this id.  Raises: Unauthenticated."""
+        """The issuer's key with this id.  Raises: TokenOfIssuerRefused."""
         async with self._reading:
             age = time.monotonic() - self._read_at
             if age > LIFETIME or (key_id not in self._keys and age > PAUSE):
@@ -96,7 +96,7 @@ class Issuer:
                 except (OSError, ValueError, KeyError, TypeError, jwt.PyJWTError) as error:
                     logger.warning("the keys of %s cannot be read: %s", self._trust.issuer, error)
         if key_id not in self._keys:
-            raise Unauthenticated
+            raise TokenOfIssuerRefused
         return self._keys[key_id]
 
 

@@ -49,10 +49,7 @@ class Authenticator:
             return Principal(ADMIN)
         if self._issuer is not None and token.count(".") == DOTS_OF_A_JWT:  # our own have none
             return await self._issuer.principal(token)
-        found = await tokens.find(self._db, token)
-        if found is None:
-            raise Unauthenticated
-        return found
+        return await tokens.find(self._db, token)
 
     async def recheck(self, authorization: str | None) -> None:
         """See that a token which was valid is so still; one that was seen in the last second is.

@@ -47,7 +47,7 @@ async def read(request: Request, limits: BodyLimits) -> bytes:
         raise UnsupportedMediaType  # a few bytes could become gigabytes
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > len(str(limits.size)) or int(length) > limits.size):
-        raise BodyTooLarge
+        raise BodyTooLarge(limits.size)
     body = bytearray()
     stream = request.stream()
     try:
@@ -59,7 +59,7 @@ async def read(request: Request, limits: BodyLimits) -> bytes:
                     return bytes(body)
                 body += piece
                 if len(body) > limits.size:
-                    raise BodyTooLarge
+                    raise BodyTooLarge(limits.size)
     except TimeoutError as error:
         raise TooSlowBody from error
     finally:

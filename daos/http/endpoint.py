@@ -166,7 +166,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
                 **self._parts(request), principal=principal, recheck=recheck, reserve=reserve, share=share
             )
         except Unauthenticated as error:
-            raise refusals.NotAuthenticated from error
+            raise refusals.NotAuthenticated(str(error)) from error
         answer = negotiate(_accepted(request))
         if answer is None:
             raise refusals.NotAcceptable

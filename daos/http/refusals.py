@@ -29,24 +29,24 @@ class BadRequest(Refusal):
 
 
 class NotAuthenticated(Refusal):
-    """A valid access token is needed."""
+    """A valid access token is needed: send the header 'Authorization: Bearer TOKEN'."""
 
     status = 401
     code = ErrorCode.UNAUTHENTICATED.value
 
-    def __init__(self) -> None:
-        super().__init__(headers={"WWW-Authenticate": "Bearer"})
+    def __init__(self, message: str | None = None) -> None:
+        super().__init__(message, headers={"WWW-Authenticate": "Bearer"})
 
 
 class ForeignHost(Refusal):
-    """The server is not asked by this name; DAOS_ALLOWED_HOSTS has the names that it answers to."""
+    """The server does not answer to the name in the header 'Host'; use another one, or add it to DAOS_ALLOWED_HOSTS."""
 
     status = 403
     code = ErrorCode.FORBIDDEN.value
 
 
 class ForeignOrigin(Refusal):
-    """Pages of this origin have no access; DAOS_ALLOWED_ORIGINS has those that do."""
+    """Pages of the origin in the header 'Origin' have no access; add it to DAOS_ALLOWED_ORIGINS."""
 
     status = 403
     code = ErrorCode.FORBIDDEN.value
@@ -88,10 +88,13 @@ class TooSlowBody(TooSlow):
 
 
 class BodyTooLarge(Refusal):
-    """The request's body is larger than DAOS_MAX_BODY."""
+    """The body of the request has more bytes than the server takes; send less, or raise DAOS_MAX_BODY there."""
 
     status = 413
     code = "PAYLOAD_TOO_LARGE"  # the connection stays, or a client that still sends would never read this
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"The body of the request has more than {most} bytes; send less, or raise DAOS_MAX_BODY.")
 
 
 class URLTooLong(Refusal):
@@ -102,7 +105,7 @@ class URLTooLong(Refusal):
 
 
 class UnsupportedMediaType(Refusal):
-    """The body must be application/json in UTF-8, not compressed."""
+    """The body must be JSON in UTF-8, not compressed; send the header 'Content-Type: application/json'."""
 
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"

@@ -17,6 +17,9 @@ MERGE = "<<"
 # libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
 
+# libyaml's words where an indentation is wrong, most often
+_OFTEN_INDENTATION = re.compile(r"did not find expected (key|'-' indicator)|mapping values are not allowed")
+
 Node = str | list["Node"] | dict[str, "Node"]
 
 
@@ -48,10 +51,27 @@ def events(text: str) -> Iterator[yaml.Event]:
                 raise Unreadable(f"must not be nested deeper than {MAX_DEPTH} levels")
             yield event
     except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise Unreadable(f"is no YAML: {error.problem}{line}") from error
-    except (yaml.YAMLError, UnicodeEncodeError) as error:
-        raise Unreadable("is no YAML") from error
+        raise Unreadable(_sentence(error.problem, error.problem_mark, text)) from error
+    except yaml.reader.ReaderError as error:
+        line = text.encode()[: error.position].count(b"\n") + 1  # libyaml counts bytes here
+        raise Unreadable(
+            f"is not valid YAML at line {line}: the character U+{error.character:04X} is not allowed"
+        ) from error
+    except UnicodeEncodeError as error:
+        raise Unreadable("is not valid YAML: half of a surrogate pair is not allowed") from error
+
+
+def _sentence(problem: str | None, mark: yaml.Mark | None, text: str) -> str:
+    """What is wrong, where, and what to do where the parser's words are misleading."""
+    if mark is None:
+        return f"is not valid YAML: {problem}"
+    where = f"is not valid YAML at line {mark.line + 1}, column {mark.column + 1}"
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if problem == "found character that cannot start any token" and line[mark.column : mark.column + 1] == "\t":
+        return f"{where}: there is a tab; indent with spaces"
+    hint = "; check the indentation there" if _OFTEN_INDENTATION.match(problem or "") else ""
+    return f"{where}: {problem}{hint}"
 
 
 def read(text: str, max_nodes: int) -> tuple[Document, int]:
@@ -116,7 +136,7 @@ class _Builder:
     def _new(self, event: yaml.NodeEvent, *, is_ignored: bool) -> Node:
         if isinstance(event, yaml.AliasEvent):
             if event.anchor not in self._anchors:
-                raise Unreadable(f"is no YAML: unknown anchor '{event.anchor}'")
+                raise Unreadable(f"is not valid YAML: unknown anchor '{event.anchor}'")
             return self._anchors[event.anchor]
         node: Node = {} if isinstance(event, yaml.MappingStartEvent) else []
         if isinstance(event, yaml.ScalarEvent):

@@ -377,7 +377,11 @@ class Answers:
 
     def _answer_why(self) -> bytes:
         explained = compose_words.explain(
-            self._phase, self._words, self._wanted_images(), free_bytes=self._free_bytes()
+            self._phase,
+            self._words,
+            self._wanted_images(),
+            built=self._comparison.build if self._comparison is not None else (),
+            free_bytes=self._free_bytes(),
         )
         if explained is not None and explained.reason == "DISK_FULL" and not self._has_asked_for_disk:
             self._has_asked_for_disk = True

@@ -26,13 +26,15 @@ def explain(
     words: Sequence[str],
     images: Mapping[str, str] = MappingProxyType({}),
     *,
+    built: Sequence[str] = (),
     free_bytes: int | None = None,
 ) -> Explanation | None:
     """Why a command of Compose failed, by what it printed; None where its words name no cause that is known here.
 
     `phase` is what was done: "prepare", "pull", "build" or "up".  `words` are the lines of this one command, without
-    those of containers.  `images` has the images of the services that were to be pulled, `free_bytes` what the disk of
-    the host has left.  A pull or a build that failed always has an explanation, unless Docker itself was unavailable.
+    those of containers.  `images` has the images of the services that were to be pulled, `built` the services that were
+    to be built, `free_bytes` what the disk of the host has left.  A pull or a build that failed always has an
+    explanation, unless Docker itself was unavailable.
     """
     lines = [text for line in words if (text := printable(line).rstrip())]
     if any(_NO_DAEMON.search(line) for line in lines):
@@ -41,7 +43,7 @@ def explain(
     if explanation is None and phase == "up":
         explanation = _port_in_use(lines)
     if explanation is None and phase == "build":
-        return Explanation("IMAGE_BUILD_FAILED", _build_sentence(lines))
+        return Explanation("IMAGE_BUILD_FAILED", _build_sentence(lines, built))
     return explanation or _pull_failed(lines, images, was_pull=phase == "pull")
 
 
@@ -52,7 +54,7 @@ _NO_DAEMON = re.compile(
 )
 
 
-_DISK_FULL = re.compile(r"(?i)no space left on device|disk quota exceeded")
+_DISK_FULL = re.compile(r"(?i)no space left on device|disk quota exceeded|^tar: .*: Wrote only \d+ of \d+ bytes")
 
 
 def _disk_full(lines: Sequence[str], free_bytes: int | None) -> Explanation | None:
@@ -60,7 +62,11 @@ def _disk_full(lines: Sequence[str], free_bytes: int | None) -> Explanation | No
     if line is None:
         return None
     free = "" if free_bytes is None else f", with {human_size(free_bytes)} free"
-    return Explanation("DISK_FULL", f"The disk of the host is full{free}: {one_line(line)}")
+    words = one_line(line).rstrip(".")
+    return Explanation(
+        "DISK_FULL",
+        f"The disk of the host is full{free}: {words}. Free space on it, and run the deployment again.",
+    )
 
 
 _ADDRESS = r"(?P<address>\S*?):(?P<port>\d{1,5})"
@@ -84,7 +90,10 @@ def _port_in_use(lines: Sequence[str]) -> Explanation | None:
         holder = "another container" if allocated else "another program"
         endpoint = _ENDPOINT.search(line)
         wanted = f", and container {endpoint[1]} cannot publish it" if endpoint else ""
-        sentence = f"Port {found['port']}{address} is in use by {holder} on the host{wanted}."
+        todo = "stop that container" if allocated else "stop that program"
+        sentence = (
+            f"Port {found['port']}{address} is in use by {holder} on the host{wanted}; {todo}, or publish another port."
+        )
         return Explanation("PORT_IN_USE", sentence)
     return None
 
@@ -101,14 +110,35 @@ _SURELY_A_PULL = re.compile(
 _CAUSES = (  # the first that fits is the cause
     (r"toomanyrequests|429 Too Many Requests|rate limit", "rate"),
     (r"denied|unauthorized|authentication required|no basic auth credentials|403 Forbidden", "denied"),
-    (r"no matching manifest", "it has no image for the platform of the host"),
-    (r"no such host|server misbehaving", "the name of {registry} cannot be resolved"),
-    (r"connection refused", "{registry} refuses the connection"),
-    (r"x509:|tls: |certificate", "the TLS connection to {registry} failed ({words})"),
-    (r"gave HTTP response to HTTPS client", "{registry} does not speak TLS"),
-    (r"i/o timeout|handshake timeout|Client\.Timeout|deadline exceeded", "{registry} does not answer"),
-    (r"network is unreachable|no route to host|connection reset|unexpected EOF|: EOF$", "{registry} cannot be reached"),
-    (r"manifest unknown|name unknown|not found|no such image", "{registry} does not have it"),
+    (
+        r"no matching manifest",
+        "{registry} has no image for the platform of the host; name an image that is built for it",
+    ),
+    (
+        r"no such host|server misbehaving",
+        "the name of {registry} cannot be resolved; see that it is right, and the DNS of the host",
+    ),
+    (r"connection refused", "{registry} refuses the connection; see that it runs, and that the address is right"),
+    (
+        r"x509:|tls: |certificate",
+        "the TLS connection to {registry} failed ({words}); the host must trust its certificate",
+    ),
+    (
+        r"gave HTTP response to HTTPS client",
+        "{registry} does not speak TLS; add it to insecure-registries of Docker on the host, or give it a certificate",
+    ),
+    (
+        r"i/o timeout|handshake timeout|Client\.Timeout|deadline exceeded",
+        "{registry} does not answer; see that the host reaches it",
+    ),
+    (
+        r"network is unreachable|no route to host|connection reset|unexpected EOF|: EOF$",
+        "{registry} cannot be reached; see the network of the host",
+    ),
+    (
+        r"manifest unknown|name unknown|not found|no such image",
+        "{registry} does not have it; see that its name and tag are right",
+    ),
 )
 
 
@@ -184,6 +214,7 @@ _BUILDKIT_WRAPPING = re.compile(
     r"^(?:rpc error: code = \w+ desc = |failed to solve with frontend \S+: |failed to create LLB definition: "
     r"|failed to solve: |failed to compute cache key: |failed to calculate checksum of ref \S+: )+"
 )
+_BUILDKIT_MOUNT = re.compile(r"/\S*/buildkit-mount\d+/")  # where it has the files of the package
 _STEP = re.compile(r"^ > \[(?:(?P<service>[A-Za-z0-9._-]+) )?(?:[a-z-]+ )?(?:\d+/\d+|internal)\]")
 _COMMAND_FAILED = re.compile(r"(?:executor failed running|process .* did not complete|returned a non-zero code)")
 _STEP_OUTPUT = re.compile(r"^(?:#\d+ )?\d+\.\d+ (?P<words>.*\S)")
@@ -191,21 +222,33 @@ _RULE = re.compile(r"^-{5,}$")
 _BUILD_NOISE = re.compile(r"^(?:-{5,}$| > \[|View build details|\s*\d+ \|)")
 
 
-def _build_sentence(lines: Sequence[str]) -> str:
+def _build_sentence(lines: Sequence[str], built: Sequence[str]) -> str:
     solved = [match for line in lines if (match := _SOLVE.match(line))]
     meaningful = [line for line in lines if not _BUILD_NOISE.match(line)]
     words = solved[-1]["words"] if solved else meaningful[-1] if meaningful else "the build printed nothing"
-    words = _BUILDKIT_WRAPPING.sub("", words)
+    words = _BUILDKIT_MOUNT.sub("", _BUILDKIT_WRAPPING.sub("", words))
     step = next((index for index, line in enumerate(lines) if _STEP.match(line)), None)
     service = solved[-1]["target"] if solved else None
     if step is not None and service is None:
         service = _STEP.match(lines[step])["service"]  # type: ignore[index]  # it has just matched
     output = _step_output(lines, step) if _COMMAND_FAILED.search(words) else ""
-    what = f"The image of service '{service}'" if service else "An image"
-    login = ""
-    if re.search(r"(?i)pull access denied|unauthorized|no basic auth|authorization failed|failed to authorize", words):
-        login = " If its base image is private, give the package a login with createPackage(registryLogins: …)."
-    return f"{what} could not be built: {one_line(words)}{f'; its last output: {output}' if output else ''}.{login}"
+    names = [service] if service else built
+    quoted = " and ".join(f"'{name}'" for name in names)
+    what = (
+        f"The image of service {quoted}"
+        if len(names) == 1
+        else f"An image of services {quoted}"
+        if names
+        else "An image"
+    )
+    todo = ""
+    if re.search(r"(?i)failed to read dockerfile|open \S*Dockerfile\S*: no such file", words):
+        todo = " Add the Dockerfile to the files of the package, or name another one with build.dockerfile."
+    elif re.search(
+        r"(?i)pull access denied|unauthorized|no basic auth|authorization failed|failed to authorize", words
+    ):
+        todo = " If its base image is private, give the package a login with createPackage(registryLogins: …)."
+    return f"{what} could not be built: {one_line(words)}{f'; its last output: {output}' if output else ''}.{todo}"
 
 
 def _step_output(lines: Sequence[str], step: int | None) -> str:
@@ -238,10 +281,18 @@ def warning(line: str) -> str | None:
     """The text of a warning of Compose, on one line; None where the line is no warning."""
     text = printable(line)
     if found := _TERMINAL.match(text):
-        return one_line(found["text"], 1000)
+        return _with_way_out(one_line(found["text"], 1000))
     if found := _LOGFMT.match(text):
-        return one_line(_unquoted(found["text"]), 1000)
+        return _with_way_out(one_line(_unquoted(found["text"]), 1000))
     return None
+
+
+_UNSET = re.compile(r"The \"\w+\" variable is not set\. Defaulting to a blank string\.")
+
+
+def _with_way_out(text: str) -> str:
+    """Compose's words, and what to do where they are about a variable."""
+    return f"{text} Give it a value in the variables of the deployment." if _UNSET.fullmatch(text) else text
 
 
 def _unquoted(text: str) -> str:

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -13,6 +14,9 @@ from db.models import FailureReason
 
 MAX_KEY_SIZE = 64 * 1024  # bytes; a device or a log file in place of a key is not read to its end
 OPENSSH_HEADER = b"-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+_PUBLIC_KEY = re.compile(rb"\s*(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA")
 
 
 class KeyProblem(Exception):
@@ -31,11 +35,13 @@ def check_private_key(path: Path) -> None:
         load(data, password=None)
     except TypeError as error:
         # cryptography says so of a key that has a passphrase when it is given none.
-        raise _invalid(path, "is protected by a passphrase, which nobody is there to type") from error
+        raise _invalid(
+            path, "is protected by a passphrase; remove it with ssh-keygen -p, or store the key with createSshKey"
+        ) from error
     except UnsupportedAlgorithm as error:
-        raise _invalid(path, "is of a kind that is not supported") from error
+        raise _invalid(path, "is of a type that is not supported; use Ed25519, RSA or ECDSA") from error
     except ValueError as error:
-        raise _invalid(path, "is no private key") from error
+        raise _invalid(path, "is not a private key; set sshKeyPath to one, as ssh-keygen makes it") from error
 
 
 def _read(path: Path) -> bytes:
@@ -44,19 +50,28 @@ def _read(path: Path) -> bytes:
         # Non-blocking, so that opening a named pipe does not wait for somebody to write.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise KeyProblem(not_found, f"The SSH key file '{path}' does not exist on the server.") from error
+        raise KeyProblem(
+            not_found, f"The SSH key file '{path}' does not exist on the server; put it there, or change sshKeyPath."
+        ) from error
     except OSError as error:
-        raise KeyProblem(not_found, f"The SSH key file '{path}' cannot be read: {error.strerror}.") from error
+        raise KeyProblem(
+            not_found, f"The SSH key file '{path}' cannot be read on the server: {error.strerror}."
+        ) from error
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
-            raise _invalid(path, "is not a file")
+            raise _invalid(path, "is not a regular file; set sshKeyPath to a private key")
+        data = os.read(descriptor, MAX_KEY_SIZE)
+        if _PUBLIC_KEY.match(data):
+            raise _invalid(
+                path, "is a public key; set sshKeyPath to the private key, most often the same path without .pub"
+            )
         # ssh ignores such a key and then only says "Permission denied".
         if state.st_uid == os.getuid() and state.st_mode & 0o077:
             raise _invalid(path, f"is open to other users, and ssh refuses it; run: chmod 600 {path}")
         if state.st_size > MAX_KEY_SIZE:
-            raise _invalid(path, "is no private key")
-        return os.read(descriptor, MAX_KEY_SIZE)
+            raise _invalid(path, "is not a private key; set sshKeyPath to one, as ssh-keygen makes it")
+        return data
     finally:
         os.close(descriptor)
 

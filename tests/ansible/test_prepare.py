@@ -226,7 +226,11 @@ def test_a_delivery_that_was_cut_off_between_two_files_is_delivered_again(local:
 @pytest.mark.parametrize(
     ("program", "reason", "words"),
     [
-        ("docker", "DOCKER_UNAVAILABLE", "Docker was not found on the host."),
+        (
+            "docker",
+            "DOCKER_UNAVAILABLE",
+            "The program docker was not found on the host; install Docker with its Compose plugin, at least 2.26.",
+        ),
         ("flock", "TASK_FAILED", "util-linux"),
         ("timeout", "TASK_FAILED", "coreutils"),
         ("tar", "TASK_FAILED", "tar"),
@@ -260,7 +264,7 @@ def test_a_docker_without_compose_is_unavailable(local: Machine, tmp_path: Path,
     environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", **compose_by_docker(tmp_path)}
     result = local.phase("prepare", environment=environment)
     assert result.reason == "DOCKER_UNAVAILABLE"
-    assert result.detail == "Docker compose v2 was not found."
+    assert result.detail == "The Compose plugin was not found on the host; install version 2.26 or newer."
 
 
 def test_a_home_directory_is_found_without_its_variable(local: Machine) -> None:

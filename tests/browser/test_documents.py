@@ -46,7 +46,7 @@ async def test_a_document_that_is_not_filled_in_says_what_is_missing(explorer: E
     await explorer.open(explorer.link)
     await explorer.choose("CreateDeployment")
     await explorer.press_run()
-    await expect(explorer.answer).to_contain_text("Host 'HOST-ID' was not found.")
+    await expect(explorer.answer).to_contain_text("Host 'HOST-ID' was not found; the query hosts lists the ids.")
 
 
 async def test_the_documents_lead_to_a_deployment_that_is_watched_to_its_success(

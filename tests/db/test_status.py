@@ -320,8 +320,9 @@ async def test_a_deployment_is_running_exactly_while_a_run_is_active(db: Databas
     run = await factories.run(db, to=current)
     _, deployment = await _stored(db, run)
     async with db.read() as session:
-        active = await status.is_active(session, deployment.id)
-    assert active == (deployment.status is RUNNING) == (current not in ENDED)
+        active = await status.active_run(session, deployment.id)
+    assert deployment.status is RUNNING if current not in ENDED else deployment.status is not RUNNING
+    assert active == (run.id if current not in ENDED else None)
 
 
 async def test_an_event_is_visible_only_after_all_before_it(postgresql_db: Database) -> None:

@@ -9,7 +9,7 @@ from string import ascii_letters
 
 import pytest
 
-from resolvers.compose_file import problem_of, problems_of
+from resolvers.compose_file import EMPTY, problem_of, problems_of
 from runner.compose.file import read
 from runner.host.delivery import OVERRIDE_FILES
 from tests.factories import COMPOSE_FILE
@@ -41,8 +41,8 @@ def test_a_compose_file_is_a_mapping_with_services_or_include(text: str) -> None
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("", "must be a YAML document"),
-        ("# only a comment\n", "must be a YAML document"),
+        ("", EMPTY),
+        ("# only a comment\n", EMPTY),
         ("services: {a: }\n---\n[services]", "must be a mapping"),
         ("services: {a: }\n---\n", "must be a mapping"),
         ("just text", "must be a mapping"),
@@ -65,11 +65,14 @@ def test_a_compose_file_is_a_mapping_with_services_or_include(text: str) -> None
         ("services: !reset {web: }", "must have services"),
         ("x: services\n? {web: }\n: 1", "must have services"),  # a value and a key, not a key and its value
         ("x: {services: {web: }}", "must have services"),
-        ("services: {web: ", "is no YAML"),
-        ("services:\n\tweb: 1", "is no YAML: found character that cannot start any token in line 2"),
-        ("services: {web: @}", "is no YAML"),
-        ("services: {web: \x07}", "is no YAML"),
-        ("%YAML 3.0\n--- {services: {web: }}", "is no YAML"),
+        ("services: {web: ", "is not valid YAML at line 2, column 1: did not find expected node content"),
+        ("services:\n\tweb: 1", "is not valid YAML at line 2, column 1: there is a tab; indent with spaces"),
+        ("services: {web: @}", "is not valid YAML at line 1, column 17: found character that cannot start any token"),
+        ("services:\n  web: \x07", "is not valid YAML at line 2: the character U+0007 is not allowed"),
+        (
+            "%YAML 3.0\n--- {services: {web: }}",
+            "is not valid YAML at line 1, column 1: found incompatible YAML document",
+        ),
         ("%TAG ! tag:x\n--- {services: {web: }}", "must not have %TAG directives"),
         ("x: " + "[" * 100_000, "must not be nested deeper than 100 levels"),
         ("{a: " * 100_000, "must not be nested deeper than 100 levels"),
@@ -110,7 +113,7 @@ def test_what_compose_accepts_is_accepted(case: str, docker: Docker, tmp_path: P
 
 def test_an_override_file_brings_services_but_does_not_make_a_wrong_file_right() -> None:
     assert problem_of("services:", has_override=True) == "must have services as a mapping"
-    assert problem_of("", has_override=True) == "must be a YAML document"
+    assert problem_of("", has_override=True) == EMPTY
 
 
 def test_a_path_into_the_directories_of_daos_is_a_problem() -> None:

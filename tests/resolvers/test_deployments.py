@@ -1,6 +1,7 @@
 """Deployments, on both engines; how they are watched is in test_watch."""
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from uuid import UUID, uuid4
 
@@ -121,7 +122,8 @@ async def test_all_problems_of_a_deployment_are_told_at_once(db: Database, broad
 async def test_a_project_name_is_taken_once_on_a_host(db: Database, broadcast: Broadcast) -> None:
     host = await factories.host(db)
     await factories.deployment(db, on=host, project_name="web")
-    with pytest.raises(NameTaken, match=r"\AProject 'web' exists already\.\Z"):
+    words = f"Project 'web' exists already on host '{host.name}'; choose another projectName."
+    with pytest.raises(NameTaken, match=rf"\A{re.escape(words)}\Z"):
         await _create(db, broadcast, host_id=str(host.id), project_name="web")
     await _create(db, broadcast, project_name="web")
 

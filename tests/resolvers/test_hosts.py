@@ -86,7 +86,7 @@ async def test_the_servers_own_machine_has_no_address_and_no_key(db: Database) -
 
 async def test_a_name_is_taken_once(db: Database) -> None:
     await factories.host(db, name="web")
-    with pytest.raises(NameTaken, match=r"\AHost 'web' exists already\.\Z"):
+    with pytest.raises(NameTaken, match=r"\AHost 'web' exists already; choose another name\.\Z"):
         await hosts.create(db, name="web", address="other.example")
     await hosts.create(db, name="Web", address="other.example")
 

@@ -131,7 +131,7 @@ async def test_paths_into_the_directories_of_daos_are_refused_where_they_are(db:
 
 async def test_a_name_is_taken_once_for_each_version(db: Database) -> None:
     await factories.package(db, name="web", version="1")
-    with pytest.raises(NameTaken, match=r"\APackage 'web 1' exists already\.\Z"):
+    with pytest.raises(NameTaken, match=r"\APackage 'web 1' exists already; choose another name or version\.\Z"):
         await packages.create(
             db, name="web", version="1", compose_file=COMPOSE_FILE, files=[NewFile("file", content="")]
         )

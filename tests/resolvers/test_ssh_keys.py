@@ -72,7 +72,7 @@ async def test_a_name_that_breaks_a_rule_is_refused(db: Database) -> None:
 
 async def test_a_name_is_taken_once(db: Database) -> None:
     await ssh_keys.create(db, name="web")
-    with pytest.raises(NameTaken, match=r"\ASSH key 'web' exists already\.\Z"):
+    with pytest.raises(NameTaken, match=r"\ASSH key 'web' exists already; choose another name\.\Z"):
         await ssh_keys.create(db, name="web")
 
 

@@ -5,7 +5,7 @@ import pytest
 from db.database import Database
 from db.models import Role, Token
 from resolvers import tokens
-from resolvers.errors import InvalidInput, NameTaken, NotFound
+from resolvers.errors import InvalidInput, NameTaken, NotFound, TokenRevoked, TokenUnknown
 from resolvers.tokens import Principal
 from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
 
@@ -13,7 +13,6 @@ from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
 async def test_a_token_is_found_by_what_it_is(db: Database) -> None:
     _, token = await tokens.create(db, "ci")
     found = await tokens.find(db, token.reveal())
-    assert found is not None
     assert found.name == "ci"
 
 
@@ -34,14 +33,16 @@ def test_tokens_are_long_random_and_not_printed() -> None:
 async def test_what_is_no_token_is_not_found(db: Database) -> None:
     token = (await tokens.create(db, "ci"))[1].reveal()
     for other in ("", "ci", token[:-1], token + " ", token.upper(), LONG, *TEMPLATES, *PATHS, *UNPRINTABLE):
-        assert await tokens.find(db, other) is None
+        with pytest.raises(TokenUnknown):
+            await tokens.find(db, other)
 
 
 async def test_a_token_that_was_revoked_is_useless_but_listed(db: Database) -> None:
     (_, token), (_, other) = await tokens.create(db, "ci"), await tokens.create(db, "other")
     await tokens.revoke(db, "ci")
-    assert await tokens.find(db, token.reveal()) is None
-    assert await tokens.find(db, other.reveal()) is not None
+    with pytest.raises(TokenRevoked, match=r"\AThe access token 'ci' was revoked on "):
+        await tokens.find(db, token.reveal())
+    assert (await tokens.find(db, other.reveal())).name == "other"
     listed = await tokens.list_all(db)
     assert [(row.name, row.revoked_at is None) for row in listed] == [("ci", False), ("other", True)]
     with pytest.raises(NotFound):
@@ -85,6 +86,5 @@ async def test_a_token_of_before_with_such_a_name_is_valid_and_has_keys_of_its_o
     async with db.write() as session:
         session.add(Token(name="admin", sha256=tokens.digest(secret.reveal()), role=Role.VIEWER))
     found = await tokens.find(db, secret.reveal())
-    assert found is not None
     assert (found.name, found.role) == ("admin", Role.VIEWER)
     assert found.key != Principal("admin").key

@@ -86,7 +86,10 @@ async def follow(query: str) -> list[Any]:
 
 async def test_an_expected_error_carries_its_code_and_status() -> None:
     error = await ask('{ fails(how: "not_found") }')
-    assert (error.message, error.path) == ("Run '7' was not found.", ["fails"])
+    assert (error.message, error.path) == (
+        "Run '7' was not found; the field runs of its deployment lists the ids.",
+        ["fails"],
+    )
     assert error.extensions == {"code": "NOT_FOUND", "status": 404}
 
 
@@ -193,7 +196,8 @@ async def test_nothing_is_suggested(query: str) -> None:
 async def test_a_subscription_that_fails_before_its_first_event_is_described() -> None:
     [event] = await follow('subscription { fails(how: "host") }')
     [error] = event.errors
-    assert (error.message, error.extensions) == ("Host '9' was not found.", {"code": "HOST_NOT_FOUND", "status": 400})
+    assert error.message == "Host '9' was not found; the query hosts lists the ids."
+    assert error.extensions == {"code": "HOST_NOT_FOUND", "status": 400}
 
 
 async def test_a_subscription_that_fails_between_events_is_masked() -> None:

@@ -331,10 +331,11 @@ async def test_an_unknown_host_or_package_is_named(api: Api) -> None:
     for unknown in UNKNOWN:
         error = await api.error(CREATE_DEPLOYMENT, input=parts | {"hostId": unknown})
         assert error["extensions"] == {"code": "HOST_NOT_FOUND", "status": 400}
-        assert error["message"] == f"Host '{unknown}' was not found."
+        assert error["message"] == f"Host '{unknown}' was not found; the query hosts lists the ids."
         error = await api.error(CREATE_DEPLOYMENT, input=parts | {"packageId": unknown})
         assert error["extensions"] == {"code": "PACKAGE_NOT_FOUND", "status": 400}
-        assert (error["message"], error["path"]) == (f"Package '{unknown}' was not found.", ["createDeployment"])
+        assert error["message"] == f"Package '{unknown}' was not found; the query packages lists the ids."
+        assert error["path"] == ["createDeployment"]
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,8 @@ async def test_what_is_not_there_is_not_found(api: Api, field: str) -> None:
         error = await api.error(f"query ($id: ID!) {{ {field}(id: $id) {{ id }} }}", id=unknown)
         assert error["extensions"] == {"code": "NOT_FOUND", "status": 404}
         assert error["path"] == [field]
-        assert error["message"] == f"{field.capitalize()} '{unknown}' was not found."
+        source = "field runs of its deployment" if field == "run" else f"query {field}s"
+        assert error["message"] == f"{field.capitalize()} '{unknown}' was not found; the {source} lists the ids."
 
 
 async def test_anything_is_found_by_its_id_alone(api: Api) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Event, Thread
 
+NO_MANIFEST = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}'
+
 
 @dataclass
 class Registry:
@@ -57,9 +59,10 @@ def serve_registry(username: str, password: str) -> Iterator[Registry]:
                 self.send_response(200 if self.path == "/v2/" else 404)
             self.send_header("Docker-Distribution-Api-Version", "registry/2.0")
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", "2")
+            body = b"{}" if who is None or self.path == "/v2/" else NO_MANIFEST
+            self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(body)
 
         do_HEAD = do_GET  # noqa: N815 - http.server's name
 

@@ -52,7 +52,7 @@ require_docker() {
         fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
     fi
     [ -n "$plugin" ] || bounded docker compose version >/dev/null 2>&1 ||
-        fail DOCKER_UNAVAILABLE 'Docker compose v2 was not found.'
+        fail DOCKER_UNAVAILABLE 'The Compose plugin was not found on the host; install version 2.26 or newer.'
 }
 
 # Prints the names of images, the ids of those that are there, in their order, and which are not.

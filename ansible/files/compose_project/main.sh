@@ -32,7 +32,7 @@ tree=$HOME/.daos/trees/$project # as deep as the project directory: a path that 
 state=$HOME/.daos/state/$project
 cd /
 
-command -v docker >/dev/null || fail DOCKER_UNAVAILABLE 'Docker was not found on the host.'
+command -v docker >/dev/null || fail DOCKER_UNAVAILABLE 'The program docker was not found on the host; install Docker with its Compose plugin, at least 2.26.'
 require_tool flock util-linux
 require_tool timeout coreutils
 require_tool tar tar

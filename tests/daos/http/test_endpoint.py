@@ -16,6 +16,7 @@ import pytest
 from sqlalchemy import text
 
 from db.database import Database
+from resolvers.errors import TokenUnknown, Unauthenticated
 from tests import factories
 from tests.daos.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served, serving
 
@@ -226,12 +227,21 @@ async def test_what_was_executed_is_answered_with_200(served: Served) -> None:
 @pytest.mark.parametrize(
     "body", [ASK, b"{", b'{"query":"{ nope }"}', b'{"query":"{ __schema { queryType { name } } }"}']
 )
-@pytest.mark.parametrize("headers", [{}, {"authorization": "Bearer x"}, {"authorization": f"Basic {ADMIN_TOKEN}"}])
-async def test_who_has_no_token_is_told_nothing(served: Served, body: bytes, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize(
+    ("headers", "sentence"),
+    [
+        ({}, str(Unauthenticated())),
+        ({"authorization": "Bearer x"}, str(TokenUnknown())),
+        ({"authorization": f"Basic {ADMIN_TOKEN}"}, str(Unauthenticated())),
+    ],
+)
+async def test_who_has_no_token_is_told_nothing(
+    served: Served, body: bytes, headers: dict[str, str], sentence: str
+) -> None:
     async with served.client(token=None) as client:
         response = await client.post(served.url, content=body, headers={"content-type": JSON, **headers})
     assert (response.status_code, response.headers["www-authenticate"]) == (401, "Bearer")
-    message = {"message": "A valid access token is needed.", "extensions": {"code": "UNAUTHENTICATED", "status": 401}}
+    message = {"message": sentence, "extensions": {"code": "UNAUTHENTICATED", "status": 401}}
     assert response.json() == {"errors": [message]}
 
 

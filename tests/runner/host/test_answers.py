@@ -358,10 +358,11 @@ def test_a_port_in_use() -> None:
         "Error response from daemon: driver failed programming: Bind for 0.0.0.0:80 failed: port is already allocated"
     )
     reason, sentence = told(failing("up", words))
-    assert (reason, sentence) == ("PORT_IN_USE", "Port 80 is in use by another container on the host.")
+    assert (reason, sentence) == ("PORT_IN_USE", f"Port 80 is in use by another container on the host; {STOP}")
 
 
 FULL = "write /var/lib/x: no space left on device"
+STOP = "stop that container, or publish another port."
 
 
 @pytest.mark.parametrize(
@@ -378,7 +379,10 @@ def test_a_full_disk_asks_for_the_disk_once(disks: list[str], free: str) -> None
     assert fields(given.answer("why")) == {"disk": "yes"}
     for disk in disks:
         given.note("disk", disk)
-    assert told(given) == ("DISK_FULL", f"The disk of the host is full{free}: {FULL}")
+    assert told(given) == (
+        "DISK_FULL",
+        f"The disk of the host is full{free}: {FULL}. Free space on it, and run the deployment again.",
+    )
 
 
 def test_a_failed_build_and_a_failed_pull_have_their_reasons() -> None:

@@ -39,8 +39,11 @@ def compose_5(image: str, words: str) -> list[str]:
 
 
 PULLS = [
-    (compose_2("db", REFUSED), f"{DB} refuses the connection."),
-    (compose_5("127.0.0.1:1/team/app:2", REFUSED), f"{DB} refuses the connection."),
+    (compose_2("db", REFUSED), f"{DB} refuses the connection; see that it runs, and that the address is right."),
+    (
+        compose_5("127.0.0.1:1/team/app:2", REFUSED),
+        f"{DB} refuses the connection; see that it runs, and that the address is right.",
+    ),
     (
         # Compose 5 cancels the other pulls.
         [
@@ -49,7 +52,7 @@ PULLS = [
             *compose_5("registry.invalid/web:1", NO_NAME),
         ],
         "Image registry.invalid/web:1 of service 'web' could not be pulled: "
-        "the name of registry registry.invalid cannot be resolved.",
+        "the name of registry registry.invalid cannot be resolved; see that it is right, and the DNS of the host.",
     ),
     (
         # Compose 2.26 has this of a pull that it cancels.
@@ -57,9 +60,12 @@ PULLS = [
             " db Error Cannot connect to the Docker daemon at unix:///docker.sock. Is the docker daemon running?",
             *compose_2("web", "manifest unknown"),
         ],
-        f"{WEB} does not have it.",
+        f"{WEB} does not have it; see that its name and tag are right.",
     ),
-    ([" db Error context canceled", *compose_2("web", "manifest unknown")], f"{WEB} does not have it."),
+    (
+        [" db Error context canceled", *compose_2("web", "manifest unknown")],
+        f"{WEB} does not have it; see that its name and tag are right.",
+    ),
     (compose_2("web", "denied"), f"{WEB} {LOGIN}"),
     (compose_2("web", "unauthorized"), f"{WEB} {LOGIN}"),
     (compose_5("registry.invalid/web:1", "unauthorized: authentication required"), f"{WEB} {LOGIN}"),
@@ -75,38 +81,45 @@ PULLS = [
         f"{JOB} {LOGIN}",
     ),
     (compose_2("job", RATE), f"{JOB} {LIMIT}"),
-    (compose_2("web", "manifest for registry.invalid/web:1 not found: manifest unknown"), f"{WEB} does not have it."),
+    (
+        compose_2("web", "manifest for registry.invalid/web:1 not found: manifest unknown"),
+        f"{WEB} does not have it; see that its name and tag are right.",
+    ),
     (
         [
             "Error response from daemon: "
             'failed to resolve reference "registry.invalid/web:1": registry.invalid/web:1: not found'
         ],
-        f"{WEB} does not have it.",
+        f"{WEB} does not have it; see that its name and tag are right.",
     ),
     (
         compose_2("web", "no matching manifest for linux/arm64/v8 in the manifest list entries"),
-        WEB.replace("registry registry.invalid", "it has no image for the platform of the host."),
+        WEB.replace(
+            "registry registry.invalid",
+            "registry registry.invalid has no image for the platform of the host; name an image that is built for it.",
+        ),
     ),
     (
         compose_2("web", 'Get "https://registry.invalid/v2/": dial tcp 192.0.2.1:443: i/o timeout'),
-        f"{WEB} does not answer.",
+        f"{WEB} does not answer; see that the host reaches it.",
     ),
     (
         compose_2("web", 'Get "https://registry.invalid/v2/": net/http: request canceled (Client.Timeout exceeded)'),
-        f"{WEB} does not answer.",
+        f"{WEB} does not answer; see that the host reaches it.",
     ),
     (
         compose_2("web", 'Get "https://registry.invalid/v2/": net/http: TLS handshake timeout'),
-        f"{WEB} does not answer.",
+        f"{WEB} does not answer; see that the host reaches it.",
     ),
     (
         compose_2("web", "tls: failed to verify certificate: x509: signed by unknown authority"),
         "Image registry.invalid/web:1 of service 'web' could not be pulled: the TLS connection to "
-        "registry registry.invalid failed (tls: failed to verify certificate: x509: signed by unknown authority).",
+        "registry registry.invalid failed (tls: failed to verify certificate: x509: signed by unknown authority); the "
+        "host must trust its certificate.",
     ),
     (
         compose_2("web", "http: server gave HTTP response to HTTPS client"),
-        f"{WEB} does not speak TLS.",
+        f"{WEB} does not speak TLS; add it to insecure-registries of Docker on the host, or give it a certificate.",
     ),
     (
         compose_2("web", "received unexpected HTTP status: 500 Internal Server Error"),
@@ -151,7 +164,11 @@ def test_the_registry_of_an_image(image: str, registry: str) -> None:
     assert registry_of(image) == registry
 
 
-CANNOT = ", and container shop-web-1 cannot publish it."
+CANNOT = ", and container shop-web-1 cannot publish it"
+UNSET = 'The "X" variable is not set. Defaulting to a blank string. Give it a value in the variables of the deployment.'
+STOP_CONTAINER = "stop that container, or publish another port."
+STOP_PROGRAM = "stop that program, or publish another port."
+FREE = "Free space on it, and run the deployment again."
 
 
 @pytest.mark.parametrize(
@@ -159,34 +176,34 @@ CANNOT = ", and container shop-web-1 cannot publish it."
     [
         (
             f"{ENDPOINT}Bind for 0.0.0.0:8080 failed: port is already allocated",
-            f"Port 8080 is in use by another container on the host{CANNOT}",
+            f"Port 8080 is in use by another container on the host{CANNOT}; {STOP_CONTAINER}",
         ),
         (
             f"{ENDPOINT}Bind for :::8080 failed: port is already allocated",
-            f"Port 8080 is in use by another container on the host{CANNOT}",
+            f"Port 8080 is in use by another container on the host{CANNOT}; {STOP_CONTAINER}",
         ),
         (
             f"{ENDPOINT}Error starting userland proxy: listen tcp4 127.0.0.1:80: bind: address already in use",
-            f"Port 80 of address 127.0.0.1 is in use by another program on the host{CANNOT}",
+            f"Port 80 of address 127.0.0.1 is in use by another program on the host{CANNOT}; {STOP_PROGRAM}",
         ),
         (
             f"{ENDPOINT}Error starting userland proxy: listen udp6 [::]:53: bind: address already in use",
-            f"Port 53 is in use by another program on the host{CANNOT}",
+            f"Port 53 is in use by another program on the host{CANNOT}; {STOP_PROGRAM}",
         ),
         (
             "Error response from daemon: failed to set up container networking: driver failed programming external "
             "connectivity on endpoint shop-web-1 (27ad848692cb): failed to bind host port for "
             "0.0.0.0:8080:172.17.0.2:80/tcp: address already in use",
-            f"Port 8080 is in use by another program on the host{CANNOT}",
+            f"Port 8080 is in use by another program on the host{CANNOT}; {STOP_PROGRAM}",
         ),
         (
             f"{ENDPOINT}failed to bind host port 0.0.0.0:8080/tcp: address already in use",
-            f"Port 8080 is in use by another program on the host{CANNOT}",
+            f"Port 8080 is in use by another program on the host{CANNOT}; {STOP_PROGRAM}",
         ),
         (
             "Error response from daemon: Ports are not available: exposing port TCP 0.0.0.0:80 -> 127.0.0.1:0: "
             "listen tcp 0.0.0.0:80: bind: address already in use",
-            "Port 80 is in use by another program on the host.",
+            f"Port 80 is in use by another program on the host; {STOP_PROGRAM}",
         ),
     ],
 )
@@ -202,16 +219,17 @@ def test_a_port_in_use(line: str, sentence: str) -> None:
         "tar: page: Cannot write: No space left on device",
         "Error response from daemon: write /var/lib/docker/tmp/GetImageBlob1: no space left on device",
         "failed to register layer: write /page: disk quota exceeded",
+        "tar: page: Wrote only 6656 of 10240 bytes",
     ],
 )
 def test_a_full_disk(phase: str, line: str) -> None:
     explanation = explain(phase, [" db Pulling ", line], IMAGES, free_bytes=12_300_000)
-    assert explanation == Explanation("DISK_FULL", f"The disk of the host is full, with 12.3 MB free: {line}")
+    assert explanation == Explanation("DISK_FULL", f"The disk of the host is full, with 12.3 MB free: {line}. {FREE}")
 
 
 def test_a_full_disk_of_unknown_size() -> None:
     explanation = explain("up", ["no space left on device"])
-    assert explanation == Explanation("DISK_FULL", "The disk of the host is full: no space left on device")
+    assert explanation == Explanation("DISK_FULL", f"The disk of the host is full: no space left on device. {FREE}")
 
 
 COMMAND = "executor failed running [/bin/sh -c echo building; echo oh no >&2; exit 7]: exit code: 7"
@@ -300,10 +318,28 @@ COMMAND = "executor failed running [/bin/sh -c echo building; echo oh no >&2; ex
             f"An image could not be built: {COMMAND}; its last output: Cannot connect to the Docker daemon.",
         ),
         ([], "An image could not be built: the build printed nothing."),
+        (
+            [
+                "failed to read dockerfile: open /var/lib/docker/tmp/buildkit-mount7/web.Dockerfile: "
+                "no such file or directory"
+            ],
+            "An image could not be built: failed to read dockerfile: open web.Dockerfile: no such file or directory. "
+            "Add the Dockerfile to the files of the package, or name another one with build.dockerfile.",
+        ),
     ],
 )
 def test_a_failed_build(words: Sequence[str], sentence: str) -> None:
     assert explain("build", words) == Explanation("IMAGE_BUILD_FAILED", sentence)
+
+
+@pytest.mark.parametrize(
+    ("built", "subject"),
+    [(["web"], "The image of service 'web'"), (["db", "web"], "An image of services 'db' and 'web'")],
+)
+def test_a_build_that_names_no_service_is_of_one_of_those_that_were_built(built: Sequence[str], subject: str) -> None:
+    explanation = explain("build", ["The command 'exit 7' returned a non-zero code: 7"], built=built)
+    assert explanation is not None
+    assert explanation.sentence == f"{subject} could not be built: The command 'exit 7' returned a non-zero code: 7."
 
 
 @pytest.mark.parametrize(
@@ -346,11 +382,11 @@ def test_a_container_is_blamed_by_its_name() -> None:
         (
             r'time="2026-01-01T00:00:00Z" level=warning '
             r'msg="The \"X\" variable is not set. Defaulting to a blank string."',
-            'The "X" variable is not set. Defaulting to a blank string.',
+            UNSET,
         ),
         (
             '\x1b[33mWARN\x1b[0m[0000] The "X" variable is not set. Defaulting to a blank string. \r',
-            'The "X" variable is not set. Defaulting to a blank string.',
+            UNSET,
         ),
         (r'time="2026-01-01T00:00:00Z" level=warning msg="a\\b\tc\x07d\u00e4" project=shop', "a\\b cdä"),
         (r'time="2026-01-01T00:00:00Z" level=warning msg="a \x41\a\\ \U0001f433\Uffffffff"', "a A\\ 🐳\ufffd"),
