@@ -218,7 +218,7 @@ def what_is_wrong(message: object) -> str | None:
     if not isinstance(message, dict):
         return "A message must be a JSON object"
     kind = message.get("type")
-    if kind not in {"connection_init", "ping", "pong", "subscribe", "complete"}:
+    if not isinstance(kind, str) or kind not in {"connection_init", "ping", "pong", "subscribe", "complete"}:
         return "The message's type is unknown"
     if kind in {"connection_init", "ping", "pong"}:
         return None if isinstance(message.get("payload"), dict | None) else f"{kind}: payload must be an object or null"
