@@ -2,8 +2,10 @@
 
 import argparse
 import asyncio
+import errno
 import gc
 import json
+import logging
 import os
 import signal
 import socket
@@ -36,10 +38,11 @@ from daos.auth.oidc import Issuer
 from daos.auth.tokens import Authenticator
 from daos.commands import secrets
 from daos.http.connection import Connection, Socket
+from daos.http.explorer import is_built
 from daos.http.origin import hosts_by_default
 from daos.http.streams import Streams
 from daos.monitoring import logs
-from daos.settings import BadSetting, Settings, help_text
+from daos.settings import BadSetting, Settings, help_text, unknown_names
 from db import transfer
 from db.database import Database, UnsupportedDatabase
 from db.models import Role, now
@@ -48,6 +51,8 @@ from db.storage import is_full
 from db.transfer import CannotCopy
 from resolvers import audit, tokens
 from resolvers.errors import DaosError, StorageFull
+
+logger = logging.getLogger(__name__)
 
 LAST_PORT = 65535
 KEEP_ALIVE = 75  # seconds; longer than clients and proxies keep a connection, which must not close as they use it
@@ -62,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         settings = Settings.read(os.environ)
         logs.configure(settings.log_level, settings.log_format)
+        _warn_of_unknown_settings()
         parsed.run(settings, parsed)
     except (BadSetting, CannotStart, CannotCopy, CannotRotate, DaosError) as error:
         print(f"daos: {error}", file=sys.stderr)
@@ -73,6 +79,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print(f"daos: {StorageFull()}", file=sys.stderr)
         raise SystemExit(1) from None
+
+
+def _warn_of_unknown_settings() -> None:
+    """A mistyped setting has no effect, and nothing else would show that."""
+    for name, similar in unknown_names(os.environ):
+        hint = f"did you mean {similar}?" if similar is not None else "`daos serve --help` lists all"
+        logger.warning("%s is not a setting and has no effect; %s", name, hint)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -109,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     print_schema.set_defaults(run=lambda *_: print(schema.make().as_str()))
 
     token = commands.add_parser("token", help="print the admin's token, or manage others")
-    token.set_defaults(run=lambda settings, _: print(admin(settings).reveal()))
+    token.set_defaults(run=lambda settings, _: _print_admin_token(settings))
     actions = token.add_subparsers(metavar="ACTION")
     create = actions.add_parser("create", help="make a token and print it; it cannot be shown again")
     create.add_argument("name")
@@ -160,17 +173,27 @@ def _serve(settings: Settings, parsed: argparse.Namespace) -> None:
             settings = replace(settings, allowed_hosts=hosts_by_default(parsed.host))
         port = listening.getsockname()[1]
         host = f"[{parsed.host}]" if ":" in parsed.host else parsed.host
+        if not is_built():
+            logger.warning(
+                "the page of GraphiQL is not built, and the server answers 503 in its place: run scripts/explorer in a "
+                "checkout of daos, and install daos from there again; the API works without the page"
+            )
         # Behind '#', where browsers send it nowhere.
-        print(f"GraphiQL: http://{host}:{port}/graphql#token={quote(home.admin.reveal())}", flush=True)
-        asyncio.run(_serve_on(listening, settings, home))
+        link = f"GraphiQL: http://{host}:{port}/graphql#token={quote(home.admin.reveal())}"
+        _log_start("serves", settings)
+        asyncio.run(_serve_on(listening, settings, home, link))
 
 
 def _work(settings: Settings, parsed: argparse.Namespace) -> None:
     with bind(parsed.host, parsed.port) as listening:
         home = settle_in(settings)
         port = listening.getsockname()[1]
-        print(f"Worker: http://{parsed.host}:{port}/readyz", flush=True)
-        asyncio.run(_work_on(listening, settings, home))
+        _log_start("plays runs for", settings)
+        asyncio.run(_work_on(listening, settings, home, f"Worker: http://{parsed.host}:{port}/readyz"))
+
+
+def _log_start(what: str, settings: Settings) -> None:
+    logger.info("daos %s %s the data directory %s; Ctrl-C stops it", __version__, what, settings.data_dir.absolute())
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -185,24 +208,31 @@ def bind(host: str, port: int) -> socket.socket:
     except UnicodeError as error:
         raise CannotStart(f"cannot listen on {host} port {port}: there is no such name") from error
     except OSError as error:
-        raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}") from error
+        hint = "; choose another port with --port" if error.errno == errno.EADDRINUSE else ""
+        raise CannotStart(f"cannot listen on {host} port {port}: {error.strerror}{hint}") from error
     return listening
 
 
 class Server(uvicorn.Server):
     """uvicorn, which would wait for event streams that wait for news."""
 
-    def __init__(self, config: uvicorn.Config, streams: Streams) -> None:
+    def __init__(self, config: uvicorn.Config, streams: Streams, link: str | None) -> None:
         super().__init__(config)
         self._streams = streams
+        self._link = link
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and self._link is not None:
+            print(self._link, flush=True)  # not earlier: whoever follows it is to be answered
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._streams.close()
         await super().shutdown(sockets)
 
 
-def make_server(app: Starlette, settings: Settings) -> Server:
-    """The server of an application of `daos.app`."""
+def make_server(app: Starlette, settings: Settings, link: str | None = None) -> Server:
+    """The server of an application of `daos.app`; it prints `link` when it has started."""
     # uvicorn's type is a class; it only calls it.
     transport = settings.transport
     connection: Any = partial(Connection, head_timeout=transport.head_timeout, rest_timeout=transport.body.time)
@@ -219,23 +249,23 @@ def make_server(app: Starlette, settings: Settings) -> Server:
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=DISCONNECT_GRACE,
     )
-    return Server(config, app.state.streams)
+    return Server(config, app.state.streams, link)
 
 
-async def _serve_on(listening: socket.socket, settings: Settings, home: Home) -> None:
+async def _serve_on(listening: socket.socket, settings: Settings, home: Home, link: str) -> None:
     async with running(settings, home, os.environ, plays=settings.play) as parts:
         issuer = None if settings.trust is None else Issuer(settings.trust)
         authenticator = Authenticator(parts.db, home.admin, issuer)
         app = application(parts, authenticator, settings=settings)
-        await _answer(listening, settings, app)
+        await _answer(listening, settings, app, link)
 
 
-async def _work_on(listening: socket.socket, settings: Settings, home: Home) -> None:
+async def _work_on(listening: socket.socket, settings: Settings, home: Home, link: str) -> None:
     async with running(settings, home, os.environ, plays=True) as parts:
-        await _answer(listening, settings, worker_application(parts, home.admin))
+        await _answer(listening, settings, worker_application(parts, home.admin), link)
 
 
-async def _answer(listening: socket.socket, settings: Settings, app: Starlette) -> None:
+async def _answer(listening: socket.socket, settings: Settings, app: Starlette, link: str) -> None:
     """Serve the application until a signal."""
     # uvicorn raises a signal again when it has stopped serving, and its default would end the process there, before the
     # runs have had their grace.
@@ -244,7 +274,7 @@ async def _answer(listening: socket.socket, settings: Settings, app: Starlette) 
     # All that is there now stays; to look at it in each full collection stops everybody for a tenth of a second.
     gc.collect()
     gc.freeze()
-    await make_server(app, settings).serve(sockets=[listening])
+    await make_server(app, settings, link).serve(sockets=[listening])
 
 
 async def _migrate(settings: Settings) -> None:
@@ -267,6 +297,14 @@ async def _copy(settings: Settings, url: str) -> None:
     print("Set DAOS_DATABASE_URL to the URL of the PostgreSQL database, keep the data directory, and start daos.")
 
 
+def _print_admin_token(settings: Settings) -> None:
+    is_new = not settings.data_dir.exists()
+    print(admin(settings).reveal())
+    if is_new:
+        where = settings.data_dir.absolute()
+        print(f"daos: made the data directory {where}; DAOS_DATA_DIR names the one of a server", file=sys.stderr)
+
+
 async def _create_token(settings: Settings, parsed: argparse.Namespace) -> None:
     expires_at = None if parsed.days is None else now() + timedelta(days=parsed.days)
     async with _recorded(settings, "createToken") as db:
@@ -276,7 +314,11 @@ async def _create_token(settings: Settings, parsed: argparse.Namespace) -> None:
 
 async def _list_tokens(settings: Settings) -> None:
     async with opened(settings, keyring(settings)) as db:
-        for token in await tokens.list_all(db):
+        listed = await tokens.list_all(db)
+        if not listed:
+            where = settings.data_dir.absolute()
+            print(f"daos: no tokens but the admin's in the database of the data directory {where}", file=sys.stderr)
+        for token in listed:
             hosts = f" on {','.join(token.host_labels)}" if token.host_labels is not None else ""
             times = {"created": token.created_at, "expires": token.expires_at, "revoked": token.revoked_at}
             told = "".join(f"  {what} {moment:%Y-%m-%d %H:%M}Z" for what, moment in times.items() if moment)

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,15 @@ class Settings:
             body=BodyLimits(size=self.max_body),
             max_subscriptions=self.max_subscriptions,
         )
+
+
+def unknown_names(environment: Mapping[str, str]) -> list[tuple[str, str | None]]:
+    """Variables that look like settings and are none, sorted, each with the setting that resembles it most."""
+    known = {variable_name(setting.name) for setting in fields(Settings)}
+    unknown = sorted(name for name in environment if name.startswith("DAOS_") and name not in known)
+    # Runs give their processes DAOS_RUN, and the tests have variables of their own.
+    unknown = [name for name in unknown if name != "DAOS_RUN" and not name.startswith("DAOS_TEST_")]
+    return [(name, next(iter(get_close_matches(name, known, 1, 0.8)), None)) for name in unknown]
 
 
 def variable_name(setting: str) -> str:

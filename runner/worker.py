@@ -261,11 +261,10 @@ class Worker:
         self._notify(run)
         log = logger.info if end.status is RunStatus.SUCCESS else logger.warning
         log(
-            "run %s of deployment %s ended: %s %s: %s",
+            "run %s of deployment %s ended: %s: %s",
             run.id,
             run.deployment_id,
-            end.status,
-            end.reason or "",
+            end.status if end.reason is None else f"{end.status} {end.reason}",
             end.message,
         )
 

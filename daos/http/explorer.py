@@ -39,6 +39,11 @@ NOT_BUILT = """<!doctype html><html lang="en"><title>daos</title><h1>GraphiQL is
 and reload this page. Packages of daos have it inside.</p></html>"""
 
 
+def is_built(directory: Path = FILES) -> bool:
+    """Whether `scripts/explorer` has built the page."""
+    return (directory / "index.html").is_file()
+
+
 class IDE(StaticFiles):
     """Serves the page; a file's precompressed form where the browser takes it."""
 

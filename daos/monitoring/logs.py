@@ -56,9 +56,17 @@ def configure(level: str, form: str = "text") -> None:
     """Send everything to stderr, as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSON() if form == "json" else Text())
+    handler.addFilter(_renamed)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
     for chatty in ("aiosqlite", "alembic", "websockets", "uvicorn.access", "asyncio"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _renamed(record: logging.LogRecord) -> bool:
+    """Call the logger of uvicorn's usual lines by its own name: `uvicorn.error` reads as if each were an error."""
+    if record.name == "uvicorn.error":
+        record.name = "uvicorn"
+    return True
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:

@@ -122,7 +122,8 @@ class EmbeddedEngine:
         self._look.set()
         plays = list(self._plays.values())
         if plays:
-            logger.info("waiting up to %g s for %d runs", grace, len(plays))
+            runs = "1 run" if len(plays) == 1 else f"{len(plays)} runs"
+            logger.info("waiting up to %g s for %s to end; what has not ended then is interrupted", grace, runs)
             await asyncio.wait(plays, timeout=grace)
         self._worker.stop()
         if self._plays:

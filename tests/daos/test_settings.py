@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from daos.settings import BadSetting, Settings, help_text, variable_name
+from daos.settings import BadSetting, Settings, help_text, unknown_names, variable_name
 from runner.spec.run import Timeouts
 from schema.limits import Limits
 
@@ -79,3 +79,8 @@ def test_limits_of_the_transport_are_settings() -> None:
 def test_a_setting_that_makes_no_sense_is_refused_by_name(name: str, value: str) -> None:
     with pytest.raises(BadSetting, match=name):
         Settings.read({name: value})
+
+
+def test_a_mistyped_setting_is_named_with_the_one_that_was_meant() -> None:
+    environment = {"DAOS_MAXRUNS": "3", "DAOS_QUITE_ANOTHER": "", "DAOS_MAX_RUNS": "3", "DAOS_RUN": "x", "PATH": ""}
+    assert unknown_names(environment) == [("DAOS_MAXRUNS", "DAOS_MAX_RUNS"), ("DAOS_QUITE_ANOTHER", None)]

@@ -13,7 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from runner import compose_words
+from runner.host import compose_words
 from tests.e2e.client import SLEEPER, UNDECIDED, Client, Json, Refused, service
 from tests.e2e.conftest import NewProject, projects
 from tests.e2e.server import Server

@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from daos import __version__
+from daos.ide import is_built
 from tests.e2e.client import SLEEPER, UNDECIDED
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
 from tests.e2e.server import Server
@@ -43,8 +45,37 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = str(listener.getsockname()[1])
         line = refuse("serve", "--port", port, DAOS_DATA_DIR=str(tmp_path / "data"))
-        assert port in line
-        assert "in use" in line
+        words = f"cannot listen on 127.0.0.1 port {port}: Address already in use; choose another port with --port"
+        assert line == f"daos: {words}"
+
+
+def test_the_start_says_what_is_served_and_how_to_stop_it_and_then_gives_the_link(make_server: MakeServer) -> None:
+    server = make_server(maxruns=3)
+    assert f"daos {__version__} serves the data directory {server.data_dir}; Ctrl-C stops it" in server.log
+    assert (
+        "WARNING daos.cli: DAOS_MAXRUNS is not a setting and has no effect; did you mean DAOS_MAX_RUNS?" in server.log
+    )
+    assert "INFO    uvicorn: Application startup complete." in server.log
+    assert "uvicorn.error" not in server.log
+    assert server.output.startswith("GraphiQL: http://127.0.0.1:")
+    assert ("the page of GraphiQL is not built" in server.log) == (not is_built())
+    assert server.stop() == 0
+
+
+def test_a_command_says_which_data_directory_it_uses(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+
+    def say(*arguments: str) -> str:
+        command = [sys.executable, "-m", "daos", *arguments]
+        environment = {"PATH": PATH, "DAOS_DATA_DIR": str(data)}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+
+    made = f"daos: made the data directory {data}; DAOS_DATA_DIR names the one of a server\n"
+    assert [say("token"), say("token")] == [made, ""]
+    none = f"daos: no tokens but the admin's in the database of the data directory {data}\n"
+    assert none in say("token", "list")
+    say("token", "create", "ci")
+    assert none not in say("token", "list")
 
 
 def test_a_port_that_does_not_exist(tmp_path: Path) -> None:
