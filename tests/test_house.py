@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from runner.answers import OLDEST_COMPOSE
+
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("daos", "schema", "resolvers", "runner", "db")
 
@@ -105,6 +107,22 @@ def test_both_lock_files_name_one_version_of_each_package() -> None:
 def _pins(lock: str) -> dict[str, str]:
     pins = [line.removesuffix("\\") for line in (ROOT / lock).read_text().splitlines() if not line.startswith(" ")]
     return dict(pin.split("==", 1) for pin in pins)
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])
+def test_what_a_host_needs_is_what_the_script_on_it_asks_for(document: str) -> None:
+    script = (ROOT / "ansible" / "files" / "compose_project.sh").read_text()
+    programs = {*re.findall(r"^require_tool (\S+)", script, re.MULTILINE), "awk", "find"}
+    lines = (ROOT / document).read_text().splitlines()
+    oldest = f"Compose {'.'.join(map(str, OLDEST_COMPOSE))} or newer"
+    [line] = [line for line in lines if oldest in line and "Docker" in line]
+    assert {program for program in programs if f"`{program}`" not in line} == set()
+    assert {program for program in ("awk", "find") if not re.search(rf"\b{program}\b", script)} == set()
+
+
+def test_the_number_of_test_processes_is_the_one_of_the_script() -> None:
+    [number] = re.findall(r"--numprocesses (\d+)", (ROOT / "scripts" / "test").read_text())
+    assert f"all tests under coverage, in {number} processes;" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
 TRUSTED = {
