@@ -54,11 +54,12 @@ _NO_DAEMON = re.compile(
 )
 
 
-_DISK_FULL = re.compile(r"(?i)no space left on device|disk quota exceeded|^tar: .*: Wrote only \d+ of \d+ bytes")
+_DISK_FULL = re.compile(r"(?i)no space left on device|disk quota exceeded")
+_CUT_OFF = re.compile(r"^tar: .*: Wrote only \d+ of \d+ bytes")  # all that tar says where a little room was left
 
 
 def _disk_full(lines: Sequence[str], free_bytes: int | None) -> Explanation | None:
-    line = next((line for line in lines if _DISK_FULL.search(line)), None)
+    line = next((line for pattern in (_DISK_FULL, _CUT_OFF) for line in lines if pattern.search(line)), None)
     if line is None:
         return None
     free = "" if free_bytes is None else f", with {human_size(free_bytes)} free"

@@ -318,7 +318,8 @@ def test_a_variable_without_a_value_is_a_warning(local: Machine) -> None:
         play = local.deploy(web)
         assert play.succeeded, play.output
         assert [warning for result in play.phases for warning in result.warnings] == [
-            'The "PASSWORD" variable is not set. Defaulting to a blank string.'
+            'The "PASSWORD" variable is not set. Defaulting to a blank string. '
+            "Give it a value in the variables of the deployment."
         ]
 
 
