@@ -9,7 +9,6 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-
 from runner.answers import OLDEST_COMPOSE
 
 ROOT = Path(__file__).parents[1]
@@ -107,6 +106,33 @@ def test_both_lock_files_name_one_version_of_each_package() -> None:
 def _pins(lock: str) -> dict[str, str]:
     pins = [line.removesuffix("\\") for line in (ROOT / lock).read_text().splitlines() if not line.startswith(" ")]
     return dict(pin.split("==", 1) for pin in pins)
+
+
+def test_no_file_uses_a_module_of_ours_and_the_standard_librarys_of_the_same_name(our_files: list[Path]) -> None:
+    both = {}
+    for path in our_files:
+        if path.suffix == ".py":
+            ours, theirs = _imported(ast.parse(path.read_text()))
+            both[str(path.relative_to(ROOT))] = ours & theirs
+    assert {path: names for path, names in both.items() if names} == {}
+
+
+def _imported(tree: ast.Module) -> tuple[set[str], set[str]]:
+    """Names of modules in the standard library: those that a file imports from us, and those that it imports there."""
+    ours, theirs = set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            theirs |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            top, *parts = node.module.split(".")
+            if top in (*PACKAGES, "tests", "bench"):
+                modules = [
+                    alias.name for alias in node.names if (ROOT / top).joinpath(*parts, f"{alias.name}.py").exists()
+                ]
+                ours |= {*parts, *modules}
+            else:
+                theirs.add(top)
+    return ours & sys.stdlib_module_names, theirs & sys.stdlib_module_names
 
 
 @pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])

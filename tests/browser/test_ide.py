@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from daos.http.explorer import IDE
+from daos.http.explorer import IDE, is_built
 from tests.e2e.server import Server
 
 PAGE = "<!doctype html><title>a page</title>"
@@ -31,6 +31,11 @@ def built(tmp_path: Path) -> Path:
     (directory / "assets" / "font-3c4d.ttf").write_bytes(FONT)
     (directory / "assets" / "link.txt").symlink_to(tmp_path / "secret.txt")
     return directory
+
+
+def test_whether_the_page_is_built_is_known_without_a_request(built: Path, tmp_path: Path) -> None:
+    assert is_built(built)
+    assert not is_built(tmp_path)
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from daos.ide import is_built
 
 from daos import __version__
-from daos.ide import is_built
 from tests.e2e.client import SLEEPER, UNDECIDED
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
 from tests.e2e.server import Server
