@@ -9,7 +9,8 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
-from runner.answers import OLDEST_COMPOSE
+from runner.host.answers import OLDEST_COMPOSE
+from runner.host.script import read
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("daos", "schema", "resolvers", "runner", "db")
@@ -137,7 +138,7 @@ def _imported(tree: ast.Module) -> tuple[set[str], set[str]]:
 
 @pytest.mark.parametrize("document", ["README.md", "docs/operations.md"])
 def test_what_a_host_needs_is_what_the_script_on_it_asks_for(document: str) -> None:
-    script = (ROOT / "ansible" / "files" / "compose_project.sh").read_text()
+    script = "".join(read(ROOT / "ansible/files/compose_project").values())
     programs = {*re.findall(r"^require_tool (\S+)", script, re.MULTILINE), "awk", "find"}
     lines = (ROOT / document).read_text().splitlines()
     oldest = f"Compose {'.'.join(map(str, OLDEST_COMPOSE))} or newer"

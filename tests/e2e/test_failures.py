@@ -169,7 +169,10 @@ async def test_a_docker_daemon_that_does_not_answer(tmp_path: Path, connect: Con
     server.start()
     try:
         client = connect(server)
-        await fail_to_reach(client, await client.local_host(), "DOCKER_UNAVAILABLE", "/nowhere/docker.sock")
+        run = await fail_to_reach(client, await client.local_host(), "DOCKER_UNAVAILABLE", "/nowhere/docker.sock")
+        todo = " See that the daemon runs, and that the host's user may use it (group docker)."
+        assert run["message"].startswith("Docker cannot be used on the host: ")
+        assert run["message"].endswith(todo)
     finally:
         server.close()
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daos.ide import is_built
+from daos.http.explorer import is_built
 
 from daos import __version__
 from tests.e2e.client import SLEEPER, UNDECIDED

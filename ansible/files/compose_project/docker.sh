@@ -49,7 +49,12 @@ compose_model() {
 require_docker() {
     if ! bounded docker version --format '{{.Server.Version}}' >/dev/null 2>&1; then
         say bounded docker version --format '{{.Server.Version}}'
-        fail DOCKER_UNAVAILABLE "${last:-The docker daemon does not answer.}"
+        last=${last:-The Docker daemon does not answer.}
+        case $last in
+            *[.?]) ;;
+            *) last=$last. ;;
+        esac
+        fail DOCKER_UNAVAILABLE "$last See that the daemon runs, and that the host's user may use it (group docker)."
     fi
     [ -n "$plugin" ] || bounded docker compose version >/dev/null 2>&1 ||
         fail DOCKER_UNAVAILABLE 'The Compose plugin was not found on the host; install version 2.26 or newer.'
