@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+
 from runner.host.answers import OLDEST_COMPOSE
 from runner.host.script import read
 

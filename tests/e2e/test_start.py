@@ -11,9 +11,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from daos.http.explorer import is_built
 
 from daos import __version__
+from daos.http.explorer import is_built
 from tests.e2e.client import SLEEPER, UNDECIDED
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
 from tests.e2e.server import Server
