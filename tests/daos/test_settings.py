@@ -1,8 +1,6 @@
 """Settings: what is read, and what is refused."""
 
-import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
@@ -14,13 +12,6 @@ from schema.limits import Limits
 def test_every_setting_is_in_the_help() -> None:
     text = help_text()
     assert [name for setting in fields(Settings) if (name := variable_name(setting.name)) not in text] == []
-
-
-def test_every_setting_has_its_row_in_the_readme() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text()
-    rows = dict(re.findall(r"\| `(DAOS_\w+)` \| (.+?) \| .* \|\n", text))
-    names = {variable_name(setting.name): setting.metadata["what"] for setting in fields(Settings)}
-    assert {name: rows.get(name) for name in names} == names
 
 
 def test_time_limits_of_phases_are_settings() -> None:
