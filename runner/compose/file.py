@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from runner.compose import yaml_events
 from runner.compose.interpolation import PROVIDED, Requirement, read_env_file
 from runner.compose.yaml_events import MERGE, Document, Node
-from runner.host.comparison import ENV_FILE
+from runner.host.content import ENV_FILE
 from runner.host.delivery import COMPOSE_FILE, OVERRIDE_FILES
 
 MAX_NODES = 200_000  # of YAML in all files together; a compose file of a megabyte has a quarter of it

@@ -13,11 +13,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
-from runner.host import comparison, compose_words
-from runner.host.comparison import Built, Comparison, Content, Model, Notes, Places, Seen, Sight
+from runner.host import compose_words
+from runner.host import places as reach
+from runner.host.comparison import Comparison, compare, is_applied
+from runner.host.content import Content
 from runner.host.delivery import Delivery, archive
 from runner.host.health import Watch
 from runner.host.inspection import Inspection
+from runner.host.model import Model, Places, model_for_up
+from runner.host.notes import Built, Notes, Seen, Sight
 from runner.host.pull_progress import PullProgress
 from runner.host.verdict import Kind, Verdict
 
@@ -284,12 +288,12 @@ class Answers:
         model, places = self._model(), self._places()
         if missing := self._images_to_inspect(model):
             return _reply(inspect=" ".join(missing))
-        problem = comparison.place_problem(model, places)
+        problem = reach.place_problem(model, places)
         if problem is not None:
             return _reply(fail="COMPOSE_INVALID", detail=problem)
         content = Content(delivery.files, delivery.values)
         sight = self._sight()
-        found = self._comparison = comparison.compare(content, model, places, sight)
+        found = self._comparison = compare(content, model, places, sight)
         self._lines.append(Line(f"Docker {self._facts.get('docker', '?')}, Compose {self._facts.get('compose', '?')}."))
         for path in found.overwritten:
             verb = "deleted, as the package no longer has it" if path in found.delete else "replaced by the package's"
@@ -320,9 +324,9 @@ class Answers:
     def _packed_notes(self, found: Comparison, model: Model, places: Places) -> bytes:
         return archive(
             {
-                "model.json": _written(comparison.model_for_up(model, places)),
+                "model.json": _written(model_for_up(model, places)),
                 "notes": f"= notes {found.notes.write()}\n".encode(),
-                "links": _listed(comparison.exchangeable(model, places, found.notes.writable)),
+                "links": _listed(reach.exchangeable(model, places, found.notes.writable)),
                 "move": _listed(found.move),
                 "delete": _listed(found.delete),
             }
@@ -488,7 +492,7 @@ class Answers:
             images=self._images(),
             notes=None if notes is None else Notes.read(notes),
         )
-        return _reply(matching="yes" if comparison.is_applied(model, sight, self._hashes) else "")
+        return _reply(matching="yes" if is_applied(model, sight, self._hashes) else "")
 
 
 def _reply(lines: Sequence[tuple[str, object]] = (), **more: object) -> bytes:

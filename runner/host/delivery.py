@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import Any, Protocol
 
-from runner.host import comparison
-from runner.host.comparison import DeliveredFile
+from runner.host.content import DeliveredFile, digest
 
 COMPOSE_FILE = "compose.yaml"
 PROFILES = "COMPOSE_PROFILES"
@@ -65,7 +64,7 @@ class Delivery:
     @property
     def id(self) -> str:
         """The same for the same content."""
-        return comparison.digest(_described(self.files))
+        return digest(_described(self.files))
 
     @property
     def manifest(self) -> bytes:

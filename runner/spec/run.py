@@ -12,7 +12,7 @@ from uuid import UUID
 from db.encryption import Secret
 from db.models import Connection, RunAction
 from runner.compose.file import reads_outside
-from runner.host.comparison import ENV_FILE
+from runner.host.content import ENV_FILE
 from runner.host.delivery import COMPOSE_FILE, pack
 from runner.ssh.target import Target, connection_options
 

@@ -13,8 +13,9 @@ import pytest
 
 from db.containers import Container
 from runner.host.answers import MOST_CONTAINERS, Answers, HostAnswer, Limits
-from runner.host.comparison import Model, Notes
 from runner.host.delivery import Delivery, pack
+from runner.host.model import Model
+from runner.host.notes import Notes
 from runner.spec.run import ProjectFile
 
 ROOT = Path(__file__).parents[3]

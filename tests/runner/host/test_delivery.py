@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from runner.host.comparison import DeliveredFile
+from runner.host.content import DeliveredFile
 from runner.host.delivery import OVERRIDE_FILES, Delivery, archive, pack
 from runner.spec.run import ProjectFile
 

@@ -1,0 +1,113 @@
+"""What the host keeps for daos, and what it reports."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from runner.host.content import Items
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the comparison needs to know of one container of a service."""
+
+    id: str
+    service: str
+    state: str
+    image_id: str
+    hash: str  # of its configuration, as Compose labelled it
+
+
+@dataclass(frozen=True)
+class Built:
+    """An image that a run has built."""
+
+    key: str  # digest of what it was built from
+    image_id: str
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What daos wrote down on the host before it last changed the project.
+
+    A container that was not there then has been made since, from `contents`.  So the notes need no second write after
+    Up, and a run that is cut off anywhere leaves them right.
+    """
+
+    contents: Mapping[str, Items] = field(default_factory=dict)  # of each service
+    before: Mapping[str, Items | None] = field(default_factory=dict)  # by container; None: made from what is gone
+    files: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # path -> (sha256, mode) in the directory
+    model: str = ""  # digest of the model that Up uses
+    writable: Sequence[
+        str
+    ] = ()  # what containers of this run or of one before can write to, in the project's directory
+
+    @classmethod
+    def read(cls, text: str) -> "Notes":
+        """The notes in `text` as `write` gave them.  Raises: ValueError."""
+        data = _mapping(json.loads(text))
+        return cls(
+            contents={name: _items(value) for name, value in _mapping(data.get("contents", {})).items()},
+            before={
+                name: None if value is None else _items(value)
+                for name, value in _mapping(data.get("before", {})).items()
+            },
+            files={path: _digest_and_mode(value) for path, value in _mapping(data.get("files", {})).items()},
+            model=str(data.get("model", "")),
+            writable=[str(path) for path in data.get("writable", [])],
+        )
+
+    def write(self) -> str:
+        """The notes as one line of JSON."""
+        return json.dumps(
+            {
+                "contents": dict(self.contents),
+                "before": dict(self.before),
+                "files": dict(self.files),
+                "model": self.model,
+                "writable": list(self.writable),
+            },
+            sort_keys=True,
+        )
+
+    def items_of(self, container: Seen) -> Items | None:
+        """What the container was made from; None where that is known to be gone."""
+        if container.id in self.before:
+            return self.before[container.id]
+        return self.contents.get(container.service, {})
+
+
+@dataclass(frozen=True)
+class Sight:
+    """What the host reports before a run changes anything."""
+
+    containers: Sequence[Seen] = ()
+    images: Mapping[str, str] = field(default_factory=dict)  # name -> id, of those that are there
+    # Files of the delivery that are not in the directory, differ there, or were not moved by a run that was cut off.
+    changed: frozenset[str] = frozenset()
+    missing: frozenset[str] = frozenset()  # files to be created only where they are missing, and that are
+    modified: frozenset[str] = frozenset()  # files that are not as the run before left them
+    notes: Notes | None = None  # None: no run of this daos was here
+    had: frozenset[str] = frozenset()  # files of a run that left no notes, or was cut off before it had deleted them
+    built: Mapping[str, Built] = field(default_factory=dict)  # by service
+
+
+def _mapping(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def _items(value: Any) -> Items:
+    found = _mapping(value)
+    if not all(isinstance(item, str) for item in found.values()):
+        raise ValueError("not digests")
+    return found
+
+
+def _digest_and_mode(value: Any) -> tuple[str, int]:
+    match value:
+        case [str(checksum), int(mode)]:
+            return checksum, mode
+    raise ValueError("not a checksum and a mode")
