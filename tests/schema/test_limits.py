@@ -15,6 +15,9 @@ from schema.limits import Limits, NestedTooDeeply, Size, measure
 class Anybody:
     """The context of operations that need none."""
 
+    def release(self) -> None:
+        """Nothing was loaded."""
+
 
 CORE = schema.make()._schema
 
