@@ -31,7 +31,7 @@ from db.notify import Wire
 from runner.engine.distributed import DistributedEngine
 from runner.engine.embedded import EmbeddedEngine, ServingEngine
 from runner.play.launcher import Keeper
-from runner.private import NotPrivate, claim, sockets
+from runner.private import NotPrivate, check, sockets
 from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
 
@@ -63,7 +63,7 @@ def settle_in(settings: Settings) -> Home:
         node = _node(settings.data_dir / "node-id")
     for place in (settings.run_root, sockets(settings.run_root)):
         try:
-            claim(place)
+            check(place)
         except NotPrivate as error:
             raise CannotStart(str(error)) from error
         except OSError as error:

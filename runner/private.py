@@ -4,6 +4,7 @@ import os
 import pwd
 import shutil
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -18,15 +19,17 @@ def claim(path: Path) -> None:
     Ansible is about to execute.  Where it is ours in a directory with the sticky bit, nobody else can replace it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    try:
+    with suppress(FileExistsError):
         path.mkdir(mode=0o700)
-    except FileExistsError:
-        found = path.lstat()
-        problem = _problem(found)
-        if problem is not None:
-            raise NotPrivate(
-                f"{path} {problem}, so that files of runs are not safe there. Remove it, or set DAOS_RUN_DIR."
-            ) from None
+    check(path)
+
+
+def check(path: Path) -> None:
+    """See that a directory is ours alone, or can be made so.  Raises: NotPrivate, OSError."""
+    if os.path.lexists(path) and (problem := _problem(path.lstat())) is not None:
+        raise NotPrivate(f"{path} {problem}, so that files of runs are not safe there. Remove it, or set DAOS_RUN_DIR.")
+    if not path.parent.exists():
+        return  # it will be ours too
     parent = path.parent.stat()
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
         raise NotPrivate(f"Everybody can rename {path}. Set the sticky bit (chmod +t {path.parent}) or DAOS_RUN_DIR.")

@@ -43,10 +43,12 @@ class Schema(strawberry.Schema):
         describe(errors, execution_context)
 
 
-def make(extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None = None) -> Schema:
-    """The schema, with further `extensions` beside its own; without `limits`, the usual ones."""
-    of_operations = limits or Limits()
-    known, pace = KnownDocuments(), Pace()
+def make(
+    extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None = None, pace: Pace | None = None
+) -> Schema:
+    """The schema, with further `extensions` beside its own; without `limits` or `pace`, the usual ones."""
+    of_operations, pace = limits or Limits(), pace or Pace()
+    known = KnownDocuments()
     return Schema(
         query=Query,
         mutation=Mutation,

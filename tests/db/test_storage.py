@@ -27,7 +27,10 @@ AS $$ BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full';
 async def full(db: Database) -> AsyncIterator[None]:
     """A database that cannot write into `TABLES` in the block, nor SQLite anything that takes 4 MB."""
     if db.is_sqlite:
-        begin, end = ["PRAGMA max_page_count = 1"], ["PRAGMA max_page_count = 4294967294"]  # 1: as many as it has
+        # First what deleted rows of other tests have left is taken; then there are as many pages as there are.
+        left = "SELECT zeroblob(freelist_count * page_size) FROM pragma_freelist_count, pragma_page_size"
+        begin = [f"CREATE TABLE filler AS {left}", "PRAGMA max_page_count = 1"]
+        end = ["PRAGMA max_page_count = 4294967294", "DROP TABLE filler"]
     else:
         when = "BEFORE INSERT OR UPDATE ON {} EXECUTE FUNCTION full_disk()"
         begin = [FULL, *(f"CREATE TRIGGER full_disk {when.format(table)}" for table in TABLES)]
@@ -48,7 +51,7 @@ async def _execute(db: Database, statements: list[str]) -> None:
 async def fill(db: Database) -> BaseException:
     """The error of a change that finds no room."""
     with pytest.raises(DBAPIError) as raised:
-        await factories.host(db, name="x" * 4_000_000)  # more than deleted rows have left
+        await factories.host(db, name="x" * 4_000_000)
     return raised.value
 
 

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, aclosing
 from typing import TypeVar
 
 import pytest
-from sqlalchemy import literal_column, select, update
+from sqlalchemy import Update, literal_column, select, update
 
 from db import status
 from db.broadcast import Broadcast, Everything
@@ -72,8 +72,11 @@ async def test_the_state_now_comes_first(db: Database, broadcast: Broadcast) -> 
 async def _melt(db: Database, sequences: list[int]) -> None:
     """Give changes a status that nobody knows."""
     async with db.write() as session:
-        statement = update(StatusEvent).where(StatusEvent.sequence.in_(sequences))
-        await session.execute(statement.values(status=literal_column("'MELTED'")))
+        await session.execute(_melting(sequences))
+
+
+def _melting(sequences: list[int]) -> Update:
+    return update(StatusEvent).where(StatusEvent.sequence.in_(sequences)).values(status=literal_column("'MELTED'"))
 
 
 @pytest.mark.parametrize("melted", [slice(1, 2), slice(0, 3), slice(3, None), slice(2, 203), slice(150, None)])
@@ -103,8 +106,10 @@ async def test_changes_that_cannot_be_read_and_come_while_they_are_watched_are_s
     async with aclosing(deployments.watch_all(db, broadcast)) as watched:
         coming = asyncio.create_task(_take(watched, 2))
         async with db.write() as session:
-            session.add_all(StatusEvent(deployment_id=deployment.id, status=RUNNING) for _ in range(250))
-        await _melt(db, (await _all_sequences(db, deployment))[1:])
+            events = [StatusEvent(deployment_id=deployment.id, status=RUNNING) for _ in range(250)]
+            session.add_all(events)
+            await session.flush()
+            await session.execute(_melting([event.sequence for event in events]))
         await _play(db, broadcast, deployment, 1)
         assert _statuses(await coming) == [RUNNING, SUCCESS]
 

@@ -7,13 +7,15 @@ from db.broadcast import Broadcast
 from db.database import Database
 from resolvers.tokens import Principal
 from schema.context import Context
+from schema.pace import Pace
 from tests.schema.api import Api
 from tests.support.recording_engine import RecordingEngine
 
 
 @pytest.fixture(scope="session")
 def executable_schema() -> schema.Schema:
-    return schema.make()
+    """One that does not serve others in between: on a busy machine loaders would have less to collect at once."""
+    return schema.make(pace=Pace(3600))
 
 
 @pytest.fixture
