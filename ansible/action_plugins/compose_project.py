@@ -251,7 +251,7 @@ PARTS = {
 
 
 def clipped(text: str, *, is_cut: bool = False) -> str:
-    """The text in at most `LONGEST_LINE` characters, with a mark where it ends too early: `runner.record` looks for it.
+    """The text in at most `LONGEST_LINE` characters, with a mark where it ends too early: `runner.mask` looks for it.
 
     `is_cut`: its end is missing already.
     """

@@ -36,7 +36,6 @@
 #                             baseline   the containers before the run; ids: those after it
 #                             login.PID  where docker's configuration with the run's logins at registries is while images
 #                                        are pulled: a directory in /dev/shm, or this one where there is no such memory
-#
 #                             new/       what is to take the place of the files above, and what is only needed now
 # The directory new/ is empty, and what ends with .new is gone, when the phases are over.
 
