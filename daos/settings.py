@@ -223,7 +223,7 @@ def variable_name(setting: str) -> str:
 
 
 def docker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What docker on this machine needs of `environment`, for hosts with Connection.LOCAL."""
+    """What docker on this machine needs of `environment`, for hosts with HostTransport.LOCAL."""
     return {name: environment[name] for name in DOCKER_ENVIRONMENT if name in environment}
 
 

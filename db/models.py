@@ -18,7 +18,7 @@ from db.containers import Container, Containers
 from db.stored import KnownWord, Texts
 
 
-class Connection(StrEnum):
+class HostTransport(StrEnum):
     """How a host is reached."""
 
     SSH = "SSH"
@@ -175,7 +175,7 @@ class Host(Base):
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str] = mapped_column(unique=True)
-    connection: Mapped[Connection] = mapped_column(_enum(Connection))
+    transport: Mapped[HostTransport] = mapped_column("connection", _enum(HostTransport))
     address: Mapped[str | None]
     port: Mapped[int]
     user: Mapped[str]

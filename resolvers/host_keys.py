@@ -3,7 +3,7 @@
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.database import Database
-from db.models import Connection, Host, now
+from db.models import Host, HostTransport, now
 from resolvers import hosts
 from resolvers.errors import HostUnreachable, InvalidInput, NotFound, Problem
 from resolvers.rules import Check
@@ -46,7 +46,7 @@ async def trust(db: Database, host_id: str, fingerprint: str) -> Host:
 
 
 async def _ask(host: Host) -> list[HostKey]:
-    if host.connection is Connection.LOCAL or host.address is None:
+    if host.transport is HostTransport.LOCAL or host.address is None:
         raise _refused("host_id", "LOCAL", "host_id is of the server's own machine, which is not reached by SSH.")
     try:
         return await scan(host.address, host.port)

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
 from db.database import Database
-from db.models import Connection, Deployment, DeploymentStatus, Host, HostLabel, now
+from db.models import Deployment, DeploymentStatus, Host, HostLabel, HostTransport, now
 from resolvers import idempotency, ids, ssh_keys
 from resolvers.errors import HostHasRunInProgress, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
@@ -63,7 +63,7 @@ async def create(
     db: Database,
     *,
     name: str,
-    connection: Connection = Connection.SSH,
+    transport: HostTransport = HostTransport.SSH,
     address: str | None = None,
     port: int = 22,
     user: str = "root",
@@ -80,7 +80,7 @@ async def create(
     check = Check()
     given = {
         "name": name,
-        "connection": connection,
+        "transport": transport,
         "address": address,
         "port": port,
         "user": user,
@@ -91,7 +91,7 @@ async def create(
     request = Request.of(key, check, given | {name: value for name, value in newer.items() if value is not None})
     check.name("name", name)
     check.labels("labels", labels)
-    _check_connection(check, connection, address, ssh_key_path, ssh_key_id=ssh_key_id, known_hosts=known_hosts)
+    _check_transport(check, transport, address, ssh_key_path, ssh_key_id=ssh_key_id, known_hosts=known_hosts)
     check.port("port", port)
     check.user("user", user)
     pinned = _pinned(check, known_hosts, address, port)
@@ -130,10 +130,10 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
     try:
         async with db.write() as session:
             host = await _get(session, host_id, lock=True)
-            if host.connection is Connection.LOCAL:
-                _check_connection(
+            if host.transport is HostTransport.LOCAL:
+                _check_transport(
                     check,
-                    Connection.LOCAL,
+                    HostTransport.LOCAL,
                     changes.address,
                     changes.ssh_key_path,
                     ssh_key_id=changes.ssh_key_id,
@@ -141,7 +141,7 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
                 )
             else:
                 address = host.address if changes.address is None else changes.address
-                _check_connection(check, Connection.SSH, address, changes.ssh_key_path, ssh_key_id=changes.ssh_key_id)
+                _check_transport(check, HostTransport.SSH, address, changes.ssh_key_path, ssh_key_id=changes.ssh_key_id)
             port = host.port if changes.port is None else changes.port
             pinned = _pinned(check, changes.known_hosts, changes.address or host.address, port)
             check.done()
@@ -197,16 +197,16 @@ def _pinned(check: Check, known_hosts: str | None, address: str | None, port: in
     return columns(check.host_keys("known_hosts", known_hosts, address, port))
 
 
-def _check_connection(
+def _check_transport(
     check: Check,
-    connection: Connection,
+    transport: HostTransport,
     address: str | None,
     ssh_key_path: str | None,
     *,
     ssh_key_id: str | None = None,
     known_hosts: str | None = None,
 ) -> None:
-    if connection is Connection.SSH:
+    if transport is HostTransport.SSH:
         if address is None:
             check.add("address", "REQUIRED", "address is needed for a host that is reached by SSH.")
         else:

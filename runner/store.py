@@ -245,7 +245,7 @@ def _target(host: Host, ssh_key: Secret | None) -> Target:
     return Target(
         id=host.id,
         name=host.name,
-        connection=host.connection,
+        transport=host.transport,
         address=host.address,
         port=host.port,
         user=host.user,

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
-from db.models import Connection, FailureReason, LogLevel, Run, RunStatus, now
+from db.models import FailureReason, HostTransport, LogLevel, Run, RunStatus, now
 from db.status import End
 from runner import outcome, private, processes, record, store, workspace
 from runner.lease import Lease
@@ -343,7 +343,7 @@ class Worker:
 
     async def _key_problem(self, what: Project) -> End | None:
         """Why the host must not be talked to, or cannot be: its key, or the one to log in with."""
-        if what.target.connection is Connection.LOCAL:
+        if what.target.transport is HostTransport.LOCAL:
             return None
         if what.target.known_hosts is None and not self._settings.accept_new:
             return outcome.unknown_key(what.target)

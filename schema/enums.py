@@ -9,17 +9,17 @@ from typing import TypeVar
 import strawberry
 
 from db.containers import ContainerHealth, ContainerState
-from db.models import Connection, DeploymentStatus, FailureReason, LogLevel, Role, RunAction, RunStatus
+from db.models import DeploymentStatus, FailureReason, HostTransport, LogLevel, Role, RunAction, RunStatus
 from resolvers.errors import ErrorCode
 from runner.store import RunBlocker
 
 __all__ = [
-    "Connection",
     "ContainerHealth",
     "ContainerState",
     "DeploymentStatus",
     "ErrorCode",
     "FailureReason",
+    "HostTransport",
     "LogLevel",
     "Role",
     "RunAction",
@@ -39,9 +39,9 @@ def _describe(kind: Kind, description: str, values: dict[StrEnum, str]) -> Kind:
 
 
 _describe(
-    Connection,
+    HostTransport,
     "How a host is reached.",
-    {Connection.SSH: "Over SSH.", Connection.LOCAL: "It is the machine that the server runs on."},
+    {HostTransport.SSH: "Over SSH.", HostTransport.LOCAL: "It is the machine that the server runs on."},
 )
 _describe(
     Role,

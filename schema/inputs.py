@@ -5,7 +5,7 @@ from datetime import datetime
 import strawberry
 from strawberry import UNSET
 
-from schema.enums import Connection, DeploymentStatus, Role, RunAction
+from schema.enums import DeploymentStatus, HostTransport, Role, RunAction
 
 PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
 LABELS = "Up to 20 words of a-z, 0-9, ., _ and -: a token can be limited to hosts that bear one of some."
@@ -31,7 +31,9 @@ class DeploymentFilter:
 @strawberry.input(description="A machine to deploy to.")
 class CreateHostInput:
     name: str = strawberry.field(description="1 to 100 printable characters, unique among hosts.")
-    connection: Connection | None = strawberry.field(default=Connection.SSH, description="How the host is reached.")
+    transport: HostTransport | None = strawberry.field(
+        default=HostTransport.SSH, description="How the host is reached."
+    )
     address: str | None = strawberry.field(
         default=UNSET, description="DNS name or IP address; needed for SSH, not allowed for LOCAL."
     )

@@ -13,7 +13,7 @@ from resolvers.files import DEFAULT_MODE, NewFile
 from resolvers.idempotency import Key
 from schema import inputs
 from schema.context import Context, Info
-from schema.enums import Connection, RunAction
+from schema.enums import HostTransport, RunAction
 from schema.permission import mutation
 from schema.types import Deployment, Host, Package, Run, SshKey, Token
 
@@ -125,7 +125,7 @@ class Mutation:
         host = await hosts.create(
             context.db,
             name=input.name,
-            connection=input.connection or Connection.SSH,
+            transport=input.transport or HostTransport.SSH,
             address=_given(input.address),
             port=22 if input.port is None else input.port,
             user="root" if input.user is None else input.user,

@@ -124,7 +124,7 @@ class SshKey:
 @strawberry.type(description="A machine that is deployed to.")
 class Host(Node):
     name: str = strawberry.field(description="Unique among hosts.")
-    connection: enums.Connection = strawberry.field(description="How the host is reached.")
+    transport: enums.HostTransport = strawberry.field(description="How the host is reached.")
     address: str | None = strawberry.field(description="DNS name or IP address; null for LOCAL.")
     port: int = strawberry.field(description="Port of its sshd.")
     user: str = strawberry.field(description="The user to log in as.")
@@ -147,7 +147,7 @@ class Host(Node):
         return cls(
             id=strawberry.ID(str(host.id)),
             name=host.name,
-            connection=host.connection,
+            transport=host.transport,
             address=host.address,
             port=host.port,
             user=host.user,

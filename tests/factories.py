@@ -52,7 +52,7 @@ async def host(db: Database, labels: Sequence[str] = (), **values: Any) -> model
     number = next(_numbers)
     defaults = {
         "name": f"host-{number}",
-        "connection": models.Connection.SSH,
+        "transport": models.HostTransport.SSH,
         "address": f"host-{number}.example",
         "port": 22,
         "user": "root",

@@ -50,7 +50,7 @@ fi
 # The image is busybox, from Debian's package busybox-static: it needs no registry.
 docker image inspect hello:1 >/dev/null 2>&1 || "$here/image" | docker import - hello:1
 
-host=$(id_of '{"query": "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id } } }", "variables": {"input": {"name": "here", "connection": "LOCAL"}}}')
+host=$(id_of '{"query": "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id } } }", "variables": {"input": {"name": "here", "transport": "LOCAL"}}}')
 package=$(id_of '{"query": "mutation($input: CreatePackageInput!) { createPackage(input: $input) { package { id } } }", "variables": {"input": {"name": "hello", "version": "1", "composeFile": "'"$(escaped "$here/compose.yaml")"'", "files": [{"path": "site/index.html", "content": "'"$(escaped "$here/site/index.html")"'"}]}}}')
 deployment=$(id_of '{"query": "mutation($input: CreateDeploymentInput!) { createDeployment(input: $input) { deployment { id } } }", "variables": {"input": {"hostId": "'"$host"'", "packageId": "'"$package"'", "projectName": "'"$project"'", "variables": [{"name": "PORT", "value": "'"$port"'"}]}}}')
 run=$(id_of '{"query": "mutation($input: RunDeploymentInput!) { runDeployment(input: $input) { run { id } } }", "variables": {"input": {"deploymentId": "'"$deployment"'", "action": "UP"}}}')

@@ -49,13 +49,13 @@ query Overview {
     query: `# 2. Where to deploy. Fill in below: the address,
 #    and an SSH key's path on the daos server.
 #    For the machine that daos runs on:
-# "input": {"name": "me", "connection": "LOCAL"}
+# "input": {"name": "me", "transport": "LOCAL"}
 mutation CreateHost($input: CreateHostInput!) {
   createHost(input: $input) {
     host {
       id
       name
-      connection
+      transport
       address
     }
   }
@@ -64,7 +64,7 @@ mutation CreateHost($input: CreateHostInput!) {
     variables: json({
       input: {
         name: 'web-1',
-        connection: 'SSH',
+        transport: 'SSH',
         address: '192.0.2.10',
         port: 22,
         user: 'root',

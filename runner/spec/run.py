@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from db.encryption import Secret
-from db.models import Connection, RunAction
+from db.models import HostTransport, RunAction
 from runner.compose.file import reads_outside
 from runner.host.content import ENV_FILE
 from runner.host.delivery import COMPOSE_FILE, pack
@@ -143,7 +143,7 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
 
 
 def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, Any]:
-    if target.connection is Connection.LOCAL:
+    if target.transport is HostTransport.LOCAL:
         return {"ansible_connection": "local"}
     arguments = [*connection_options(target, paths.known_hosts), f"-oConnectTimeout={timeouts.connect}"]
     variables: dict[str, Any] = {

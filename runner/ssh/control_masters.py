@@ -12,7 +12,7 @@ import shutil
 import socket
 from pathlib import Path
 
-from db.models import Connection
+from db.models import HostTransport
 from runner import private, processes
 from runner.play.play import environment
 from runner.ssh import key_in_memory
@@ -36,7 +36,7 @@ class Masters:
 
     async def find(self, target: Target) -> Path | None:
         """The socket of a master to the target; None where none is open.  It is opened then, for later."""
-        if target.connection is Connection.LOCAL or not target.has_key or target.known_hosts is None:
+        if target.transport is HostTransport.LOCAL or not target.has_key or target.known_hosts is None:
             return None
         path = await asyncio.to_thread(self._path, target)
         if len(str(path)) > LONGEST_PATH or path in self._opening:

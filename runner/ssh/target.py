@@ -5,7 +5,7 @@ from pathlib import Path
 from uuid import UUID
 
 from db.encryption import Secret
-from db.models import Connection
+from db.models import HostTransport
 from runner.ssh.known_hosts import has_authority
 
 
@@ -15,7 +15,7 @@ class Target:
 
     id: UUID
     name: str
-    connection: Connection
+    transport: HostTransport
     address: str | None
     port: int
     user: str

@@ -14,7 +14,7 @@ from uuid import uuid4
 import pytest
 
 from db.encryption import Secret
-from db.models import Connection, RunAction
+from db.models import HostTransport, RunAction
 from runner.spec import run as content
 from runner.spec.run import Login, Project
 from runner.ssh.target import Target
@@ -35,7 +35,7 @@ def registry() -> Iterator[Registry]:
 
 def logins(*given: tuple[str, str]) -> list[str]:
     """Logins (registry, password) as a delivery has them."""
-    target = Target(uuid4(), "", Connection.LOCAL, None, 22, "root", None, None)
+    target = Target(uuid4(), "", HostTransport.LOCAL, None, 22, "root", None, None)
     project = Project(uuid4(), 1, RunAction.UP, uuid4(), uuid4(), "", "", target, "", {}, {})
     project.logins.extend(Login(registry, USERNAME, Secret(password)) for registry, password in given)
     return content.logins(project)

@@ -90,7 +90,7 @@ async def test_a_log_is_shown_from_its_start_and_its_end_stays_in_view_while_it_
 
 async def _make_deployment(explorer: Explorer, project_name: str, gate: Gate) -> str:
     """Go through the tabs from CreateHost to CreateDeployment, and give the deployment's id."""
-    host = await explorer.run("CreateHost", {"input": {"name": project_name, "connection": "LOCAL"}})
+    host = await explorer.run("CreateHost", {"input": {"name": project_name, "transport": "LOCAL"}})
     package = await explorer.run(
         "CreatePackage", {"input": {"name": project_name, "version": "1", "composeFile": gate.compose_file}}
     )

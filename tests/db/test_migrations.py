@@ -403,7 +403,7 @@ async def _first_deployment(db: Database) -> UUID:
     """A deployment by statements that name only columns of the first tables; gives its id."""
     host, package, deployment = uuid4(), uuid4(), uuid4()
     async with db.write() as session:
-        await session.execute(insert(Host).values(id=host, name="h", connection="LOCAL", port=22, user="root"))
+        await session.execute(insert(Host).values(id=host, name="h", transport="LOCAL", port=22, user="root"))
         await session.execute(insert(Package).values(id=package, name="p", version="1", compose_file=""))
         given = {"id": deployment, "host_id": host, "package_id": package, "project_name": "p", "status": "SUCCESS"}
         await session.execute(insert(Deployment).values(given))

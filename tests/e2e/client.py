@@ -84,7 +84,7 @@ class Client:
 
     async def local_host(self) -> str:
         """A host that is this machine."""
-        payload = await self.change("createHost", "host { id }", name=_name(), connection="LOCAL")
+        payload = await self.change("createHost", "host { id }", name=_name(), transport="LOCAL")
         return str(payload["host"]["id"])
 
     async def ssh_host(self, sshd: SshServer, **values: object) -> str:

@@ -16,7 +16,7 @@ from tests.support.docker import Docker
 
 SECRET = "correct horse battery staple"
 EVERYTHING = """{
-    hosts { nodes { id name connection createdAt } }
+    hosts { nodes { id name transport createdAt } }
     packages { nodes { id name version composeFile files { path sha256 mode onlyIfMissing text base64 } createdAt } }
     deployments { totalCount nodes { id status variables { name value secret } createdAt updatedAt latestRun {
         id number status message progress queuedAt startedAt finishedAt warnings containers { name service image state }

@@ -105,8 +105,8 @@ async def test_what_deployments_name_is_not_deleted(client: Client, idle: dict[s
 
 async def test_a_name_is_taken_once(client: Client, idle: dict[str, str]) -> None:
     name = f"e2e {secrets.token_hex(4)}"
-    await client.change("createHost", "host { id }", name=name, connection="LOCAL")
-    await refuse(client, "createHost", "NAME_TAKEN", 400, name=name, connection="LOCAL")
+    await client.change("createHost", "host { id }", name=name, transport="LOCAL")
+    await refuse(client, "createHost", "NAME_TAKEN", 400, name=name, transport="LOCAL")
     package = {"name": name, "version": "1", "composeFile": COMPOSE}
     await client.change("createPackage", "package { id }", **package)
     await refuse(client, "createPackage", "NAME_TAKEN", 400, **package)
@@ -196,7 +196,7 @@ async def test_the_unexpected_is_told_by_its_id_only(make_server: MakeServer, co
     client = connect(server)
     with connected(server) as database:
         database.execute(text("ALTER TABLE hosts RENAME TO lost_hosts"))
-    values = {"name": "x", "connection": "LOCAL"}
+    values = {"name": "x", "transport": "LOCAL"}
     extensions = await refuse(client, "createHost", "INTERNAL_SERVER_ERROR", 500, **values)
     assert extensions.keys() == {"code", "status", "errorId"}
     assert extensions["errorId"] in server.log
@@ -212,7 +212,7 @@ async def test_a_get_runs_queries_only(client: Client, http: httpx.AsyncClient) 
     asked = await http.get("/graphql", params={"query": "{ hosts { totalCount } }"}, headers=headers)
     assert asked.status_code == 200
     assert "hosts" in asked.json()["data"]
-    document = 'mutation { createHost(input: {name: "by-get", connection: LOCAL}) { host { id } } }'
+    document = 'mutation { createHost(input: {name: "by-get", transport: LOCAL}) { host { id } } }'
     changed = await http.get("/graphql", params={"query": document}, headers=headers)
     assert changed.status_code >= 400 or changed.json()["errors"]
     listed = await client.ask("{ hosts(first: 100) { nodes { name } } }")

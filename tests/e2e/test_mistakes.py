@@ -201,7 +201,7 @@ class _Newcomer:
     async def go(self, sshd: SshServer, bare_sshd: SshServer, directory: Path) -> Answers:
         """All that was answered."""
         try:
-            host = str((await self._create("Host", "host", name="here", connection="LOCAL"))["id"])
+            host = str((await self._create("Host", "host", name="here", transport="LOCAL"))["id"])
             self._answers.facts["host"] = host
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._inputs(host))
@@ -243,7 +243,7 @@ class _Newcomer:
             await self._refused(mistake, "createHost", name="x", address=address)
         key = {"address": "web1", "sshKeyPath": "~/.ssh/id_ed25519"}
         await self._refused("the path of a key with a tilde", "createHost", name="x", **key)
-        await self._refused("the name of another host", "createHost", name="here", connection="LOCAL")
+        await self._refused("the name of another host", "createHost", name="here", transport="LOCAL")
         again = {"name": "hello", "version": "1", "composeFile": COMPOSE}
         await self._refused("the name and version of another package", "createPackage", **again)
         await self._refused("the project of another deployment", "createDeployment", **hello)
@@ -265,7 +265,7 @@ class _Newcomer:
         await self._client.cancel(str(self._answers.facts["run"]))
 
     async def _requests(self) -> None:
-        document, tokens = 'mutation { createHost(input: {name: "x", connection: LOCAL}) { __typename } }', {}
+        document, tokens = 'mutation { createHost(input: {name: "x", transport: LOCAL}) { __typename } }', {}
         soon = datetime.now(UTC) + timedelta(seconds=2)
         for name, values in (("watcher", {}), ("gone", {}), ("brief", {"expiresAt": soon.isoformat()})):
             made = await self._client.change("createToken", "secret token { id }", name=name, role="VIEWER", **values)

@@ -69,11 +69,11 @@ async def aftermath(
             runs: dict[tuple[str, str], str] = {}
             with _locked(names["SSH", "prepare"]):
                 for place, project in names.items():
-                    connection, moment = place
+                    transport, moment = place
                     package = await client.package(_services(MOMENTS[moment], registry))
                     if moment == "prepare":
                         await asyncio.gather(*(client.task(runs[each], MOMENTS[each[1]].task) for each in runs))
-                    runs[place] = await client.start(await client.deployment(hosts[connection], package, project))
+                    runs[place] = await client.start(await client.deployment(hosts[transport], package, project))
                 await client.task(runs["SSH", "prepare"], "Prepare")
                 server.kill()
             for (_, moment), project in names.items():

@@ -25,7 +25,7 @@ from tests.support.docker import Docker
 from tests.support.registry import Registry, serve_registry
 from tests.support.sshd import SshServer
 
-CONNECTIONS = ["LOCAL", "SSH"]
+TRANSPORTS = ["LOCAL", "SSH"]
 EVERYTHING = """query($id: ID!) { deployment(id: $id) {
     status variables { name value secret } logs(first: 100) { nodes { message } }
     latestRun {
@@ -115,16 +115,16 @@ class Story:
 
     def __init__(self, client: Client, canaries: Canaries, registry: Registry, new_project: NewProject) -> None:
         self.client, self.canaries, self.registry = client, canaries, registry
-        self.hosts: dict[str, str] = {}  # ids by connection
+        self.hosts: dict[str, str] = {}  # ids by transport
         self.projects: dict[tuple[str, str], str] = {}
-        self.deployments: dict[tuple[str, str], str] = {}  # ids by connection and way
+        self.deployments: dict[tuple[str, str], str] = {}  # ids by transport and way
         self._new_project = new_project
 
     async def start(self, ways: Iterable[str]) -> dict[tuple[str, str], str]:
         """Start a run of each way on each host; their ids."""
-        places = [(connection, way) for way in ways for connection in self.hosts]
+        places = [(transport, way) for way in ways for transport in self.hosts]
         for place in places:
-            connection, way = place
+            transport, way = place
             self.projects[place] = self._new_project()
             text = json.dumps({"services": {"web": {"environment": ["TOKEN", "KEY"], **ALL[way][0]}}})
             package = await self.client.package(
@@ -132,7 +132,7 @@ class Story:
                 logins=[{"registry": self.registry.address, "username": ROBOT, "password": self.canaries.password}],
             )
             self.deployments[place] = await self.client.deployment(
-                self.hosts[connection], package, self.projects[place], self.canaries.variables
+                self.hosts[transport], package, self.projects[place], self.canaries.variables
             )
         return {place: await self.client.start(self.deployments[place]) for place in places}
 
@@ -145,7 +145,7 @@ class Story:
         runs = await self.start([waiting, pulling])
         for (_, way), run in runs.items():
             await self.client.task(run, "Pull" if way == pulling else "Verify")
-        images = {f"/v2/team/{self.projects[connection, pulling]}/manifests/1" for connection in self.hosts}
+        images = {f"/v2/team/{self.projects[transport, pulling]}/manifests/1" for transport in self.hosts}
         await asyncio.to_thread(wait_until, lambda: images <= self.registry.held, "images are asked for", 60)
         return list(runs.values())
 
@@ -270,25 +270,25 @@ def shown(docker: Docker, names: Sequence[str]) -> str:
     return json.dumps(inspected)
 
 
-@pytest.mark.parametrize("connection", CONNECTIONS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("way", [*ALL])
-async def test_no_answer_tells_a_secret(told: Told, connection: str, way: str) -> None:
-    answer, status = told.answers[connection, way]
+async def test_no_answer_tells_a_secret(told: Told, transport: str, way: str) -> None:
+    answer, status = told.answers[transport, way]
     assert status == ALL[way][1], answer
     assert holding(answer.encode(), told.needles) == set()
 
 
-@pytest.mark.parametrize("connection", CONNECTIONS)
+@pytest.mark.parametrize("transport", TRANSPORTS)
 @pytest.mark.parametrize("way", ["printed-and-ended", "lines-printed", "printed-and-ended-verbosely"])
-async def test_the_words_around_a_secret_are_told(told: Told, connection: str, way: str) -> None:
-    assert "********" in told.answers[connection, way][0]
+async def test_the_words_around_a_secret_are_told(told: Told, transport: str, way: str) -> None:
+    assert "********" in told.answers[transport, way][0]
 
 
-@pytest.mark.parametrize("connection", CONNECTIONS)
-async def test_a_verbose_ansible_says_what_it_does(told: Told, connection: str) -> None:
+@pytest.mark.parametrize("transport", TRANSPORTS)
+async def test_a_verbose_ansible_says_what_it_does(told: Told, transport: str) -> None:
     words = "ansible.cfg as config file"
-    assert words in told.answers[connection, "printed-and-ended-verbosely"][0]
-    assert words not in told.answers[connection, "printed-and-ended"][0]
+    assert words in told.answers[transport, "printed-and-ended-verbosely"][0]
+    assert words not in told.answers[transport, "printed-and-ended"][0]
 
 
 async def test_nothing_else_that_is_asked_for_tells_a_secret(told: Told) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from db.database import Database
-from db.models import Connection, Host
+from db.models import Host, HostTransport
 from resolvers import host_keys, hosts
 from resolvers.errors import HostUnreachable, InvalidInput, NotFound
 from resolvers.hosts import Changes
@@ -79,7 +79,7 @@ async def test_a_host_that_does_not_answer_is_told(db: Database, sshd: SshServer
 
 
 async def test_the_servers_own_machine_shows_no_key(db: Database) -> None:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     for asked in (host_keys.show(db, str(host.id)), host_keys.trust(db, str(host.id), NOT_SHOWN)):
         with pytest.raises(InvalidInput) as refused:
             await asked

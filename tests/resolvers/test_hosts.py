@@ -10,7 +10,7 @@ import pytest
 from db import status
 from db.broadcast import Broadcast
 from db.database import Database
-from db.models import Connection, Deployment, DeploymentStatus, Host, RunAction, RunStatus
+from db.models import Deployment, DeploymentStatus, Host, HostTransport, RunAction, RunStatus
 from resolvers import deployments, hosts
 from resolvers.errors import HostHasRunInProgress, HostNotFound, InUse, InvalidInput, NameTaken, NotFound
 from resolvers.hosts import Changes
@@ -35,14 +35,14 @@ async def test_a_host_is_created_as_it_is_given(db: Database) -> None:
         db, name="Web 1", address="web.example", port=2222, user="deploy", ssh_key_path="/keys/web"
     )
     host = await hosts.get(db, str(created.id))
-    assert (host.name, host.connection, host.address) == ("Web 1", Connection.SSH, "web.example")
+    assert (host.name, host.transport, host.address) == ("Web 1", HostTransport.SSH, "web.example")
     assert (host.port, host.user, host.ssh_key_path) == (2222, "deploy", "/keys/web")
     assert (host.host_key, host.known_hosts) == (None, None)
     assert host.created_at.utcoffset() is not None
 
 
 async def test_the_servers_own_machine_needs_no_address(db: Database) -> None:
-    host = await hosts.create(db, name="here", connection=Connection.LOCAL)
+    host = await hosts.create(db, name="here", transport=HostTransport.LOCAL)
     assert (host.address, host.ssh_key_path) == (None, None)
 
 
@@ -79,7 +79,7 @@ async def test_a_host_that_is_reached_by_ssh_needs_an_address(db: Database) -> N
 async def test_the_servers_own_machine_has_no_address_and_no_key(db: Database) -> None:
     with pytest.raises(InvalidInput) as refused:
         await hosts.create(
-            db, name="here", connection=Connection.LOCAL, address="127.0.0.1", ssh_key_path="/key", known_hosts=KEY
+            db, name="here", transport=HostTransport.LOCAL, address="127.0.0.1", ssh_key_path="/key", known_hosts=KEY
         )
     assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL"), (("known_hosts",), "LOCAL")]
 
@@ -213,7 +213,7 @@ async def test_all_problems_of_an_update_are_told_at_once(db: Database) -> None:
 
 
 async def test_the_servers_own_machine_gets_no_address_later(db: Database) -> None:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     with pytest.raises(InvalidInput) as refused:
         await hosts.update(db, str(host.id), Changes(address="web.example", ssh_key_path="/key", known_hosts=KEY))
     assert _problems(refused) == [(("address",), "LOCAL"), (("ssh_key_path",), "LOCAL"), (("known_hosts",), "LOCAL")]

@@ -94,7 +94,7 @@ async def test_a_page_of_nothing_tells_whether_there_is_something(db: Database) 
 
 async def test_a_page_has_twenty_rows_where_nothing_is_said_and_a_hundred_at_most(db: Database) -> None:
     async with db.write() as session:
-        session.add_all(Host(name=f"{n}", connection="LOCAL", port=22, user="root") for n in range(101))
+        session.add_all(Host(name=f"{n}", transport="LOCAL", port=22, user="root") for n in range(101))
     assert len((await _page(db)).rows) == 20
     assert len((await _page(db, first=100)).rows) == 100
 

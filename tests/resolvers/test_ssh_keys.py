@@ -7,7 +7,7 @@ from sqlalchemy import select
 
 from db.database import Database
 from db.encryption import Secret
-from db.models import Connection, Host, SshKey
+from db.models import Host, HostTransport, SshKey
 from resolvers import hosts, private_keys, ssh_keys
 from resolvers.errors import InUse, InvalidInput, NameTaken, NotFound
 from resolvers.hosts import Changes
@@ -123,9 +123,9 @@ async def test_a_host_has_a_key_or_a_path(db: Database) -> None:
 async def test_the_servers_own_machine_has_no_key(db: Database) -> None:
     key = str((await factories.ssh_key(db)).id)
     with pytest.raises(InvalidInput) as refused:
-        await hosts.create(db, name="here", connection=Connection.LOCAL, ssh_key_id=key)
+        await hosts.create(db, name="here", transport=HostTransport.LOCAL, ssh_key_id=key)
     assert _problems(refused) == [(("ssh_key_id",), "LOCAL")]
-    here = await factories.host(db, connection=Connection.LOCAL, address=None)
+    here = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     with pytest.raises(InvalidInput) as refused:
         await hosts.update(db, str(here.id), Changes(ssh_key_id=key))
     assert _problems(refused) == [(("ssh_key_id",), "LOCAL")]
@@ -149,7 +149,7 @@ async def test_a_key_is_not_deleted_while_a_host_is_created_with_it(postgresql_d
         kept = await ssh_keys.kept(session, str(key.id))
         remove = asyncio.create_task(ssh_keys.remove(db, str(key.id)))
         await until_one_waits(db)
-        values = {"connection": Connection.SSH, "address": "web.example", "port": 22, "user": "root"}
+        values = {"transport": HostTransport.SSH, "address": "web.example", "port": 22, "user": "root"}
         session.add(Host(name="web", ssh_key_id=kept, **values))
     with pytest.raises(InUse):
         await remove

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from db.broadcast import Broadcast, Everything
 from db.database import Database
-from db.models import Connection, Deployment, Host, Run
+from db.models import Deployment, Host, HostTransport, Run
 from runner import processes
 from tests import factories
 
@@ -46,7 +46,7 @@ def _wait_for_processes(cookie: str) -> None:
 
 
 async def local_host(db: Database) -> Host:
-    return await factories.host(db, connection=Connection.LOCAL, address=None)
+    return await factories.host(db, transport=HostTransport.LOCAL, address=None)
 
 
 async def queued_run(db: Database, on: Host | None = None) -> Run:

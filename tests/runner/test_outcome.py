@@ -7,7 +7,7 @@ from uuid import uuid4
 import pytest
 from uuid_utils.compat import uuid7
 
-from db.models import Connection, FailureReason, RunAction, RunStatus
+from db.models import FailureReason, HostTransport, RunAction, RunStatus
 from runner.outcome import MAX_WARNINGS, Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
 from runner.play.event import Event, Kind
 from runner.spec.run import Project
@@ -19,7 +19,7 @@ OLDER = uuid7()  # than the run, whose id is made later
 TARGET = Target(
     id=uuid4(),
     name="web-1",
-    connection=Connection.SSH,
+    transport=HostTransport.SSH,
     address="192.0.2.1",
     port=22,
     user="deploy",

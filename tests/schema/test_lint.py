@@ -6,11 +6,9 @@ import schema
 from tests.support.node import Node
 
 PRINTED = Path(schema.__file__).with_name("schema.graphql")
-# The contract fixes these names. A host's Connection is no page of a list, its hostKey is the key that its sshd shows,
-# and an ErrorCode is in the extensions of an error, which have no type.
+# The contract fixes these names. A host's hostKey is the key that its sshd shows, and an ErrorCode is in the
+# extensions of an error, which have no type.
 FIXED = {
-    ("relay-connection-types", "enum Connection {"),
-    ("relay-arguments", "connection: Connection!"),
     ("no-typename-prefix", "hostKey: String"),
     ("no-unreachable-types", "enum ErrorCode {"),
     ("strict-id-in-types", "type Viewer {"),

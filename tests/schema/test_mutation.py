@@ -18,7 +18,7 @@ from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
 from tests.support.recording_engine import RecordingEngine
 
 CREATE_HOST = """mutation ($input: CreateHostInput!) { createHost(input: $input) {
-    host { id name connection address port user sshKeyPath hostKey }
+    host { id name transport address port user sshKeyPath hostKey }
 } }"""
 UPDATE_HOST = """mutation ($input: UpdateHostInput!) { updateHost(input: $input) {
     host { id name address port user sshKeyPath hostKey }
@@ -61,24 +61,24 @@ def _codes(error: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 async def test_a_host_is_created_with_defaults(api: Api) -> None:
-    for given in ({}, {"connection": None, "port": None, "user": None, "sshKeyPath": None}):
+    for given in ({}, {"transport": None, "port": None, "user": None, "sshKeyPath": None}):
         name = f"web {len(given)}"
         host = (await api.ask(CREATE_HOST, input={"name": name, "address": "web.example"} | given))["createHost"][
             "host"
         ]
         host.pop("id")
         assert host == {
-            "name": name, "connection": "SSH", "address": "web.example", "port": 22, "user": "root",
+            "name": name, "transport": "SSH", "address": "web.example", "port": 22, "user": "root",
             "sshKeyPath": None, "hostKey": None,
         }  # fmt: skip
 
 
 async def test_a_host_is_created_as_it_is_given(api: Api) -> None:
-    given = {"name": "web", "connection": "SSH", "address": "::1", "port": 2222, "user": "me", "sshKeyPath": "/key"}
+    given = {"name": "web", "transport": "SSH", "address": "::1", "port": 2222, "user": "me", "sshKeyPath": "/key"}
     host = (await api.ask(CREATE_HOST, input=given))["createHost"]["host"]
     assert host.items() >= given.items()
-    local = (await api.ask(CREATE_HOST, input={"name": "here", "connection": "LOCAL"}))["createHost"]["host"]
-    assert (local["connection"], local["address"]) == ("LOCAL", None)
+    local = (await api.ask(CREATE_HOST, input={"name": "here", "transport": "LOCAL"}))["createHost"]["host"]
+    assert (local["transport"], local["address"]) == ("LOCAL", None)
 
 
 async def test_all_problems_of_a_host_are_told_at_once_in_the_apis_names(api: Api) -> None:
@@ -458,7 +458,7 @@ async def test_a_request_that_comes_again_with_its_key_gets_the_same_object(api:
 async def test_defaults_that_are_given_make_no_other_request(api: Api) -> None:
     given = {"name": "web", "address": "web.example", "idempotencyKey": "one"}
     first = await api.ask(CREATE_HOST, input=given)
-    defaults = {"connection": "SSH", "port": 22, "user": "root", "sshKeyPath": None}
+    defaults = {"transport": "SSH", "port": 22, "user": "root", "sshKeyPath": None}
     assert await api.ask(CREATE_HOST, input=given | defaults) == first
 
 

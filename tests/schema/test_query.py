@@ -7,7 +7,7 @@ import pytest
 
 from db import status
 from db.containers import ContainerHealth, ContainerState
-from db.models import Connection, Deployment, RunStatus
+from db.models import Deployment, HostTransport, RunStatus
 from resolvers.hosts import HOSTS
 from runner.store import Capacity
 from tests import factories
@@ -19,7 +19,7 @@ from tests.support.statements import selects
 DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCount"
-HOST = "id name connection address port user sshKeyPath hostKey createdAt updatedAt"
+HOST = "id name transport address port user sshKeyPath hostKey createdAt updatedAt"
 PACKAGE = "id name version composeFile files { path text } createdAt updatedAt"
 RUN = """
     id number action status reason message progress queuedAt startedAt finishedAt
@@ -67,7 +67,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     ]
     assert deployment["missingVariables"] == ["MISSING"]
     host = deployment["host"]
-    assert (host["connection"], host["port"], host["user"]) == ("SSH", 22, "root")
+    assert (host["transport"], host["port"], host["user"]) == ("SSH", 22, "root")
     assert (host["sshKeyPath"], host["hostKey"]) == ("/keys/web", "SHA256:abc")
     assert deployment["package"]["composeFile"] == factories.COMPOSE_FILE
     assert [file["path"] for file in deployment["package"]["files"]] == ["a.conf", "b.conf", "compose.override.yaml"]
@@ -127,9 +127,9 @@ async def test_hosts_packages_and_runs_by_their_ids(api: Api) -> None:
 
 
 async def test_the_servers_own_machine(api: Api) -> None:
-    host = await factories.host(api.db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(api.db, transport=HostTransport.LOCAL, address=None)
     answer = await api.ask(f"query ($id: ID!) {{ host(id: $id) {{ {HOST} }} }}", id=str(host.id))
-    assert answer["host"]["connection"] == "LOCAL"
+    assert answer["host"]["transport"] == "LOCAL"
     assert [answer["host"][name] for name in ("address", "sshKeyPath", "hostKey")] == [None] * 3
 
 

@@ -75,7 +75,7 @@ class Cluster:
 
     async def start(self, *of: models.Deployment, turn: Turn | None = None) -> list[UUID]:
         """Runs of the deployments, or of a new one, queued at a node that plays none."""
-        host = await factories.host(self.db, connection=models.Connection.LOCAL, address=None)
+        host = await factories.host(self.db, transport=models.HostTransport.LOCAL, address=None)
         deployments = of or [await factories.deployment(self.db, on=host)]
         ids = [str(deployment.id) for deployment in deployments]
         started = await runs.start(self.db, self.api.engine, self.broadcast, ids, RunAction.UP, turn=turn)
@@ -309,4 +309,4 @@ def _worker_row(worker: str) -> models.Worker:
 
 
 async def _host(cluster: Cluster) -> models.Host:
-    return await factories.host(cluster.db, connection=models.Connection.LOCAL, address=None)
+    return await factories.host(cluster.db, transport=models.HostTransport.LOCAL, address=None)

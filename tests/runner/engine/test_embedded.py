@@ -18,7 +18,7 @@ from sqlalchemy import text, update
 from db import status
 from db.broadcast import Broadcast
 from db.database import Database, sqlite_url
-from db.models import Connection, DeploymentStatus, FailureReason, Run, RunStatus, now
+from db.models import DeploymentStatus, FailureReason, HostTransport, Run, RunStatus, now
 from runner import processes
 from runner.engine.embedded import EmbeddedEngine
 from runner.spec.run import Timeouts
@@ -206,7 +206,7 @@ async def test_a_canceled_run_has_no_process_left_when_it_says_so(
 async def test_a_run_of_a_dead_worker_is_settled_at_the_start(
     db: Database, settings: WorkerSettings, playbooks: Path
 ) -> None:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     run = await factories.run(db, await factories.deployment(db, on=host), to=RunStatus.RUNNING)
     async with serving(db, settings) as (_, broadcast):
         end = await ended(db, broadcast, run.id)
@@ -217,7 +217,7 @@ async def test_a_run_of_a_dead_worker_is_settled_at_the_start(
 async def test_a_canceled_run_of_a_dead_worker_ends_as_canceled(
     db: Database, settings: WorkerSettings, playbooks: Path
 ) -> None:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     run = await factories.run(db, await factories.deployment(db, on=host), to=RunStatus.RUNNING)
     async with db.write() as session:
         await status.request_cancel(session, run.id)
@@ -258,7 +258,7 @@ async def test_processes_and_files_of_a_killed_server_are_gone_before_runs_begin
 async def test_a_secret_that_cannot_be_decrypted_ends_the_run_without_details(
     db: Database, settings: WorkerSettings, playbooks: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host = await factories.host(db, connection=Connection.LOCAL, address=None)
+    host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
     run = await factories.run(db, await factories.deployment(db, on=host, secrets={"PASSWORD": "hunter2"}))
     async with db.write() as session:
         await session.execute(text("UPDATE variables SET ciphertext = 'gone:x'"))

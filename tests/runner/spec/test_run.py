@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from db.encryption import Secret
-from db.models import Connection
+from db.models import HostTransport
 from runner.host.delivery import Delivery
 from runner.spec.run import Login, Paths, ProjectFile, Timeouts, delivery, dotenv, inventory, logins
 from tests.runner.test_outcome import PROJECT, TARGET
@@ -89,7 +89,7 @@ def test_a_stored_key_is_where_ssh_finds_it_and_is_the_only_one() -> None:
 
 
 def test_a_local_host_needs_no_ssh() -> None:
-    variables = variables_of(connection=Connection.LOCAL, address=None)
+    variables = variables_of(transport=HostTransport.LOCAL, address=None)
     assert variables["ansible_connection"] == "local"
     assert not [name for name in variables if name.startswith("ansible_ssh")]
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 import pytest
 
 from db.encryption import Secret
-from db.models import Connection
+from db.models import HostTransport
 from runner import processes
 from runner.ssh.control_masters import Masters
 from runner.ssh.target import Target
@@ -51,7 +51,7 @@ def target(own_sshd: SshServer) -> Target:
     return Target(
         id=identity,
         name="host",
-        connection=Connection.SSH,
+        transport=HostTransport.SSH,
         address=own_sshd.address,
         port=own_sshd.port,
         user=own_sshd.user,
@@ -143,7 +143,7 @@ async def test_a_stored_key_is_held_until_its_master_has_logged_in(
 
 
 @pytest.mark.parametrize(
-    "change", [{"known_hosts": None}, {"ssh_key_path": None}, {"connection": Connection.LOCAL, "address": None}]
+    "change", [{"known_hosts": None}, {"ssh_key_path": None}, {"transport": HostTransport.LOCAL, "address": None}]
 )
 async def test_what_has_no_pinned_key_or_no_key_of_its_own_has_no_master(
     masters: Masters, target: Target, change: dict[str, Any]
