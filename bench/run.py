@@ -125,7 +125,7 @@ class Daos:
         ]
 
     async def deploy(self, count: int) -> None:
-        document = "subscription { deploymentsChanged { deployment { id } status } }"
+        document = "subscription { deploymentsChanged { deploymentId status } }"
         async with self.client.subscribe(document) as events:
             waiting = set(self._deployments[:count])
             await asyncio.gather(*(self.client.start(deployment) for deployment in waiting))
@@ -133,7 +133,7 @@ class Daos:
                 change = event["deploymentsChanged"]
                 assert change["status"] != "FAILED", (change, self._server.log)
                 if change["status"] == "SUCCESS":
-                    waiting.discard(change["deployment"]["id"])
+                    waiting.discard(change["deploymentId"])
                 if not waiting:
                     return
 

@@ -61,7 +61,6 @@ class Change:
 
     cursor: str
     event: StatusEvent
-    deployment: Deployment
     run: Run | None  # that did it
 
 
@@ -265,18 +264,13 @@ class Changes:
         return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found], end=end)
 
 
-def _changes(condition: ColumnElement[bool]) -> Select[StatusEvent, Deployment, Run]:
-    return (
-        select(StatusEvent, Deployment, Run)
-        .join(Deployment, Deployment.id == StatusEvent.deployment_id)
-        .outerjoin(Run, Run.id == StatusEvent.run_id)
-        .where(condition)
-    )
+def _changes(condition: ColumnElement[bool]) -> Select[StatusEvent, Run]:
+    return select(StatusEvent, Run).outerjoin(Run, Run.id == StatusEvent.run_id).where(condition)
 
 
 async def _read_singly(
     session: AsyncSession, condition: ColumnElement[bool], order: UnaryExpression[int]
-) -> tuple[list[Row[StatusEvent, Deployment, Run]], int | None]:
+) -> tuple[list[Row[StatusEvent, Run]], int | None]:
     """Those of the changes that can be read, and the last position that was looked at; None where there is none."""
     statement = _changes(condition).with_only_columns(StatusEvent.sequence).order_by(order).limit(tail.BATCH_SIZE)
     sequences = list(await session.scalars(statement))

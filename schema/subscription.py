@@ -13,6 +13,7 @@ from strawberry import UNSET
 from db import models
 from db.models import Role
 from resolvers import deployments, runs
+from resolvers.errors import NotFound
 from schema.context import Info
 from schema.enums import DeploymentStatus
 from schema.permission import Event, subscription
@@ -30,16 +31,25 @@ Resume = Annotated[str | None, strawberry.argument(description="Go on behind thi
 
 
 @strawberry.type(description="A deployment's status became `status`.")
-class DeploymentStatusEvent(Event):
-    deployment: Deployment = strawberry.field(description="The deployment as it was when the event was read.")
+class DeploymentEvent(Event):
+    deployment_id: strawberry.ID = strawberry.field(description="The deployment's id, also when it has been deleted.")
     status: DeploymentStatus = strawberry.field(description="The status that began with this change.")
     run: Run | None = strawberry.field(description="The run that changed it; null for a new deployment.")
     at: datetime = strawberry.field(description="When it changed.")
     cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
 
+    key: strawberry.Private[UUID]
+
     @property
     def subject(self) -> tuple[type[models.Deployment], UUID]:
-        return models.Deployment, self.deployment.key
+        return models.Deployment, self.key
+
+    @strawberry.field(description="The deployment when the event is sent; null if it has been deleted.")
+    async def deployment(self, info: Info) -> Deployment | None:
+        try:
+            return Deployment.from_model(await info.context.loaders.deployment.load(self.key))
+        except NotFound:  # a subscriber can be slower than a deletion
+            return None
 
 
 @strawberry.type(description="Further entries of a run's log.")
@@ -84,7 +94,7 @@ class Subscription:
         info: Info,
         id: Id,  # noqa: A002 - the API's name
         after: Resume = UNSET,
-    ) -> AsyncIterator[DeploymentStatusEvent]:
+    ) -> AsyncIterator[DeploymentEvent]:
         context = info.context
         async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
@@ -92,7 +102,7 @@ class Subscription:
                     yield event
 
     @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.", of_one=False)
-    async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentStatusEvent]:
+    async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentEvent]:
         context = info.context
         async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
             async for change in changes:
@@ -127,11 +137,12 @@ def built(make: Callable[[Model], Built], models: Iterable[Model]) -> Iterator[B
             yield made
 
 
-def _event(change: deployments.Change) -> DeploymentStatusEvent:
-    return DeploymentStatusEvent(
-        deployment=Deployment.from_model(change.deployment),
+def _event(change: deployments.Change) -> DeploymentEvent:
+    return DeploymentEvent(
+        deployment_id=strawberry.ID(str(change.event.deployment_id)),
         status=change.event.status,
         run=None if change.run is None else Run.from_model(change.run),
         at=change.event.at,
         cursor=change.cursor,
+        key=change.event.deployment_id,
     )

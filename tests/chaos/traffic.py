@@ -14,7 +14,7 @@ from tests.e2e.client import Client, Json
 STATUS = """subscription($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {
     status cursor run { id } } }"""
 CHANGES = """subscription($after: String) { deploymentsChanged(after: $after) {
-    status cursor run { id } deployment { id } } }"""
+    status cursor run { id } deploymentId } }"""
 LOG = """subscription($id: ID!, $after: String) { runLog(runId: $id, after: $after) {
     entries { sequence message } endCursor complete } }"""
 
@@ -107,7 +107,7 @@ class Traffic:
     async def follow_changes(self, seen: list[tuple[str, str, str | None]], after: str) -> None:
         async with aclosing(self.api.follow(CHANGES, after)) as events:
             async for event in events:
-                seen += [(event["deployment"]["id"], event["status"], _run_of(event))]
+                seen += [(event["deploymentId"], event["status"], _run_of(event))]
 
     async def beginning(self) -> str:
         """The cursor of the first deployment's first status."""

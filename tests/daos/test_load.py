@@ -95,7 +95,7 @@ async def test_others_are_served_while_a_large_answer_is_made(busy: Served, ask:
 
 
 # Nothing in it waits for the database, so that all have their event in the same turn of the loop.
-AGAIN = " ".join(f"a{number}: deployment {{ id status projectName createdAt updatedAt }}" for number in range(45))
+AGAIN = " ".join(f"a{number}: run {{ id number status progress queuedAt }}" for number in range(45))
 DEAR = f"subscription ($after: String) {{ deploymentsChanged(after: $after) {{ cursor {AGAIN} }} }}"
 SOCKETS, OPERATIONS = 4, 25
 
@@ -104,6 +104,7 @@ async def test_others_are_served_while_many_subscriptions_of_one_token_get_an_ev
     own_sqlite_db: Database, tmp_path: Path
 ) -> None:
     await _many_files(own_sqlite_db)
+    deployment = await factories.deployment(own_sqlite_db)
     async with (
         serving(own_sqlite_db, tmp_path, max_subscription_cost=10**9) as served,
         AsyncExitStack() as stack,
@@ -117,7 +118,7 @@ async def test_others_are_served_while_many_subscriptions_of_one_token_get_an_ev
         async with asyncio.timeout(PATIENCE):
             while served.broadcast.subscribers["deployments"] < SOCKETS * OPERATIONS:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-        await factories.deployment(own_sqlite_db)
+        await factories.run(own_sqlite_db, deployment)
         async with measured() as stalls, asyncio.timeout(PATIENCE):
             served.broadcast.notify(Everything.DEPLOYMENTS)
             for socket in sockets:

@@ -16,7 +16,7 @@ from tests.support.sshd import SshServer
 
 STATUS = """subscription($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {
     status at cursor run { id number } deployment { id status } } }"""
-CHANGES = "subscription { deploymentsChanged { status at run { number } deployment { id } } }"
+CHANGES = "subscription { deploymentsChanged { status at run { number } deploymentId } }"
 LOG = """subscription($id: ID!, $after: String) { runLog(runId: $id, after: $after) {
     entries { sequence level message } endCursor complete } }"""
 TALKATIVE = {"web": service("sh", "-c", "for i in 1 2 3 4 5 6 7 8 9 10; do echo line $$i; done; exit 3")}
@@ -73,13 +73,13 @@ async def test_every_change_of_any_deployment_is_seen_in_order(
         while not first.done():  # what happens before the subscription has begun is none of its business
             last = await client.deployment(host, package, new_project())
         seen = [(await first)["deploymentsChanged"]]
-        while seen[-1]["deployment"]["id"] != last:
+        while seen[-1]["deploymentId"] != last:
             seen.append((await anext(events))["deploymentsChanged"])
         ids = [await client.deployment(host, package, new_project()) for _ in range(4)]
         await client.change("runDeployments", "runs { id }", deploymentIds=ids)
         seen += [(await anext(events))["deploymentsChanged"] for _ in range(12)]
     for deployment in ids:
-        own = [event["status"] for event in seen if event["deployment"]["id"] == deployment]
+        own = [event["status"] for event in seen if event["deploymentId"] == deployment]
         assert own == ["PENDING", "RUNNING", "FAILED"]
     assert [event["at"] for event in seen] == sorted(event["at"] for event in seen)
 

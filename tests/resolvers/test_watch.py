@@ -66,7 +66,7 @@ async def test_the_state_now_comes_first(db: Database, broadcast: Broadcast) -> 
     async with aclosing(deployments.watch(db, broadcast, str(deployment.id))) as watched:
         [now] = await _take(watched, 1)
     assert (now.event.status, now.event.run_id) == (RUNNING, run.id)
-    assert (now.deployment.id, now.deployment.status) == (deployment.id, RUNNING)
+    assert now.event.deployment_id == deployment.id
 
 
 async def _melt(db: Database, sequences: list[int]) -> None:
@@ -284,8 +284,8 @@ async def test_who_is_behind_what_is_deleted_goes_on_with_what_comes(db: Databas
             await deployments.remove(db, broadcast, str(deployment.id))
         new = await factories.deployment(db)
         broadcast.notify(Everything.DEPLOYMENTS)
-        assert [change.deployment.id for change in await _take(first, 1)] == [new.id]
-        assert (await _take(second, 1))[0].deployment.id in {gone.id, new.id}
+        assert [change.event.deployment_id for change in await _take(first, 1)] == [new.id]
+        assert (await _take(second, 1))[0].event.deployment_id in {gone.id, new.id}
 
 
 def _numbers(batches: list[LogBatch]) -> list[int]:

@@ -19,7 +19,7 @@ from tests.schema.api import Api, rest, take
 from tests.support.attacks import UNKNOWN
 
 STATUS = """subscription ($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {
-    status at cursor run { number status } deployment { id status latestRun { number status } }
+    status at cursor run { number status } deploymentId deployment { id status latestRun { number status } }
 } }"""
 CHANGED = """subscription ($after: String) { deploymentsChanged(after: $after) {
     status at cursor run { number } deployment { id projectName host { name } }
@@ -46,6 +46,7 @@ async def test_the_status_of_a_deployment_is_followed(api: Api) -> None:
     assert [(event["status"], event["run"]["number"]) for event in seen] == [
         ("RUNNING", 1), ("SUCCESS", 1), ("RUNNING", 2), ("FAILED", 2),
     ]  # fmt: skip
+    assert {event["deploymentId"] for event in (now, *seen)} == {str(deployment.id)}
     assert seen[-1]["deployment"]["latestRun"] == {"number": 2, "status": "FAILED"}
 
 
@@ -124,6 +125,20 @@ async def test_a_slow_subscriber_of_a_deleted_deployment_comes_to_the_end(api: A
         await deployments.remove(api.db, api.context.broadcast, str(deployment.id))
         run = {"status": "SUCCESS", "log": {"totalCount": 0}}
         assert await rest(events) == [{"status": "RUNNING", "run": run}, {"status": "SUCCESS", "run": run}]
+
+
+async def test_an_event_of_a_deleted_deployment_has_its_id_and_no_deployment(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    await _finish(api, deployment)
+    asked = "status deploymentId deployment { host { name } }"
+    document = f"subscription ($after: String) {{ deploymentsChanged(after: $after) {{ {asked} }} }}"
+    async with api.subscribe(document, after=CHANGES.cursor([0])) as events:
+        [first] = await take(events)
+        assert (first["status"], first["deployment"] is None) == ("PENDING", False)
+        await deployments.remove(api.db, api.context.broadcast, str(deployment.id))
+        gone = {"deploymentId": str(deployment.id), "deployment": None}
+        # Both were read together with the first one.
+        assert await take(events, 2) == [{"status": "RUNNING", **gone}, {"status": "SUCCESS", **gone}]
 
 
 async def test_every_change_of_any_deployment_is_followed(api: Api) -> None:
