@@ -181,7 +181,7 @@ class Host(Base):
     user: Mapped[str]
     ssh_key_path: Mapped[str | None]  # on the server's machine
     ssh_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("ssh_keys.id", ondelete="RESTRICT"))  # in its place
-    host_key: Mapped[str | None]  # SHA256 fingerprint of the first pinned key
+    host_key_fingerprint: Mapped[str | None] = mapped_column("host_key")  # SHA256, of the first pinned key
     known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.ssh.known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)

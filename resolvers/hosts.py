@@ -225,7 +225,7 @@ def _check_transport(
 
 def _apply(host: Host, changes: Changes, pinned: dict[str, str | None]) -> None:
     if changes.moves(host):
-        host.host_key = host.known_hosts = None
+        host.host_key_fingerprint = host.known_hosts = None
     for name, value in pinned.items():
         setattr(host, name, value)
     for name in ("name", "address", "port", "user", "ssh_key_path"):

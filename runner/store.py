@@ -266,11 +266,11 @@ async def pin(session: AsyncSession, target: Target, line: str) -> bool:
             Host.address == target.address,
             Host.port == target.port,
         )
-        .values(known_hosts=line, host_key=keys.fingerprint(line), updated_at=now())
+        .values(known_hosts=line, host_key_fingerprint=keys.fingerprint(line), updated_at=now())
         .returning(Host.id)
     )
     if pinned.scalar_one_or_none() is not None:
         return True
     host = await session.get_one(Host, target.id)
     moved = (host.address, host.port) != (target.address, target.port)
-    return moved or host.host_key == keys.fingerprint(line)
+    return moved or host.host_key_fingerprint == keys.fingerprint(line)

@@ -131,8 +131,9 @@ class Host(Node):
     ssh_key_path: str | None = strawberry.field(
         description="Path of the private key on the server; it is checked when a run starts."
     )
-    host_key: str | None = strawberry.field(
-        description="SHA256 fingerprint of the host's own key that is pinned; null where none is."
+    host_key_fingerprint: str | None = strawberry.field(
+        description="SHA256 fingerprint of its first pinned key; null before the first contact, or if only "
+        "authorities are pinned."
     )
     pinned_keys: list[PinnedKey] = strawberry.field(
         description="All keys that the host is believed by: its own, and those of authorities that sign for it."
@@ -152,7 +153,7 @@ class Host(Node):
             port=host.port,
             user=host.user,
             ssh_key_path=host.ssh_key_path,
-            host_key=host.host_key,
+            host_key_fingerprint=host.host_key_fingerprint,
             pinned_keys=[
                 PinnedKey(type=key.type, fingerprint=key.fingerprint, is_authority=key.is_authority)
                 for key in known_hosts.stored(host.known_hosts)

@@ -67,7 +67,7 @@ def columns(pinned: Iterable[HostKey]) -> dict[str, str | None]:
     unique = list(dict.fromkeys(pinned))
     own = [key.fingerprint for key in unique if not key.is_authority]
     return {
-        "host_key": own[0] if own else None,
+        "host_key_fingerprint": own[0] if own else None,
         "known_hosts": "".join(f"{key.line}\n" for key in unique) or None,
     }
 

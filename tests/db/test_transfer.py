@@ -52,7 +52,9 @@ async def source(own_sqlite_db: Database) -> Database:
         logins={"r.example:5000": ("ü", ODD)},
     )
     key = await factories.ssh_key(db)
-    host = await factories.host(db, host_key="SHA256:x", known_hosts=ODD, created_at=ELSEWHERE, ssh_key_id=key.id)
+    host = await factories.host(
+        db, host_key_fingerprint="SHA256:x", known_hosts=ODD, created_at=ELSEWHERE, ssh_key_id=key.id
+    )
     deployment = await factories.deployment(
         db, on=host, of=big, variables={"OPEN": ODD, "EMPTY": ""}, secrets={"HIDDEN": "hunter2"}
     )

@@ -110,11 +110,11 @@ async def test_a_deletion_takes_runs_and_logs_and_leaves_the_host_alone(
 
 async def test_the_host_key_is_pinned_at_the_first_run(client: Client, sshd: SshServer, project: str) -> None:
     host = await client.ssh_host(sshd)
-    document = "query($id: ID!) { host(id: $id) { hostKey } }"
-    assert (await client.ask(document, id=host))["host"]["hostKey"] is None
+    document = "query($id: ID!) { host(id: $id) { hostKeyFingerprint } }"
+    assert (await client.ask(document, id=host))["host"]["hostKeyFingerprint"] is None
     deployment = await client.deployment(host, await client.package({"once": ONCE}), project)
     assert (await client.play(deployment))["status"] == "SUCCESS"
-    assert (await client.ask(document, id=host))["host"]["hostKey"] == sshd.host_key_fingerprint
+    assert (await client.ask(document, id=host))["host"]["hostKeyFingerprint"] == sshd.host_key_fingerprint
 
 
 async def test_variables_arrive_as_they_are(client: Client, host: str, project: str, docker: Docker) -> None:

@@ -142,8 +142,8 @@ async def test_a_host_with_another_key_than_before(client: Client, make_sshd: Ma
     before = sshd.host_key_fingerprint
     sshd.change_host_key()
     await fail(client, deployment, "HOST_KEY_MISMATCH", "REMOTE HOST IDENTIFICATION HAS CHANGED")
-    found = await client.ask("query($id: ID!) { host(id: $id) { hostKey } }", id=host)
-    assert found["host"]["hostKey"] == before
+    found = await client.ask("query($id: ID!) { host(id: $id) { hostKeyFingerprint } }", id=host)
+    assert found["host"]["hostKeyFingerprint"] == before
 
 
 async def test_a_login_with_another_key(client: Client, sshd: SshServer, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from tests.e2e.server import Server
 from tests.support.sshd import SshServer, make_key
 
 KEYS = "keys { type fingerprint isPinned }"
-HOST = "host { hostKey pinnedKeys { type fingerprint isAuthority } }"
+HOST = "host { hostKeyFingerprint pinnedKeys { type fingerprint isAuthority } }"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,9 @@ async def trust(client: Client, host: str, fingerprint: str) -> Json:
 
 
 async def see(client: Client, host: str) -> Json:
-    told: Json = await client.ask("query($id: ID!) { host(id: $id) { hostKey pinnedKeys { type } } }", id=host)
+    told: Json = await client.ask(
+        "query($id: ID!) { host(id: $id) { hostKeyFingerprint pinnedKeys { type } } }", id=host
+    )
     return dict(told["host"])
 
 
@@ -74,9 +76,9 @@ async def test_a_new_host_is_refused_until_its_key_is_trusted(strict: Client, ss
 
     [shown] = await scan(strict, host)
     assert shown == {"type": "ssh-ed25519", "fingerprint": sshd.host_key_fingerprint, "isPinned": False}
-    assert await see(strict, host) == {"hostKey": None, "pinnedKeys": []}
+    assert await see(strict, host) == {"hostKeyFingerprint": None, "pinnedKeys": []}
     told = await trust(strict, host, shown["fingerprint"])
-    assert told["hostKey"] == sshd.host_key_fingerprint
+    assert told["hostKeyFingerprint"] == sshd.host_key_fingerprint
     assert [key["isPinned"] for key in await scan(strict, host)] == [True]
     assert (await strict.play(deployment))["status"] == "SUCCESS"
 
@@ -94,7 +96,7 @@ async def test_a_changed_key_is_refused_until_it_is_trusted(client: Client, make
     assert refused["reason"] == "HOST_KEY_MISMATCH"
     assert f"shown is {after}; pinned is {before}" in refused["message"]
     assert "trustHostKey" in refused["message"]
-    assert (await see(client, host))["hostKey"] == before
+    assert (await see(client, host))["hostKeyFingerprint"] == before
 
     with pytest.raises(Refused) as wrong:
         await trust(client, host, before)
@@ -102,7 +104,7 @@ async def test_a_changed_key_is_refused_until_it_is_trusted(client: Client, make
     assert (problem["path"], problem["code"]) == (["input", "fingerprint"], "NOT_SHOWN")
     assert after in problem["message"]
 
-    assert (await trust(client, host, after))["hostKey"] == after
+    assert (await trust(client, host, after))["hostKeyFingerprint"] == after
     assert (await client.play(deployment))["status"] == "SUCCESS"
 
 
@@ -112,7 +114,7 @@ async def test_an_imported_key_makes_the_first_contact_strict(
     sshd = make_sshd()
     lines = f"# from the console\n[{sshd.address}]:{sshd.port} {sshd.host_key}\n"
     host = await strict.ssh_host(sshd, knownHosts=lines)
-    assert (await see(strict, host))["hostKey"] == sshd.host_key_fingerprint
+    assert (await see(strict, host))["hostKeyFingerprint"] == sshd.host_key_fingerprint
     deployment = await deploy(strict, host, project)
     assert (await strict.play(deployment))["status"] == "SUCCESS"
 
@@ -126,7 +128,7 @@ async def test_another_key_than_the_imported_one_is_refused_at_the_first_contact
     assert refused["reason"] == "HOST_KEY_MISMATCH"
     assert f"shown is {sshd.host_key_fingerprint}; pinned is {other.host_key_fingerprint}" in refused["message"]
     await client.change("updateHost", HOST, hostId=host, knownHosts=sshd.host_key)
-    assert (await see(client, host))["hostKey"] == sshd.host_key_fingerprint
+    assert (await see(client, host))["hostKeyFingerprint"] == sshd.host_key_fingerprint
 
 
 async def test_a_key_of_another_type_than_the_pinned_one_is_another_key(
@@ -160,7 +162,7 @@ async def test_a_certificate_of_an_authority_is_accepted_and_nothing_is_pinned(
     host = await strict.ssh_host(sshd, knownHosts=signed_by(authority, "127.*"))
     deployment = await deploy(strict, host, new_project())
     assert (await strict.play(deployment))["status"] == "SUCCESS"
-    assert await see(strict, host) == {"hostKey": None, "pinnedKeys": [{"type": "ssh-ed25519"}]}
+    assert await see(strict, host) == {"hostKeyFingerprint": None, "pinnedKeys": [{"type": "ssh-ed25519"}]}
 
     sshd.change_host_key()
     sshd.certify(authority, sshd.address)
@@ -187,7 +189,7 @@ async def test_a_host_that_no_authority_has_signed_for_is_refused(
     assert f"no certificate of a trusted authority fits {sshd.address}" in refused["message"]
     assert ("not a listed principal" in refused["message"]) == (wrong == "name")
     assert ("invalid: expired" in refused["message"]) == (wrong == "expired")
-    assert await see(client, host) == {"hostKey": None, "pinnedKeys": [{"type": "ssh-ed25519"}]}
+    assert await see(client, host) == {"hostKeyFingerprint": None, "pinnedKeys": [{"type": "ssh-ed25519"}]}
 
     told = await trust(client, host, sshd.host_key_fingerprint)
     assert [key["isAuthority"] for key in told["pinnedKeys"]] == [False, True]

@@ -36,7 +36,7 @@ LISTS = """{ viewer { name role } tokens(first: 100) { nodes { id name role host
     newest: auditLog(first: 100) { nodes { principal address mutation objectIds outcome } }
     oldest: auditLog(last: 100) { nodes { principal address mutation objectIds outcome } }
     sshKeys(first: 100) { nodes { name publicKey fingerprint } }
-    hosts(first: 100) { nodes { name sshKeyPath hostKey pinnedKeys { fingerprint } } } }"""
+    hosts(first: 100) { nodes { name sshKeyPath hostKeyFingerprint pinnedKeys { fingerprint } } } }"""
 
 CREATE_SSH_KEY = "mutation($input: CreateSshKeyInput!) { createSshKey(input: $input) { sshKey { id publicKey } } }"
 

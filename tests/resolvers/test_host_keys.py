@@ -34,17 +34,17 @@ async def test_a_scan_shows_the_hosts_key_and_changes_nothing(db: Database, sshd
     found, [key] = await host_keys.show(db, str(host.id))
     assert (found.id, key.fingerprint) == (host.id, sshd.host_key_fingerprint)
     now = await hosts.get(db, str(host.id))
-    assert (now.host_key, now.known_hosts, now.updated_at) == (None, None, host.updated_at)
+    assert (now.host_key_fingerprint, now.known_hosts, now.updated_at) == (None, None, host.updated_at)
 
 
 @pytest.mark.parametrize("before", [None, f"* {OTHER}\n"])
 async def test_a_key_that_the_host_shows_is_pinned_in_place_of_another(
     db: Database, sshd: SshServer, before: str | None
 ) -> None:
-    host = await _behind(sshd, db, known_hosts=before, host_key=before and NOT_SHOWN)
+    host = await _behind(sshd, db, known_hosts=before, host_key_fingerprint=before and NOT_SHOWN)
     await host_keys.trust(db, str(host.id), sshd.host_key_fingerprint)
     now = await hosts.get(db, str(host.id))
-    assert (now.host_key, now.known_hosts) == (sshd.host_key_fingerprint, f"* {sshd.host_key}\n")
+    assert (now.host_key_fingerprint, now.known_hosts) == (sshd.host_key_fingerprint, f"* {sshd.host_key}\n")
 
 
 async def test_authorities_stay(db: Database, sshd: SshServer) -> None:
@@ -109,4 +109,4 @@ async def test_the_key_of_another_place_is_not_pinned(db: Database, sshd: SshSer
 async def test_of_two_who_trust_at_once_both_are_told_the_same(db: Database, sshd: SshServer) -> None:
     host = await _behind(sshd, db)
     both = (host_keys.trust(db, str(host.id), sshd.host_key_fingerprint) for _ in range(2))
-    assert {each.host_key for each in await asyncio.gather(*both)} == {sshd.host_key_fingerprint}
+    assert {each.host_key_fingerprint for each in await asyncio.gather(*both)} == {sshd.host_key_fingerprint}

@@ -23,7 +23,7 @@ KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZG
 
 
 async def _pinned(db: Database, **values: Any) -> Host:
-    return await factories.host(db, host_key="SHA256:x", known_hosts="host ssh-ed25519 AAAA", **values)
+    return await factories.host(db, host_key_fingerprint="SHA256:x", known_hosts="host ssh-ed25519 AAAA", **values)
 
 
 def _problems(refused: pytest.ExceptionInfo[InvalidInput]) -> list[tuple[tuple[str | int, ...], str]]:
@@ -37,7 +37,7 @@ async def test_a_host_is_created_as_it_is_given(db: Database) -> None:
     host = await hosts.get(db, str(created.id))
     assert (host.name, host.transport, host.address) == ("Web 1", HostTransport.SSH, "web.example")
     assert (host.port, host.user, host.ssh_key_path) == (2222, "deploy", "/keys/web")
-    assert (host.host_key, host.known_hosts) == (None, None)
+    assert (host.host_key_fingerprint, host.known_hosts) == (None, None)
     assert host.created_at.utcoffset() is not None
 
 
@@ -137,7 +137,7 @@ async def test_a_host_that_moves_is_met_anew(db: Database, changes: Changes) -> 
     host = await _pinned(db)
     await hosts.update(db, str(host.id), changes)
     moved = await hosts.get(db, str(host.id))
-    assert (moved.host_key, moved.known_hosts) == (None, None)
+    assert (moved.host_key_fingerprint, moved.known_hosts) == (None, None)
 
 
 async def test_a_host_that_stays_where_it_is_keeps_its_pinned_key(db: Database) -> None:
@@ -146,14 +146,18 @@ async def test_a_host_that_stays_where_it_is_keeps_its_pinned_key(db: Database) 
     changes = Changes(name="new", address=host.address, port=host.port, user="deploy", ssh_key_path="/new")
     await hosts.update(db, str(host.id), changes)
     stayed = await hosts.get(db, str(host.id))
-    assert (stayed.name, stayed.host_key, stayed.known_hosts) == ("new", host.host_key, host.known_hosts)
+    assert (stayed.name, stayed.host_key_fingerprint, stayed.known_hosts) == (
+        "new",
+        host.host_key_fingerprint,
+        host.known_hosts,
+    )
 
 
 async def test_a_key_that_is_given_is_pinned_before_the_first_contact(db: Database) -> None:
     host = await hosts.create(db, name="web", address="web.example", known_hosts=f"web.example {KEY} root@web\n")
-    assert (host.host_key, host.known_hosts) == (keys.fingerprint(f"* {KEY}"), f"* {KEY}\n")
+    assert (host.host_key_fingerprint, host.known_hosts) == (keys.fingerprint(f"* {KEY}"), f"* {KEY}\n")
     signed = await hosts.create(db, name="db", address="db.example", known_hosts=f"@cert-authority *.example {KEY}")
-    assert (signed.host_key, signed.known_hosts) == (None, f"@cert-authority * {KEY}\n")
+    assert (signed.host_key_fingerprint, signed.known_hosts) == (None, f"@cert-authority * {KEY}\n")
 
 
 async def test_keys_of_an_update_take_the_place_of_those_so_far_wherever_it_moves(db: Database) -> None:
@@ -235,7 +239,7 @@ async def test_a_host_is_not_changed_while_it_is_deployed_to(db: Database, activ
     await factories.run(db, await factories.deployment(db, on=host), active)
     with pytest.raises(HostHasRunInProgress):
         await hosts.update(db, str(host.id), Changes(address="new.example"))
-    assert (await hosts.get(db, str(host.id))).host_key == host.host_key
+    assert (await hosts.get(db, str(host.id))).host_key_fingerprint == host.host_key_fingerprint
 
 
 async def test_a_host_is_changed_between_runs_and_while_others_are_deployed_to(db: Database) -> None:

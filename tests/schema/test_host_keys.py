@@ -11,9 +11,9 @@ from tests.support.port import free_port
 from tests.support.sshd import SshServer
 
 SCAN = """mutation($id: ID!) { scanHostKey(input: {hostId: $id}) {
-    host { id hostKey } keys { type fingerprint isPinned } } }"""
+    host { id hostKeyFingerprint } keys { type fingerprint isPinned } } }"""
 TRUST = """mutation($id: ID!, $fingerprint: String!) { trustHostKey(input: {hostId: $id, fingerprint: $fingerprint}) {
-    host { hostKey pinnedKeys { type fingerprint isAuthority } } } }"""
+    host { hostKeyFingerprint pinnedKeys { type fingerprint isAuthority } } } }"""
 NONE = f"SHA256:{'A' * 43}"
 
 
@@ -21,9 +21,9 @@ async def test_a_key_is_scanned_and_trusted_and_both_are_written_down(api: Api, 
     host = await factories.host(api.db, address=sshd.address, port=sshd.port)
     shown = {"type": "ssh-ed25519", "fingerprint": sshd.host_key_fingerprint}
     scanned = (await api.ask(SCAN, id=str(host.id)))["scanHostKey"]
-    assert scanned == {"host": {"id": str(host.id), "hostKey": None}, "keys": [{**shown, "isPinned": False}]}
+    assert scanned == {"host": {"id": str(host.id), "hostKeyFingerprint": None}, "keys": [{**shown, "isPinned": False}]}
     told = (await api.ask(TRUST, id=str(host.id), fingerprint=shown["fingerprint"]))["trustHostKey"]["host"]
-    assert told == {"hostKey": shown["fingerprint"], "pinnedKeys": [{**shown, "isAuthority": False}]}
+    assert told == {"hostKeyFingerprint": shown["fingerprint"], "pinnedKeys": [{**shown, "isAuthority": False}]}
     assert (await api.ask(SCAN, id=str(host.id)))["scanHostKey"]["keys"] == [{**shown, "isPinned": True}]
     error = await api.error(TRUST, id=str(host.id), fingerprint=NONE)
     assert error["extensions"]["problems"][0]["path"] == ["input", "fingerprint"]
@@ -62,7 +62,7 @@ async def test_a_host_of_others_is_not_asked(api: Api, sshd: SshServer) -> None:
 
 async def test_keys_are_imported_and_a_bad_line_is_told_by_its_number(api: Api, sshd: SshServer) -> None:
     document = """mutation($keys: String!) {
-        createHost(input: {name: "web", address: "web.example", knownHosts: $keys}) { host { hostKey } } }"""
+        createHost(input: {name: "web", address: "web.example", knownHosts: $keys}) { host { hostKeyFingerprint } } }"""
     error = await api.error(document, keys=f"{sshd.host_key}\n@revoked * {sshd.host_key}")
     assert error["extensions"]["problems"] == [
         {
@@ -72,4 +72,4 @@ async def test_keys_are_imported_and_a_bad_line_is_told_by_its_number(api: Api, 
         }
     ]
     told = await api.ask(document, keys=sshd.host_key)
-    assert told["createHost"]["host"]["hostKey"] == sshd.host_key_fingerprint
+    assert told["createHost"]["host"]["hostKeyFingerprint"] == sshd.host_key_fingerprint

@@ -6,10 +6,10 @@ import schema
 from tests.support.node import Node
 
 PRINTED = Path(schema.__file__).with_name("schema.graphql")
-# The contract fixes these names. A host's hostKey is the key that its sshd shows, and an ErrorCode is in the
-# extensions of an error, which have no type.
+# The contract fixes these names. A host's hostKeyFingerprint is that of the key that its sshd
+# shows, and an ErrorCode is in the extensions of an error, which have no type.
 FIXED = {
-    ("no-typename-prefix", "hostKey: String"),
+    ("no-typename-prefix", "hostKeyFingerprint: String"),
     ("no-unreachable-types", "enum ErrorCode {"),
     ("strict-id-in-types", "type Viewer {"),
 }

@@ -18,10 +18,10 @@ from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
 from tests.support.recording_engine import RecordingEngine
 
 CREATE_HOST = """mutation ($input: CreateHostInput!) { createHost(input: $input) {
-    host { id name transport address port user sshKeyPath hostKey }
+    host { id name transport address port user sshKeyPath hostKeyFingerprint }
 } }"""
 UPDATE_HOST = """mutation ($input: UpdateHostInput!) { updateHost(input: $input) {
-    host { id name address port user sshKeyPath hostKey }
+    host { id name address port user sshKeyPath hostKeyFingerprint }
 } }"""
 DELETE_HOST = "mutation ($input: DeleteHostInput!) { deleteHost(input: $input) { deletedHostId } }"
 CREATE_PACKAGE = """mutation ($input: CreatePackageInput!) { createPackage(input: $input) {
@@ -69,7 +69,7 @@ async def test_a_host_is_created_with_defaults(api: Api) -> None:
         host.pop("id")
         assert host == {
             "name": name, "transport": "SSH", "address": "web.example", "port": 22, "user": "root",
-            "sshKeyPath": None, "hostKey": None,
+            "sshKeyPath": None, "hostKeyFingerprint": None,
         }  # fmt: skip
 
 
@@ -110,15 +110,18 @@ async def test_attack_strings_are_kept_as_they_are_or_refused(api: Api) -> None:
 
 
 async def test_a_host_is_updated(api: Api) -> None:
-    host = await factories.host(api.db, ssh_key_path="/key", host_key="SHA256:x", known_hosts="x")
+    host = await factories.host(api.db, ssh_key_path="/key", host_key_fingerprint="SHA256:x", known_hosts="x")
     key = str(host.id)
     changed = (await api.ask(UPDATE_HOST, input={"hostId": key, "name": "new", "port": None}))["updateHost"]["host"]
     assert changed == {
         "id": key, "name": "new", "address": host.address, "port": 22, "user": "root", "sshKeyPath": "/key",
-        "hostKey": "SHA256:x",
+        "hostKeyFingerprint": "SHA256:x",
     }  # fmt: skip
     moved = await api.ask(UPDATE_HOST, input={"hostId": key, "address": "new.example", "port": 2222, "user": "me"})
-    assert moved["updateHost"]["host"].items() >= {"address": "new.example", "port": 2222, "hostKey": None}.items()
+    assert (
+        moved["updateHost"]["host"].items()
+        >= {"address": "new.example", "port": 2222, "hostKeyFingerprint": None}.items()
+    )
     cleared = await api.ask(UPDATE_HOST, input={"hostId": key, "sshKeyPath": None})
     assert cleared["updateHost"]["host"]["sshKeyPath"] is None
 

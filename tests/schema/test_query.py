@@ -19,7 +19,7 @@ from tests.support.statements import selects
 DATE_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
 PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCount"
-HOST = "id name transport address port user sshKeyPath hostKey createdAt updatedAt"
+HOST = "id name transport address port user sshKeyPath hostKeyFingerprint createdAt updatedAt"
 PACKAGE = "id name version composeFile files { path text } createdAt updatedAt"
 RUN = """
     id number action status reason message progress queuedAt startedAt finishedAt
@@ -34,7 +34,8 @@ DEPLOYMENT = f"""
 
 async def _deployed(api: Api) -> Deployment:
     """A deployment with all that one can have."""
-    host = await factories.host(api.db, ssh_key_path="/keys/web", host_key="SHA256:abc", known_hosts="secret line")
+    pinned = {"host_key_fingerprint": "SHA256:abc", "known_hosts": "secret line"}
+    host = await factories.host(api.db, ssh_key_path="/keys/web", **pinned)
     package = await factories.package(
         api.db, files={"b.conf": "2", "a.conf": "1", "compose.override.yaml": "x: $OPEN $HIDDEN $MISSING"}
     )
@@ -68,7 +69,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert deployment["missingVariables"] == ["MISSING"]
     host = deployment["host"]
     assert (host["transport"], host["port"], host["user"]) == ("SSH", 22, "root")
-    assert (host["sshKeyPath"], host["hostKey"]) == ("/keys/web", "SHA256:abc")
+    assert (host["sshKeyPath"], host["hostKeyFingerprint"]) == ("/keys/web", "SHA256:abc")
     assert deployment["package"]["composeFile"] == factories.COMPOSE_FILE
     assert [file["path"] for file in deployment["package"]["files"]] == ["a.conf", "b.conf", "compose.override.yaml"]
     assert deployment["package"]["files"][0] == {"path": "a.conf", "text": "1"}
@@ -130,7 +131,7 @@ async def test_the_servers_own_machine(api: Api) -> None:
     host = await factories.host(api.db, transport=HostTransport.LOCAL, address=None)
     answer = await api.ask(f"query ($id: ID!) {{ host(id: $id) {{ {HOST} }} }}", id=str(host.id))
     assert answer["host"]["transport"] == "LOCAL"
-    assert [answer["host"][name] for name in ("address", "sshKeyPath", "hostKey")] == [None] * 3
+    assert [answer["host"][name] for name in ("address", "sshKeyPath", "hostKeyFingerprint")] == [None] * 3
 
 
 @pytest.mark.parametrize("field", ["hosts", "packages", "deployments"])

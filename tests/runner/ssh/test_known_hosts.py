@@ -136,13 +136,13 @@ def test_a_pattern_of_many_stars_is_soon_compared() -> None:
 
 def test_what_is_stored_is_for_this_host_only_and_is_read_again() -> None:
     told = columns([AUTHORITY, OWN, OWN])
-    assert told == {"host_key": OWN.fingerprint, "known_hosts": f"@cert-authority * {KEY}\n* {KEY}\n"}
+    assert told == {"host_key_fingerprint": OWN.fingerprint, "known_hosts": f"@cert-authority * {KEY}\n* {KEY}\n"}
     assert stored(told["known_hosts"]) == [AUTHORITY, OWN]
     assert has_authority(told["known_hosts"])
 
 
 def test_an_authority_is_no_key_of_the_host() -> None:
-    assert columns([AUTHORITY])["host_key"] is None
+    assert columns([AUTHORITY])["host_key_fingerprint"] is None
     assert not has_authority(columns([OWN])["known_hosts"])
 
 
