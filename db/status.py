@@ -17,7 +17,6 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.containers import Container
 from db.models import (
-    ACTIVE,
     Deployment,
     DeploymentStatus,
     FailureReason,
@@ -210,9 +209,11 @@ async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
     return _hit(await session.execute(statement))
 
 
-async def active_run(session: AsyncSession, deployment_id: UUID) -> UUID | None:
-    """The id of the deployment's run that is queued or running; None where there is none."""
-    return await session.scalar(select(Run.id).where(Run.deployment_id == deployment_id, Run.status.in_(ACTIVE)))
+async def newest_run(session: AsyncSession, deployment_id: UUID) -> UUID | None:
+    """The id of the deployment's newest run, the only one that can be queued or running; None without runs."""
+    return await session.scalar(
+        select(Run.id).where(Run.deployment_id == deployment_id).order_by(Run.number.desc()).limit(1)
+    )
 
 
 async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], restores: bool = False) -> bool:

@@ -200,7 +200,8 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Dele
         row = found.one_or_none()
         if row is None:
             found_id = (await _get(session, deployment_id)).id
-            raise RunInProgress(id=deployment_id, run=await status.active_run(session, found_id))
+            # The run may have ended since the statement above: it is still the one to name.
+            raise RunInProgress(id=deployment_id, run=await status.newest_run(session, found_id))
     broadcast.notify(row.id, Everything.DEPLOYMENTS)
     return Deleted(row.id, left_running=row.current_run_id is not None)
 

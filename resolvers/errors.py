@@ -71,11 +71,15 @@ class RunInProgress(DaosError):
 
     code = ErrorCode.RUN_ALREADY_IN_PROGRESS
 
+    def __init__(self, *, id: str, run: UUID | None) -> None:  # noqa: A002
+        """`run` is in the way; None if it was deleted in the meantime, with its deployment."""
+        super().__init__(id=id, run=run)
+        if run is not None:
+            self.extensions = {"run_id": str(run)}
 
-class HostHasRunInProgress(DaosError):
-    """Host '{id}' has a run in progress, which needs the address and login that it began with; try again later."""
 
-    code = ErrorCode.RUN_ALREADY_IN_PROGRESS
+class HostHasRunInProgress(RunInProgress):
+    """Host '{id}' cannot change during run '{run}'; wait until the run has ended, or cancel it with cancelRun."""
 
 
 class NameTaken(DaosError):

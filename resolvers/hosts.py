@@ -10,6 +10,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
 
+from db import status
 from db.database import Database
 from db.models import Deployment, DeploymentStatus, Host, HostLabel, HostTransport, now
 from resolvers import idempotency, ids, ssh_keys
@@ -145,8 +146,8 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
             port = host.port if changes.port is None else changes.port
             pinned = _pinned(check, changes.known_hosts, changes.address or host.address, port)
             check.done()
-            if await _is_deployed_to(session, host.id):
-                raise HostHasRunInProgress(id=host_id)
+            if (run := await _active_run(session, host.id)) is not None:
+                raise HostHasRunInProgress(id=host_id, run=run)
             _apply(host, changes, pinned)
             if changes.ssh_key_id is not None:
                 host.ssh_key_id = await ssh_keys.kept(session, changes.ssh_key_id)
@@ -239,7 +240,11 @@ def _apply(host: Host, changes: Changes, pinned: dict[str, str | None]) -> None:
     host.updated_at = now()
 
 
-async def _is_deployed_to(session: AsyncSession, host_id: UUID) -> bool:
+async def _active_run(session: AsyncSession, host_id: UUID) -> UUID | None:
+    """The id of the run of the first deployment on the host that has one in progress; None if none has."""
     # Locked, so that a run that is being started beside this is seen; in the order in which many are started.
-    statement = select(Deployment.status).where(Deployment.host_id == host_id).order_by(Deployment.id)
-    return DeploymentStatus.RUNNING in set(await session.scalars(statement.with_for_update(read=True)))
+    statement = select(Deployment.id, Deployment.status).where(Deployment.host_id == host_id).order_by(Deployment.id)
+    for deployment_id, state in (await session.execute(statement.with_for_update(read=True))).all():
+        if state is DeploymentStatus.RUNNING:
+            return await status.newest_run(session, deployment_id)
+    return None

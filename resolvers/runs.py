@@ -204,7 +204,7 @@ async def _start(
     if deployment is None:
         raise NotFound(kind="Deployment", id=deployment_id)
     if run is None:
-        raise RunInProgress(id=deployment_id, run=await status.active_run(session, deployment.id))
+        raise RunInProgress(id=deployment_id, run=await status.newest_run(session, deployment.id))
     await engine.enqueue(session, run)
     return deployment, run
 

@@ -153,7 +153,7 @@ _describe(
         ErrorCode.HOST_NOT_FOUND: "400. The input names a host that is not there.",
         ErrorCode.PACKAGE_NOT_FOUND: "400. The input names a package that is not there.",
         ErrorCode.NOT_FOUND: "404. There is nothing with this id.",
-        ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played.",
+        ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played; `runId` names it.",
         ErrorCode.NAME_TAKEN: "400. Something else has the name.",
         ErrorCode.IN_USE: "400. Deployments name it, or hosts an SSH key.",
         ErrorCode.HOST_UNREACHABLE: "400. The host does not answer, or shows no key.",

@@ -319,10 +319,18 @@ async def test_only_a_running_run_is_asked_to_end(db: Database, other: RunStatus
 async def test_a_deployment_is_running_exactly_while_a_run_is_active(db: Database, current: RunStatus) -> None:
     run = await factories.run(db, to=current)
     _, deployment = await _stored(db, run)
-    async with db.read() as session:
-        active = await status.active_run(session, deployment.id)
     assert deployment.status is RUNNING if current not in ENDED else deployment.status is not RUNNING
-    assert active == (run.id if current not in ENDED else None)
+
+
+@pytest.mark.parametrize("current", RunStatus)
+async def test_the_newest_run_is_the_one_that_can_be_active_or_has_just_ended(db: Database, current: RunStatus) -> None:
+    deployment = await factories.deployment(db)
+    async with db.read() as session:
+        assert await status.newest_run(session, deployment.id) is None
+    await factories.run(db, deployment, RunStatus.FAILED)
+    run = await factories.run(db, deployment, current)
+    async with db.read() as session:
+        assert await status.newest_run(session, deployment.id) == run.id
 
 
 async def test_an_event_is_visible_only_after_all_before_it(postgresql_db: Database) -> None:

@@ -85,7 +85,8 @@ async def test_a_running_deployment_is_neither_run_nor_deleted(
     deployment = await client.deployment(idle["host"], package, project)
     run_id = await client.start(deployment)
     for field in ("runDeployment", "deleteDeployment"):
-        await refuse(client, field, "RUN_ALREADY_IN_PROGRESS", 400, deploymentId=deployment)
+        extensions = await refuse(client, field, "RUN_ALREADY_IN_PROGRESS", 400, deploymentId=deployment)
+        assert extensions["runId"] == run_id
     await client.cancel(run_id)
     await client.end_of(run_id)
     payload = await client.change("deleteDeployment", "deletedDeploymentId", deploymentId=deployment)

@@ -236,8 +236,8 @@ async def test_an_update_cannot_take_a_name(db: Database) -> None:
 async def test_a_host_is_not_changed_while_it_is_deployed_to(db: Database, active: RunStatus) -> None:
     host = await _pinned(db)
     await factories.deployment(db, on=host)
-    await factories.run(db, await factories.deployment(db, on=host), active)
-    with pytest.raises(HostHasRunInProgress):
+    run = await factories.run(db, await factories.deployment(db, on=host), active)
+    with pytest.raises(HostHasRunInProgress, match=f"'{host.id}' cannot change during run '{run.id}'; wait"):
         await hosts.update(db, str(host.id), Changes(address="new.example"))
     assert (await hosts.get(db, str(host.id))).host_key_fingerprint == host.host_key_fingerprint
 

@@ -380,7 +380,8 @@ async def test_a_deployment_that_is_running_is_not_run_again_nor_deleted_nor_its
         (UPDATE_HOST, {"hostId": str(host.id), "name": "new"}),
     ):
         error = await api.error(document, input=given)
-        assert error["extensions"] == {"code": "RUN_ALREADY_IN_PROGRESS", "status": 400}
+        assert error["extensions"] == {"code": "RUN_ALREADY_IN_PROGRESS", "status": 400, "runId": str(run.id)}
+        assert f"run '{run.id}'" in error["message"]
 
 
 async def test_what_deployments_name_is_in_use(api: Api) -> None:
