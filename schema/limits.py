@@ -24,6 +24,7 @@ from graphql import (
     GraphQLSyntaxError,
     InlineFragmentNode,
     IntValueNode,
+    ListValueNode,
     OperationDefinitionNode,
     OperationType,
     SelectionSetNode,
@@ -197,7 +198,7 @@ def measure(
 
 def _defaults(operation: OperationDefinitionNode) -> dict[str, object]:
     return {
-        definition.variable.name.value: _integer(definition.default_value)
+        definition.variable.name.value: _constant(definition.default_value)
         for definition in operation.variable_definitions or ()
         if definition.default_value is not None
     }
@@ -252,19 +253,27 @@ class _Measuring:
         return self.measured[name]
 
     def _length(self, node: FieldNode, definition: GraphQLField | None) -> int:
-        """How often the field's selections are resolved: for a connection, up to its page's size."""
-        if definition is None or not {"first", "last"} <= definition.args.keys():
+        """How often the field's selections are resolved: up to the size of a page, or once for each of `ids`."""
+        if definition is None:
             return 1
         given = {argument.name.value: self._value(argument.value) for argument in node.arguments or ()}
+        if "ids" in definition.args:
+            ids = given.get("ids")
+            return min(len(ids), MAX_SIZE) if isinstance(ids, list) else 1  # a single one stands for a list of it
+        if not {"first", "last"} <= definition.args.keys():
+            return 1
         sizes = [size for name in ("first", "last") if isinstance(size := given.get(name), int)]
         # What is out of range is refused by the resolver, in better words.
         return max(0, min(max(sizes), MAX_SIZE)) if sizes else DEFAULT_SIZE
 
     def _value(self, node: ValueNode) -> object:
-        return self.variables.get(node.name.value) if isinstance(node, VariableNode) else _integer(node)
+        return self.variables.get(node.name.value) if isinstance(node, VariableNode) else _constant(node)
 
 
-def _integer(node: ValueNode | None) -> int | None:
+def _constant(node: ValueNode) -> int | list[None] | None:
+    """An integer, or a list as long as the one in the document; None for anything else: its value does not count."""
+    if isinstance(node, ListValueNode):
+        return [None] * len(node.values)
     if not isinstance(node, IntValueNode):
         return None
     return int(node.value) if len(node.value) < len(str(2**31)) + 2 else MAX_SIZE

@@ -1,14 +1,13 @@
 """The queries: one call of a resolver each."""
 
+from collections.abc import Sequence
 from typing import Annotated
-from uuid import UUID
 
 import strawberry
 from strawberry import UNSET
 
-from db.database import Database
 from db.models import Role
-from resolvers import audit, deployments, hosts, ids, packages, runs, ssh_keys, tokens
+from resolvers import audit, deployments, hosts, nodes, packages, runs, ssh_keys, tokens
 from schema.context import Info
 from schema.inputs import DeploymentFilter
 from schema.permission import field
@@ -28,11 +27,13 @@ from schema.types import (
     Token,
     Viewer,
     paging,
+    to_node,
 )
 
 VIEWER, ADMIN = Role.VIEWER, Role.ADMIN
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as another answer gave it.")]
+Ids = Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 ids, as other answers gave them.")]
 Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
 
 
@@ -61,16 +62,16 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, AuditEntry.from_model, lambda: listing.count(db))
 
-    @field(VIEWER, "Whatever has this id; null where nothing has.")
+    @field(VIEWER, "The node with this id; null if there is none, or if the token does not see it.")
     async def node(self, info: Info, id: Id) -> Node | None:  # noqa: A002 - the API's name
-        key = ids.parse(id)
-        if key is None:
-            return None
-        for find in (_deployment, _run, _host, _package):
-            found = await find(info.context.db, key)
-            if found is not None:
-                return found
-        return None
+        [found] = await _nodes(info, [id])
+        return found
+
+    @field(
+        VIEWER, "The node with each id, in the order of `ids`; null if there is none, or if the token does not see it."
+    )
+    async def nodes(self, info: Info, ids: Ids) -> list[Node | None]:
+        return await _nodes(info, ids)
 
     @field(VIEWER, "The deployments, newest first.")
     async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
@@ -138,21 +139,7 @@ def _filter(given: DeploymentFilter | None) -> deployments.Filter:
     )
 
 
-async def _deployment(db: Database, key: UUID) -> Node | None:
-    found = (await deployments.get_many(db, [key])).get(key)
-    return None if found is None else Deployment.from_model(found)
-
-
-async def _run(db: Database, key: UUID) -> Node | None:
-    found = (await runs.get_many(db, [key])).get(key)
-    return None if found is None else Run.from_model(found)
-
-
-async def _host(db: Database, key: UUID) -> Node | None:
-    found = (await hosts.get_many(db, [key])).get(key)
-    return None if found is None else Host.from_model(found)
-
-
-async def _package(db: Database, key: UUID) -> Node | None:
-    found = (await packages.get_many(db, [key])).get(key)
-    return None if found is None else Package.from_model(found)
+async def _nodes(info: Info, node_ids: Sequence[str]) -> list[Node | None]:
+    context = info.context
+    rows = await nodes.get_many(context.db, node_ids, for_admin=context.asker.may(ADMIN))
+    return [None if row is None else to_node(row) for row in rows]

@@ -2,14 +2,14 @@
 
 from collections.abc import Awaitable, Callable
 from datetime import datetime
-from typing import Annotated, Generic, Self, TypeVar
+from typing import Annotated, Any, Generic, Self, TypeVar
 from uuid import UUID
 
 import strawberry
 from strawberry import UNSET
 
 from db import containers, models
-from resolvers import deployments, runs
+from resolvers import deployments, nodes, runs
 from resolvers.paging import Arguments, Listing
 from resolvers.paging import Page as ModelPage
 from runner.ssh import known_hosts
@@ -101,8 +101,7 @@ class PinnedKey:
 
 
 @strawberry.type(description="A private key that daos keeps encrypted, to log in to hosts with.")
-class SshKey:
-    id: strawberry.ID = strawberry.field(description="A UUIDv7 as text.")
+class SshKey(Node):
     name: str = strawberry.field(description="Unique among SSH keys.")
     public_key: str = strawberry.field(
         description="The public part, as a line for `~/.ssh/authorized_keys` of the user who is logged in as."
@@ -467,8 +466,7 @@ class Viewer:
 
 
 @strawberry.type(description="An access token.  The token itself is shown when it is created, and never again.")
-class Token:
-    id: strawberry.ID = strawberry.field(description="To revoke it by.")
+class Token(Node):
     name: str = strawberry.field(description="Unique among tokens, revoked ones too.")
     role: enums.Role = strawberry.field(description="What it may do.")
     host_labels: list[str] | None = strawberry.field(
@@ -492,8 +490,7 @@ class Token:
 
 
 @strawberry.type(description="A mutation that somebody asked for, whatever came of it.")
-class AuditEntry:
-    id: strawberry.ID = strawberry.field(description="Of this entry; ids grow with time.")
+class AuditEntry(Node):
     at: datetime = strawberry.field(description="When it was asked for.")
     principal: str = strawberry.field(description="The name of the token.")
     token_id: strawberry.ID | None = strawberry.field(
@@ -516,3 +513,19 @@ class AuditEntry:
             object_ids=entry.object_ids,
             outcome=entry.outcome,
         )
+
+
+_FROM_MODEL: dict[type[nodes.Node], Callable[[Any], Node]] = {
+    models.Deployment: Deployment.from_model,
+    models.Run: Run.from_model,
+    models.Host: Host.from_model,
+    models.Package: Package.from_model,
+    models.SshKey: SshKey.from_model,
+    models.Token: Token.from_model,
+    models.AuditEntry: AuditEntry.from_model,
+}
+
+
+def to_node(row: nodes.Node) -> Node:
+    """The row as the type of the API that shows it."""
+    return _FROM_MODEL[type(row)](row)

@@ -79,6 +79,26 @@ def test_the_size_of_a_page_may_be_a_variable(declared: str, variables: dict[str
     assert size(document, variables).cost == 1 + length * 2
 
 
+NODES = "{ id ... on Host { name } }"
+
+
+@pytest.mark.parametrize(
+    ("document", "variables", "length"),
+    [
+        (f'{{ nodes(ids: ["a", "b", "c"]) {NODES} }}', {}, 3),
+        (f'{{ nodes(ids: "a") {NODES} }}', {}, 1),
+        (f"{{ nodes(ids: []) {NODES} }}", {}, 0),
+        (f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {NODES} }}", {"ids": ["a"] * 50}, 50),
+        (f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {NODES} }}", {"ids": ["a"] * 5000}, 100),
+        (f'query ($ids: [ID!]! = ["a", "b"]) {{ nodes(ids: $ids) {NODES} }}', {}, 2),
+        (f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {NODES} }}", {"ids": "a"}, 1),
+        (f"query ($ids: [ID!]!) {{ nodes(ids: $ids) {NODES} }}", {}, 1),
+    ],
+)
+def test_ids_multiply_like_a_page(document: str, variables: dict[str, object], length: int) -> None:
+    assert size(document, variables).cost == 1 + length * 2
+
+
 def test_pages_in_pages_multiply() -> None:
     document = "{ deployments(first: 50) { nodes { runs(first: 10) { nodes { id } } } } }"
     assert size(document).cost == 1 + 50 * (1 + (1 + 10 * 2))

@@ -7,7 +7,7 @@ import pytest
 
 from db import status
 from db.containers import ContainerHealth, ContainerState
-from db.models import Deployment, HostTransport, RunStatus
+from db.models import Deployment, Host, HostTransport, RunStatus
 from resolvers.hosts import HOSTS
 from runner.store import Capacity
 from tests import factories
@@ -217,6 +217,23 @@ async def test_anything_is_found_by_its_id_alone(api: Api) -> None:
     for name, key in ids.items():
         answer = await api.ask("query ($id: ID!) { node(id: $id) { __typename id } }", id=str(key))
         assert answer["node"] == {"__typename": name, "id": str(key)}
+
+
+async def test_nodes_are_found_by_their_ids_in_order(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    document = "query ($ids: [ID!]!) { nodes(ids: $ids) { __typename id ... on Host { name } } }"
+    found = await api.ask(document, ids=[str(deployment.host_id), UNKNOWN[0], "no id", str(deployment.id)])
+    host = await api.db_get(Host, deployment.host_id)
+    assert found["nodes"] == [
+        {"__typename": "Host", "id": str(host.id), "name": host.name},
+        None,
+        None,
+        {"__typename": "Deployment", "id": str(deployment.id)},
+    ]
+    result = await api.execute(document, ids=["no id"] * 101)
+    assert result.errors is not None
+    problem = {"path": ["ids"], "code": "RANGE", "message": "ids must have at most 100 ids."}
+    assert result.errors[0].extensions == {"code": "BAD_USER_INPUT", "status": 400, "problems": [problem]}
 
 
 async def test_an_id_that_nothing_has_is_no_node(api: Api) -> None:
