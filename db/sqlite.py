@@ -35,12 +35,18 @@ def engine(url: URL, *, writes: bool) -> AsyncEngine:
         for pragma in pragmas:
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
+        # SQLite's own changes only A to Z; PostgreSQL's changes all letters, and a search has to find the same in both.
+        connection.create_function("lower", 1, _lower, deterministic=True)
 
     @event.listens_for(created.sync_engine, "begin")
     def begin(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
     return created
+
+
+def _lower(value: object) -> object:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _switch_to_wal(cursor: Any) -> None:

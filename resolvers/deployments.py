@@ -18,7 +18,7 @@ from db.database import Database
 from db.encryption import Secret
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from db.stored import UNREADABLE
-from resolvers import idempotency, ids, packages, tail
+from resolvers import idempotency, ids, names, packages, tail
 from resolvers.errors import HostNotFound, NotFound, PackageNotFound, ProjectTaken, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
@@ -68,6 +68,14 @@ async def get(db: Database, deployment_id: str) -> Deployment:
     """The deployment.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, deployment_id)
+
+
+async def get_by_name(db: Database, host_name: str, project_name: str) -> Deployment | None:
+    """The deployment of this project on this host; None if there is none, or it is not visible."""
+    statement = select(Deployment).join(Host, Host.id == Deployment.host_id)
+    named = names.equals(Host.name, host_name), names.equals(Deployment.project_name, project_name)
+    async with db.read() as session:
+        return await session.scalar(statement.where(*named))
 
 
 async def get_many(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, Deployment]:

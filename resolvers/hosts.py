@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 from db import status
 from db.database import Database
 from db.models import Deployment, DeploymentStatus, Host, HostLabel, HostTransport, now
-from resolvers import idempotency, ids, ssh_keys
+from resolvers import idempotency, ids, names, ssh_keys
 from resolvers.errors import HostHasRunInProgress, NameTaken, NotFound
 from resolvers.idempotency import Key, Request
 from resolvers.in_use import refuse_while_used
@@ -51,6 +51,12 @@ async def get(db: Database, host_id: str) -> Host:
     """The host.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, host_id)
+
+
+async def get_by_name(db: Database, name: str) -> Host | None:
+    """The host; None if there is none, or it is not visible."""
+    async with db.read() as session:
+        return await session.scalar(select(Host).where(names.equals(Host.name, name)))
 
 
 async def get_many(db: Database, host_ids: Sequence[UUID]) -> dict[UUID, Host]:

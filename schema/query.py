@@ -34,6 +34,8 @@ VIEWER, ADMIN = Role.VIEWER, Role.ADMIN
 
 Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as another answer gave it.")]
 Ids = Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 ids, as other answers gave them.")]
+HostName = Annotated[str, strawberry.argument(description="The name of the host, exactly.")]
+ProjectName = Annotated[str, strawberry.argument(description="The `projectName` of the deployment, exactly.")]
 Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
 
 
@@ -92,6 +94,13 @@ class Query:
     async def deployment(self, info: Info, id: Id) -> Deployment | None:  # noqa: A002
         return Deployment.from_model(await deployments.get(info.context.db, id))
 
+    @field(
+        VIEWER, "The deployment of this project on this host; null if there is none, or if the token does not see it."
+    )
+    async def deployment_by_name(self, info: Info, host: HostName, project: ProjectName) -> Deployment | None:
+        found = await deployments.get_by_name(info.context.db, host, project)
+        return None if found is None else Deployment.from_model(found)
+
     @field(VIEWER, "The hosts, newest first.")
     async def hosts(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
@@ -111,6 +120,11 @@ class Query:
     @field(VIEWER, "One host.  Errors: NOT_FOUND.")
     async def host(self, info: Info, id: Id) -> Host | None:  # noqa: A002
         return Host.from_model(await hosts.get(info.context.db, id))
+
+    @field(VIEWER, "The host with this name; null if there is none, or if the token does not see it.")
+    async def host_by_name(self, info: Info, name: HostName) -> Host | None:
+        found = await hosts.get_by_name(info.context.db, name)
+        return None if found is None else Host.from_model(found)
 
     @field(VIEWER, "The packages, newest first.")
     async def packages(

@@ -15,7 +15,7 @@ import schema
 from db import status
 from db.broadcast import Everything
 from db.models import AuditEntry, HostLabel, Role, Run, RunStatus
-from resolvers import tokens
+from resolvers import deployments, hosts, tokens
 from resolvers.deployments import CHANGES
 from resolvers.tokens import Principal
 from schema.permission import Event, Followed, Needs, Recorded
@@ -28,7 +28,8 @@ BY_ID = {"Query.node", "Query.nodes"}  # of any type: the resolver leaves out wh
 ANY = "viewer { name role hostLabels }"
 DECLARED = {
     Role.VIEWER: [
-        "Query.deployment", "Query.deployments", "Query.host", "Query.hosts", "Query.node", "Query.nodes",
+        "Query.deployment", "Query.deploymentByName", "Query.deployments", "Query.host",
+        "Query.hostByName", "Query.hosts", "Query.node", "Query.nodes",
         "Query.package", "Query.packages", "Query.run", "Query.viewer", "Subscription.deploymentStatus",
         "Subscription.deploymentsChanged", "Subscription.runLog",
     ],
@@ -188,6 +189,20 @@ async def test_lists_have_what_is_on_the_tokens_hosts(api: Api) -> None:
     below = [package["deployments"]["totalCount"] for package in told["packages"]["nodes"]]
     assert sorted(below) == [0, 1]
     assert told["node"] is None
+
+
+async def test_what_is_on_other_hosts_is_not_found_by_its_name(api: Api) -> None:
+    everything = api.db
+    sites = await _two_sites(api)
+    document = """query($host: String!, $project: String!) {
+        hostByName(name: $host) { id } deploymentByName(host: $host, project: $project) { id }
+    }"""
+    for site, is_ours in zip(sites, (True, False), strict=True):
+        host = await hosts.get(everything, site["host"])
+        deployment = await deployments.get(everything, site["deployment"])
+        told = await api.ask(document, host=host.name, project=deployment.project_name)
+        found = {"hostByName": {"id": site["host"]}, "deploymentByName": {"id": site["deployment"]}}
+        assert told == (found if is_ours else dict.fromkeys(found))
 
 
 async def test_streams_tell_of_the_tokens_hosts_only(api: Api) -> None:

@@ -236,6 +236,23 @@ async def test_nodes_are_found_by_their_ids_in_order(api: Api) -> None:
     assert result.errors[0].extensions == {"code": "BAD_USER_INPUT", "status": 400, "problems": [problem]}
 
 
+async def test_hosts_and_deployments_are_found_by_their_names(api: Api) -> None:
+    one, other = await factories.host(api.db, name="one"), await factories.host(api.db, name="other")
+    here, there = [await factories.deployment(api.db, on=host, project_name="shop") for host in (one, other)]
+    document = """query ($host: String!, $project: String!) {
+        hostByName(name: $host) { id } deploymentByName(host: $host, project: $project) { id }
+    }"""
+    for host, deployment in ((one, here), (other, there)):
+        told = await api.ask(document, host=host.name, project="shop")
+        assert told == {"hostByName": {"id": str(host.id)}, "deploymentByName": {"id": str(deployment.id)}}
+    for host_name, project in (("third", "shop"), ("one", "Shop"), *((name, name) for name in UNKNOWN)):
+        told = await api.ask(document, host=host_name, project=project)
+        assert told == {
+            "hostByName": {"id": str(one.id)} if host_name == "one" else None,
+            "deploymentByName": None,
+        }
+
+
 async def test_an_id_that_nothing_has_is_no_node(api: Api) -> None:
     for unknown in UNKNOWN:
         assert await api.ask("query ($id: ID!) { node(id: $id) { id } }", id=unknown) == {"node": None}
