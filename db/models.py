@@ -54,6 +54,15 @@ class RunAction(StrEnum):
     DOWN = "DOWN"
 
 
+class RunTrigger(StrEnum):
+    """What caused a run."""
+
+    API = "API"  # runDeployment or runDeployments
+
+
+UNKNOWN = "unknown"  # who created a run of which it was not recorded; no token can have this name
+
+
 class LogLevel(StrEnum):
     """How much a log entry matters."""
 
@@ -286,13 +295,21 @@ class Run(Base):
             sqlite_where=text("status IN ('QUEUED', 'RUNNING')"),
             postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
         ),
+        # Lists of runs, newest first, by what clients filter them.
         Index("ix_runs_status_id", "status", "id"),
+        Index("ix_runs_deployment_id_id", "deployment_id", "id"),
+        Index("ix_runs_reason_id", "reason", "id"),
+        Index("ix_runs_created_by_id", "created_by", "id"),
+        Index("ix_runs_queued_at", "queued_at"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
     number: Mapped[int]  # 1, 2, 3 … within its deployment
     action: Mapped[RunAction] = mapped_column(_enum(RunAction))
+    # The defaults are the database's too: the last release, which knows neither, can go on beside this one.
+    trigger: Mapped[RunTrigger] = mapped_column(_enum(RunTrigger), default=RunTrigger.API, server_default="API")
+    created_by: Mapped[str] = mapped_column(default=UNKNOWN, server_default=UNKNOWN)  # the token's name
     status: Mapped[RunStatus] = mapped_column(_enum(RunStatus), default=RunStatus.QUEUED)
     reason: Mapped[FailureReason | None] = mapped_column(KnownWord(FailureReason, FailureReason.TASK_FAILED))
     message: Mapped[str | None]

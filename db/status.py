@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.containers import Container
 from db.models import (
+    UNKNOWN,
     Deployment,
     DeploymentStatus,
     FailureReason,
@@ -68,7 +69,9 @@ async def _take_turn(session: AsyncSession) -> None:
         await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
 
 
-async def start(session: AsyncSession, deployment_id: UUID, action: RunAction, *, priority: int = 0) -> Run | None:
+async def start(
+    session: AsyncSession, deployment_id: UUID, action: RunAction, *, priority: int = 0, created_by: str = UNKNOWN
+) -> Run | None:
     """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
     await _take_turn(session)
     started = await session.execute(
@@ -87,6 +90,7 @@ async def start(session: AsyncSession, deployment_id: UUID, action: RunAction, *
         containers=[],
         warnings=[],
         priority=priority,
+        created_by=created_by,
     )
     session.add(run)
     await session.flush()

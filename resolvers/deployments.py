@@ -38,7 +38,7 @@ MAX_SLUG = 40  # characters of a package's name in a project name made from it
 class Filter:
     """Which deployments a list has; what is None does not narrow it."""
 
-    status_in: Sequence[DeploymentStatus] | None = None
+    status_in: frozenset[DeploymentStatus] | None = None
     host_id: str | None = None
     package_id: str | None = None
 

@@ -10,7 +10,7 @@ def equals(column: SQLColumnExpression[str], text: str) -> ColumnElement[bool]:
     return column == text if _can_be_stored(text) else false()
 
 
-def contain(part: str, *columns: SQLColumnExpression[str]) -> ColumnElement[bool]:
+def contain(part: str, *columns: SQLColumnExpression[str] | SQLColumnExpression[str | None]) -> ColumnElement[bool]:
     """Whether one of the names has `part` in it, ignoring case; `%` and `_` are letters like others."""
     if len(part) > MAX_PART or not _can_be_stored(part):
         return false()

@@ -5,7 +5,7 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
 from sqlalchemy import (
@@ -44,6 +44,14 @@ class Arguments:
     before: str | None = None
 
 
+class Filter(Protocol):
+    """Which rows a list has.  Filters that are equal are hashed alike: lists below many parents are read together."""
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as conditions that must all hold."""
+        ...
+
+
 @dataclass(frozen=True)
 class Page(Generic[Model]):
     """A page's rows in the list's order, each with its cursor."""
@@ -80,12 +88,14 @@ class Listing(Generic[Model]):
             rows = (await session.execute(self._select(wanted).where(*where))).all()
         return self._page(rows, wanted)
 
-    async def pages(self, db: Database, wanted: Range, parents: Sequence[UUID]) -> dict[UUID, Page[Model]]:
-        """The page below each of `parents`, in one statement for up to 100 of them."""
+    async def pages(
+        self, db: Database, wanted: Range, parents: Sequence[UUID], *where: ColumnElement[bool]
+    ) -> dict[UUID, Page[Model]]:
+        """The page of the rows below each of `parents` that fulfil `where`, in one statement for up to 100 of them."""
         found: dict[UUID, list[Row[Any]]] = defaultdict(list)
         async with db.read() as session:
             for start in range(0, len(parents), MAX_PARENTS):
-                statement = self._select_below(wanted, parents[start : start + MAX_PARENTS])
+                statement = self._select_below(wanted, parents[start : start + MAX_PARENTS], *where)
                 for row in (await session.execute(statement)).all():
                     found[row[-1]].append(row)
         return {parent: self._page(found[parent], wanted) for parent in parents}
@@ -95,10 +105,11 @@ class Listing(Generic[Model]):
         async with db.read() as session:
             return await session.scalar(self._from(select(func.count())).where(*where)) or 0
 
-    async def counts(self, db: Database, parents: Sequence[UUID]) -> dict[UUID, int]:
-        """How many rows each of `parents` has."""
+    async def counts(self, db: Database, parents: Sequence[UUID], *where: ColumnElement[bool]) -> dict[UUID, int]:
+        """How many rows that fulfil `where` each of `parents` has."""
         assert self.parent is not None
-        statement = self._from(select(self.parent, func.count())).where(self.parent.in_(parents)).group_by(self.parent)
+        counting = self._from(select(self.parent, func.count())).where(self.parent.in_(parents), *where)
+        statement = counting.group_by(self.parent)
         async with db.read() as session:
             counted = {row[0]: row[1] for row in await session.execute(statement)}
         return {parent: counted.get(parent, 0) for parent in parents}
@@ -160,13 +171,13 @@ class Listing(Generic[Model]):
         order = [column.desc() if falling else column.asc() for column in self.key]
         return statement.order_by(*order).limit(wanted.size + 1)
 
-    def _select_below(self, wanted: Range, parents: Sequence[UUID]) -> Select[Any]:
+    def _select_below(self, wanted: Range, parents: Sequence[UUID], *where: ColumnElement[bool]) -> Select[Any]:
         """`_select` for each parent, with the parent as last column.
 
         A UNION of limited selects, each along an index: a window function would read all rows of every parent.
         """
         assert self.parent is not None
-        page = self._select(wanted).add_columns(self.parent.label("page_parent"))
+        page = self._select(wanted).where(*where).add_columns(self.parent.label("page_parent"))
         parts = [page.where(self.parent == parent).subquery() for parent in parents]
         union = union_all(*(select(part) for part in parts)).subquery()
         keys = [union.c[f"page_key_{number}"] for number in range(len(self.key))]

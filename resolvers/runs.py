@@ -2,17 +2,28 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
-from db.models import ACTIVE, Deployment, LogEntry, Run, RunAction
-from resolvers import idempotency, ids, tail
+from db.models import (
+    ACTIVE,
+    UNKNOWN,
+    Deployment,
+    FailureReason,
+    LogEntry,
+    Run,
+    RunAction,
+    RunStatus,
+    RunTrigger,
+)
+from resolvers import idempotency, ids, names, tail
 from resolvers.errors import NotFound, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing
@@ -22,6 +33,7 @@ from runner import store
 from runner.engine.embedded import Engine
 from runner.store import Place
 
+RUNS = Listing("allRuns", Run, key=(Run.id,))
 OF_DEPLOYMENT = Listing("runs", Run, key=(Run.number,), parent=Run.deployment_id)
 LOG = Listing("log", LogEntry, key=(LogEntry.sequence,), descending=False, parent=LogEntry.run_id)
 DEPLOYMENT_LOG = Listing(
@@ -34,6 +46,46 @@ DEPLOYMENT_LOG = Listing(
 )
 
 MAX_AT_ONCE = 100  # runs that one request may start
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which runs a list has; what is None does not narrow it."""
+
+    status_in: frozenset[RunStatus] | None = None
+    reason_in: frozenset[FailureReason] | None = None
+    action_in: frozenset[RunAction] | None = None
+    trigger_in: frozenset[RunTrigger] | None = None
+    deployment_id: str | None = None
+    host_id: str | None = None
+    created_by: str | None = None
+    queued_after: datetime | None = None
+    queued_before: datetime | None = None
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as conditions that must all hold."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.status_in is not None:
+            conditions.append(Run.status.in_(self.status_in))
+        if self.reason_in is not None:
+            conditions.append(Run.reason.in_(self.reason_in))
+        if self.action_in is not None:
+            conditions.append(Run.action.in_(self.action_in))
+        if self.trigger_in is not None:
+            conditions.append(Run.trigger.in_(self.trigger_in))
+        # An id that nothing has matches nothing, as any other condition that does not hold.
+        if self.deployment_id is not None:
+            conditions.append(Run.deployment_id == ids.parse(self.deployment_id))
+        if self.host_id is not None:
+            on_host = select(Deployment.id).where(Deployment.host_id == ids.parse(self.host_id))
+            conditions.append(Run.deployment_id.in_(on_host))
+        if self.created_by is not None:
+            conditions.append(names.equals(Run.created_by, self.created_by))
+        if self.queued_after is not None:
+            conditions.append(Run.queued_at > self.queued_after)
+        if self.queued_before is not None:
+            conditions.append(Run.queued_at < self.queued_before)
+        return conditions
 
 
 @dataclass(frozen=True)
@@ -93,10 +145,12 @@ async def start(
     action: RunAction,
     *,
     turn: Turn | None = None,
+    created_by: str = UNKNOWN,
     key: Key | None = None,
 ) -> list[tuple[Deployment, Run]]:
     """Queue a run of each deployment, of all or of none; or give the runs that a request with this key has queued.
 
+    `created_by` is the name of the token, as in the audit log.
     Raises: InvalidInput, NotFound, RunInProgress.
     """
     turn = turn or Turn()
@@ -112,7 +166,7 @@ async def start(
             return await _earlier(session, claim.earlier)
         # In one order for everybody: two requests for the same deployments must not wait for each other.
         for deployment_id in sorted(deployment_ids, key=str.lower):
-            started[deployment_id] = await _start(session, engine, deployment_id, action, turn)
+            started[deployment_id] = await _start(session, engine, deployment_id, action, turn, created_by=created_by)
         in_order = [started[deployment_id] for deployment_id in deployment_ids]
         claim.made(*(run.id for _, run in in_order))
     engine.wake()  # after the commit, or the engine would not see the rows
@@ -194,12 +248,12 @@ class Log:
 
 
 async def _start(
-    session: AsyncSession, engine: Engine, deployment_id: str, action: RunAction, turn: Turn
+    session: AsyncSession, engine: Engine, deployment_id: str, action: RunAction, turn: Turn, *, created_by: str
 ) -> tuple[Deployment, Run]:
     key = ids.parse(deployment_id)
     run = None
     if key is not None:
-        run = await status.start(session, key, action, priority=turn.priority)
+        run = await status.start(session, key, action, priority=turn.priority, created_by=created_by)
     deployment = await session.get(Deployment, key, populate_existing=True) if key is not None else None
     if deployment is None:
         raise NotFound(kind="Deployment", id=deployment_id)

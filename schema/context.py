@@ -22,7 +22,7 @@ from resolvers import deployments, hosts, packages, runs, ssh_keys
 from resolvers.audit import RETENTION, Deed
 from resolvers.errors import NotFound
 from resolvers.packages import FileKey
-from resolvers.paging import Listing, Page, Range
+from resolvers.paging import Filter, Listing, Page, Range
 from resolvers.tokens import Principal
 from runner.engine.embedded import Engine
 from runner.store import Place
@@ -145,17 +145,19 @@ class Loaders:
 
     async def _pages(self, keys: list["Below[Any]"]) -> list[Page[Any]]:
         pages: dict[Below[Any], Page[Any]] = {}
-        for (listing, wanted), parents in _grouped(keys).items():
+        for (listing, wanted, narrowed), parents in _grouped(keys).items():
             assert wanted is not None
-            for parent, page in (await listing.pages(self._db, wanted, parents)).items():
-                pages[Below(listing, parent, wanted)] = page
+            where = () if narrowed is None else narrowed.conditions()
+            for parent, page in (await listing.pages(self._db, wanted, parents, *where)).items():
+                pages[Below(listing, parent, wanted, narrowed)] = page
         return [pages[key] for key in keys]
 
     async def _counts(self, keys: list["Below[Any]"]) -> list[int]:
         counts: dict[Below[Any], int] = {}
-        for (listing, _), parents in _grouped(keys).items():
-            for parent, count in (await listing.counts(self._db, parents)).items():
-                counts[Below(listing, parent)] = count
+        for (listing, _, narrowed), parents in _grouped(keys).items():
+            where = () if narrowed is None else narrowed.conditions()
+            for parent, count in (await listing.counts(self._db, parents, *where)).items():
+                counts[Below(listing, parent, narrowed=narrowed)] = count
         return [counts[key] for key in keys]
 
 
@@ -198,12 +200,13 @@ class Below(Generic[Value]):
     listing: Listing[Any]
     parent: UUID
     wanted: Range | None = None
+    narrowed: Filter | None = None
 
 
-def _grouped(keys: list[Below[Any]]) -> dict[tuple[Listing[Any], Range | None], list[UUID]]:
+def _grouped(keys: list[Below[Any]]) -> dict[tuple[Listing[Any], Range | None, Filter | None], list[UUID]]:
     grouped = defaultdict(list)
     for key in keys:
-        grouped[key.listing, key.wanted].append(key.parent)
+        grouped[key.listing, key.wanted, key.narrowed].append(key.parent)
     return grouped
 
 

@@ -9,7 +9,16 @@ from typing import TypeVar
 import strawberry
 
 from db.containers import ContainerHealth, ContainerState
-from db.models import DeploymentStatus, FailureReason, HostTransport, LogLevel, Role, RunAction, RunStatus
+from db.models import (
+    DeploymentStatus,
+    FailureReason,
+    HostTransport,
+    LogLevel,
+    Role,
+    RunAction,
+    RunStatus,
+    RunTrigger,
+)
 from resolvers.errors import ErrorCode
 from runner.store import RunBlocker
 
@@ -25,6 +34,7 @@ __all__ = [
     "RunAction",
     "RunBlocker",
     "RunStatus",
+    "RunTrigger",
 ]
 
 Kind = TypeVar("Kind", bound=type[Enum])
@@ -81,6 +91,11 @@ _describe(
         RunAction.UP: "Bring it up as the package describes it.",
         RunAction.DOWN: "Take it down: containers and networks go, volumes stay.",
     },
+)
+_describe(
+    RunTrigger,
+    "What caused a run.",
+    {RunTrigger.API: "A request: `runDeployment` or `runDeployments`."},
 )
 _describe(
     RunBlocker,

@@ -5,7 +5,7 @@ from datetime import datetime
 import strawberry
 from strawberry import UNSET
 
-from schema.enums import DeploymentStatus, HostTransport, Role, RunAction
+from schema.enums import HostTransport, Role, RunAction
 
 PRIORITY = "-100 to 100.  Queued runs of a higher priority are played first, those of the same in the order they came."
 LABELS = "Up to 20 words of a-z, 0-9, ., _ and -: a token can be limited to hosts that bear one of some."
@@ -17,15 +17,6 @@ IDEMPOTENCY_KEY = (
     "1 to 255 printable characters.  For 24 hours, another request of the token with this key and the same input gets "
     "what the first one made, as it is by then; with other input it is refused."
 )
-
-
-@strawberry.input(description="Which deployments; all conditions that are given must hold.")
-class DeploymentFilter:
-    status_in: list[DeploymentStatus] | None = strawberry.field(
-        default=UNSET, description="The status is one of these."
-    )
-    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="On this host.")
-    package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this package.")
 
 
 @strawberry.input(description="A machine to deploy to.")

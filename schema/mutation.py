@@ -321,6 +321,7 @@ async def _start(
         deployment_ids,
         input.action or RunAction.UP,
         turn=runs.Turn(input.priority or 0),
+        created_by=context.asker.name,
         key=_key(info, input.idempotency_key),
     )
 

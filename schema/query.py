@@ -8,8 +8,9 @@ from strawberry import UNSET
 
 from db.models import Role
 from resolvers import audit, deployments, hosts, nodes, packages, runs, ssh_keys, tokens
+from schema import filters
 from schema.context import Info
-from schema.inputs import DeploymentFilter
+from schema.filters import DeploymentFilter
 from schema.permission import field
 from schema.types import (
     After,
@@ -26,6 +27,7 @@ from schema.types import (
     SshKey,
     Token,
     Viewer,
+    WhichRuns,
     paging,
     to_node,
 )
@@ -85,7 +87,7 @@ class Query:
         before: Before = UNSET,
         filter: Narrowed = UNSET,  # noqa: A002 - the API's name
     ) -> Connection[Deployment]:
-        db, narrowed = info.context.db, _filter(filter)
+        db, narrowed = info.context.db, filters.of_deployments(filter)
         wanted = deployments.DEPLOYMENTS.range(paging(first, after, last, before))
         page = await deployments.list_page(db, wanted, narrowed)
         return Connection.of(page, Deployment.from_model, lambda: deployments.count(db, narrowed))
@@ -138,19 +140,23 @@ class Query:
     async def package(self, info: Info, id: Id) -> Package | None:  # noqa: A002
         return Package.from_model(await packages.get(info.context.db, id))
 
+    @field(VIEWER, "The runs of all deployments, newest first.")
+    async def runs(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichRuns = UNSET,  # noqa: A002 - the API's name
+    ) -> Connection[Run]:
+        db, where = info.context.db, filters.of_runs(filter).conditions()
+        page = await runs.RUNS.page(db, runs.RUNS.range(paging(first, after, last, before)), *where)
+        return Connection.of(page, Run.from_model, lambda: runs.RUNS.count(db, *where))
+
     @field(VIEWER, "One run.  Errors: NOT_FOUND.")
     async def run(self, info: Info, id: Id) -> Run | None:  # noqa: A002
         return Run.from_model(await runs.get(info.context.db, id))
-
-
-def _filter(given: DeploymentFilter | None) -> deployments.Filter:
-    if not given:
-        return deployments.Filter()
-    return deployments.Filter(
-        status_in=None if given.status_in is UNSET else given.status_in,
-        host_id=None if given.host_id is UNSET else given.host_id,
-        package_id=None if given.package_id is UNSET else given.package_id,
-    )
 
 
 async def _nodes(info: Info, node_ids: Sequence[str]) -> list[Node | None]:

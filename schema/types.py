@@ -10,17 +10,20 @@ from strawberry import UNSET
 
 from db import containers, models
 from resolvers import deployments, nodes, runs
-from resolvers.paging import Arguments, Listing
+from resolvers.paging import Arguments, Filter, Listing
 from resolvers.paging import Page as ModelPage
 from runner.ssh import known_hosts
 from runner.store import Place
-from schema import enums
+from schema import enums, filters
 from schema.context import Below, Content, FileOfSize, Info
+from schema.filters import RunFilter
 
 First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
 After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
 Last = Annotated[int | None, strawberry.argument(description="How many from the end: 0 to 100.  Not with `first`.")]
 Before = Annotated[str | None, strawberry.argument(description="End before this cursor.")]
+
+WhichRuns = Annotated[RunFilter | None, strawberry.argument(description="Which runs; null: all.")]
 
 NodeType = TypeVar("NodeType")
 Model = TypeVar("Model", bound=models.Base)
@@ -81,11 +84,13 @@ async def _below(
     parent: UUID,
     arguments: Arguments,
     from_model: Callable[[Model], NodeType],
+    *,
+    narrowed: Filter | None = None,
 ) -> Connection[NodeType]:
     """A page below one parent, loaded together with those of the other parents of the operation."""
     loaders = info.context.loaders
-    page = await loaders.page.load(Below(listing, parent, listing.range(arguments)))
-    return Connection.of(page, from_model, lambda: loaders.count.load(Below(listing, parent)))
+    page = await loaders.page.load(Below(listing, parent, listing.range(arguments), narrowed))
+    return Connection.of(page, from_model, lambda: loaders.count.load(Below(listing, parent, narrowed=narrowed)))
 
 
 @strawberry.interface(description="Anything with an id of its own.")
@@ -316,6 +321,10 @@ class LogEntry:
 class Run(Node):
     number: int = strawberry.field(description="1, 2, 3 … within its deployment.")
     action: enums.RunAction = strawberry.field(description="What the run does.")
+    trigger: enums.RunTrigger = strawberry.field(description="What caused the run.")
+    created_by: str = strawberry.field(
+        description="The name of the token, as in the audit log; `unknown` if it was not recorded."
+    )
     status: enums.RunStatus = strawberry.field(description="Where the run stands.")
     reason: enums.FailureReason | None = strawberry.field(description="Why it did not succeed; else null.")
     message: str | None = strawberry.field(description="How it ended, in one sentence; null before.")
@@ -338,6 +347,8 @@ class Run(Node):
             id=strawberry.ID(str(run.id)),
             number=run.number,
             action=run.action,
+            trigger=run.trigger,
+            created_by=run.created_by,
             status=run.status,
             reason=run.reason,
             message=run.message,
@@ -442,11 +453,19 @@ class Deployment(Node):
         return None if run is None else Run.from_model(run)
 
     @strawberry.field(description="Its runs, newest first.")
-    async def runs(
-        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    async def runs(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichRuns = UNSET,  # noqa: A002 - the API's name
     ) -> Connection[Run]:
         arguments = paging(first, after, last, before)
-        return await _below(info, runs.OF_DEPLOYMENT, self.key, arguments, Run.from_model)
+        return await _below(
+            info, runs.OF_DEPLOYMENT, self.key, arguments, Run.from_model, narrowed=filters.of_runs(filter)
+        )
 
     @strawberry.field(description="The logs of all its runs, oldest first.")
     async def logs(

@@ -122,12 +122,13 @@ async def run(
     *,
     action: RunAction = RunAction.UP,
     priority: int = 0,
+    created_by: str = "test",
     containers: list[Container] | None = None,
 ) -> models.Run:
     """A run in the status `to`, by the way that leads there.  `of` must have no run in progress."""
     what = of or await deployment(db)
     async with db.write() as session:
-        run = await status.start(session, what.id, action, priority=priority)
+        run = await status.start(session, what.id, action, priority=priority, created_by=created_by)
         assert run is not None
         if to is RunStatus.QUEUED:
             return run

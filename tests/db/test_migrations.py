@@ -34,6 +34,7 @@ from db.models import (
     Package,
     PackageFile,
     Run,
+    RunTrigger,
     Token,
     UTCDateTime,
     now,
@@ -381,6 +382,32 @@ async def test_entries_of_the_audit_from_before_are_kept_without_a_tokens_id(db_
         async with db.read() as session:
             [entry] = await session.scalars(select(AuditEntry))
     assert (entry.id, entry.principal, entry.token_id) == (old["id"], "ci", None)
+
+
+async def test_runs_from_before_were_created_by_whom_the_audit_log_names(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        deployment = await _first_deployment(db)
+        keys = [str(await _old_run(db, deployment, number, status="SUCCESS")) for number in range(1, 6)]
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0011")
+        one, two, three, refused, _ = keys
+        async with db.write() as session:
+            for principal, mutation, outcome, object_ids in (
+                ("ci", "runDeployment", "OK", [str(deployment), one]),
+                *(("other", "createHost", "OK", [str(uuid4())]) for _ in range(500)),  # more than one batch
+                ("admin", "runDeployments", "OK", ["no id", str(deployment).upper(), two, three]),
+                ("thief", "cancelRun", "OK", [one]),
+                ("thief", "runDeployment", "FORBIDDEN", [refused]),
+            ):
+                given = {"principal": principal, "mutation": mutation, "outcome": outcome, "object_ids": object_ids}
+                session.add(AuditEntry(**given))
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            runs = list(await session.scalars(select(Run).order_by(Run.number)))
+    assert [run.created_by for run in runs] == ["ci", "admin", "admin", "unknown", "unknown"]
+    assert {run.trigger for run in runs} == {RunTrigger.API}
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:

@@ -174,11 +174,11 @@ async def test_a_filters_conditions_hold_together(db: Database) -> None:
         (Filter(host_id=str(host.id)), [both, on_host]),
         (Filter(package_id=str(package.id)), [both, of_package]),
         (Filter(host_id=str(host.id), package_id=str(package.id)), [both]),
-        (Filter(status_in=[pending]), [of_package, plain]),
-        (Filter(status_in=[running, failed]), [both, on_host]),
-        (Filter(status_in=[running], host_id=str(host.id)), [on_host]),
-        (Filter(status_in=[pending], host_id=str(host.id)), []),
-        (Filter(status_in=[]), []),
+        (Filter(status_in=frozenset({pending})), [of_package, plain]),
+        (Filter(status_in=frozenset({running, failed})), [both, on_host]),
+        (Filter(status_in=frozenset({running}), host_id=str(host.id)), [on_host]),
+        (Filter(status_in=frozenset({pending}), host_id=str(host.id)), []),
+        (Filter(status_in=frozenset()), []),
     ):
         assert await _listed(db, narrowed) == [deployment.id for deployment in expected], narrowed
 

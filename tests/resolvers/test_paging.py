@@ -14,7 +14,7 @@ from resolvers.deployments import CHANGES, DEPLOYMENTS, OF_HOST, OF_PACKAGE
 from resolvers.errors import InvalidInput
 from resolvers.hosts import HOSTS
 from resolvers.paging import MAX_PARENTS, Arguments, Listing, Page
-from resolvers.runs import DEPLOYMENT_LOG, LOG, OF_DEPLOYMENT
+from resolvers.runs import DEPLOYMENT_LOG, LOG, OF_DEPLOYMENT, RUNS
 from tests import factories
 from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE, short
 from tests.support.statements import selects
@@ -156,6 +156,8 @@ def test_a_cursor_is_read_as_it_was_made() -> None:
         (LOG, DEPLOYMENT_LOG.cursor([1, 1])),
         (DEPLOYMENT_LOG, LOG.cursor([1])),
         (CHANGES, LOG.cursor([1])),
+        (RUNS, OF_DEPLOYMENT.cursor([1])),
+        (OF_DEPLOYMENT, RUNS.cursor([SOME_ID])),
     ],
 )
 def test_the_cursor_of_another_list_is_refused(listing: Listing[Any], cursor: str) -> None:

@@ -1,19 +1,23 @@
 """Runs, on both engines; how their logs are watched is in test_watch."""
 
 import asyncio
+import re
+from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, text, update
 
 from db import status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
-from db.models import DeploymentStatus, FailureReason, Run, RunAction, RunStatus
+from db.models import DeploymentStatus, FailureReason, Run, RunAction, RunStatus, RunTrigger, now
 from resolvers import deployments, runs
 from resolvers.errors import InvalidInput, NotFound, RunInProgress
 from resolvers.idempotency import Key
-from resolvers.runs import Turn
+from resolvers.paging import Arguments
+from resolvers.runs import RUNS, Filter, Turn
 from tests import factories
 from tests.support.attacks import UNKNOWN
 from tests.support.recording_engine import RecordingEngine
@@ -87,6 +91,101 @@ async def test_a_run_has_the_turn_that_it_was_given(
     await runs.start(db, engine, broadcast, keys[:1], RunAction.UP)
     await runs.start(db, engine, broadcast, keys[1:], RunAction.UP, turn=Turn(-100))
     assert [run.priority for run in await _stored(db)] == [0, -100, -100]
+
+
+async def test_a_run_has_the_name_of_the_token_that_created_it(
+    db: Database, broadcast: Broadcast, engine: RecordingEngine
+) -> None:
+    keys = [str((await factories.deployment(db)).id) for _ in range(2)]
+    wanted, key = keys[:1], Key("ci", "runDeployment", "one")
+    await runs.start(db, engine, broadcast, wanted, RunAction.UP, created_by="ci", key=key)
+    # A request that is sent again changes nothing, whatever the token is called by now.
+    await runs.start(db, engine, broadcast, wanted, RunAction.UP, created_by="renamed", key=key)
+    await runs.start(db, engine, broadcast, keys[1:], RunAction.UP)
+    assert [run.created_by for run in await _stored(db)] == ["ci", "unknown"]
+
+
+async def _listed(db: Database, **narrowed: Any) -> list[int]:
+    """The priorities of the runs in the list, which tell them apart."""
+    where = Filter(**narrowed).conditions()
+    page = await RUNS.page(db, RUNS.range(Arguments(first=100)), *where)
+    assert await RUNS.count(db, *where) == len(page.rows)
+    return [run.priority for _, run in page.rows]
+
+
+async def test_runs_are_filtered_newest_first(db: Database) -> None:
+    host = await factories.host(db)
+    one, other = await factories.deployment(db, on=host), await factories.deployment(db, on=host)
+    first = await factories.run(db, one, RunStatus.FAILED, priority=1, created_by="ci")
+    await factories.run(db, other, RunStatus.SUCCESS, priority=2, created_by="ci", action=RunAction.DOWN)
+    third = await factories.run(db, one, RunStatus.CANCELED, priority=3, created_by="Ci")
+    await factories.run(db, priority=4)
+    async with db.write() as session:  # apart from each other, also by a coarse clock
+        for run, queued_at in ((first, factories.LONG_AGO), (third, now() + timedelta(hours=1))):
+            await session.execute(update(Run).where(Run.id == run.id).values(queued_at=queued_at))
+    up, down = frozenset({RunAction.UP}), frozenset({RunAction.DOWN})
+    cases: list[tuple[dict[str, Any], list[int]]] = [
+        ({}, [4, 3, 2, 1]),
+        ({"status_in": frozenset({RunStatus.FAILED, RunStatus.QUEUED})}, [4, 1]),
+        ({"status_in": frozenset()}, []),
+        ({"reason_in": frozenset({FailureReason.CANCELED, FailureReason.TASK_FAILED})}, [3, 1]),
+        ({"reason_in": frozenset({FailureReason.TIMEOUT})}, []),
+        ({"action_in": up}, [4, 3, 1]),
+        ({"action_in": down}, [2]),
+        ({"trigger_in": frozenset({RunTrigger.API})}, [4, 3, 2, 1]),
+        ({"trigger_in": frozenset()}, []),
+        ({"deployment_id": str(one.id)}, [3, 1]),
+        ({"deployment_id": str(one.id).upper(), "action_in": down}, []),
+        ({"host_id": str(host.id)}, [3, 2, 1]),
+        ({"host_id": str(host.id), "deployment_id": str(other.id)}, [2]),
+        ({"created_by": "ci"}, [2, 1]),
+        ({"created_by": "c%"}, []),
+        ({"queued_before": factories.LONG_AGO}, []),
+        ({"queued_before": factories.LONG_AGO + timedelta(seconds=1)}, [1]),
+        ({"queued_after": factories.LONG_AGO}, [4, 3, 2]),
+        ({"queued_after": now() + timedelta(minutes=30)}, [3]),
+        ({"queued_after": factories.LONG_AGO, "queued_before": now() + timedelta(minutes=1)}, [4, 2]),
+        *(({name: unknown}, []) for name in ("deployment_id", "host_id", "created_by") for unknown in UNKNOWN),
+    ]
+    for narrowed, expected in cases:
+        assert await _listed(db, **narrowed) == expected, narrowed
+
+
+async def test_a_token_sees_the_runs_on_its_hosts_whatever_it_filters_by(db: Database) -> None:
+    ours, theirs = [await factories.host(db, labels=[label]) for label in ("ours", "theirs")]
+    for number, host in enumerate((ours, theirs)):
+        deployment = await factories.deployment(db, on=host)
+        await factories.run(db, deployment, priority=number, created_by="ci")
+    limited = db.limited_to(frozenset({"ours"}))
+    assert await _listed(limited) == [0]
+    assert await _listed(limited, created_by="ci", status_in=frozenset({RunStatus.QUEUED})) == [0]
+    assert await _listed(limited, host_id=str(theirs.id)) == []
+
+
+PLANS: list[tuple[dict[str, Any], str]] = [
+    ({}, "pk_runs|sqlite_autoindex_runs_1"),
+    ({"status_in": frozenset({RunStatus.FAILED})}, "ix_runs_status_id"),
+    ({"reason_in": frozenset({FailureReason.TIMEOUT})}, "ix_runs_reason_id"),
+    ({"created_by": "ci"}, "ix_runs_created_by_id"),
+    ({"deployment_id": str(uuid4())}, "ix_runs_deployment_id_id"),
+]
+
+
+@pytest.mark.parametrize(("narrowed", "index"), PLANS)
+async def test_a_page_of_runs_is_read_along_an_index_without_sorting(
+    db: Database, narrowed: dict[str, Any], index: str
+) -> None:
+    statement = RUNS._select(RUNS.range(Arguments())).where(*Filter(**narrowed).conditions())
+    async with db.read() as session:
+        connection = await session.connection()
+        compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        if not db.is_sqlite:  # which prefers to read all of a table that is as small as a test's
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+            await session.execute(text("SET LOCAL enable_bitmapscan = off"))
+        explain = "EXPLAIN QUERY PLAN" if db.is_sqlite else "EXPLAIN"
+        plan = str((await connection.exec_driver_sql(f"{explain} {compiled}".replace("%", "%%"))).all())
+    assert re.search(index, plan), plan
+    assert not re.search("Sort|TEMP B-TREE", plan), plan
 
 
 @pytest.mark.parametrize("priority", [-101, 101, 2**31 - 1])

@@ -8,7 +8,7 @@ from uuid import uuid4
 import pytest
 from sqlalchemy import select
 
-from db.models import Deployment, Host, LogEntry, Run, RunAction, RunStatus, Variable
+from db.models import Deployment, Host, LogEntry, Role, Run, RunAction, RunStatus, Variable
 from resolvers import private_keys
 from resolvers.tokens import Principal
 from tests import factories
@@ -286,6 +286,18 @@ async def test_a_deployment_is_taken_down(api: Api) -> None:
     key = str((await factories.deployment(api.db)).id)
     payload = (await api.ask(RUN_DEPLOYMENT, input={"deploymentId": key, "action": "DOWN"}))["runDeployment"]
     assert payload["run"]["action"] == RunAction.DOWN
+
+
+async def test_a_run_says_who_created_it_and_what_caused_it(api: Api) -> None:
+    keys = [str((await factories.deployment(api.db)).id) for _ in range(2)]
+    api.context.identify(Principal("oidc:alice", Role.OPERATOR))
+    document = """mutation ($one: ID!, $many: [ID!]!) {
+        runDeployment(input: {deploymentId: $one}) { run { createdBy trigger } }
+        runDeployments(input: {deploymentIds: $many}) { runs { createdBy trigger } }
+    }"""
+    told = await api.ask(document, one=keys[0], many=keys[1:])
+    run = {"createdBy": "oidc:alice", "trigger": "API"}
+    assert told == {"runDeployment": {"run": run}, "runDeployments": {"runs": [run]}}
 
 
 async def test_many_deployments_are_run_in_the_order_of_the_input(api: Api, engine: RecordingEngine) -> None:

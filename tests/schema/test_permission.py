@@ -30,7 +30,7 @@ DECLARED = {
     Role.VIEWER: [
         "Query.deployment", "Query.deploymentByName", "Query.deployments", "Query.host",
         "Query.hostByName", "Query.hosts", "Query.node", "Query.nodes",
-        "Query.package", "Query.packages", "Query.run", "Query.viewer", "Subscription.deploymentStatus",
+        "Query.package", "Query.packages", "Query.run", "Query.runs", "Query.viewer", "Subscription.deploymentStatus",
         "Subscription.deploymentsChanged", "Subscription.runLog",
     ],
     Role.OPERATOR: [
@@ -181,11 +181,13 @@ async def test_lists_have_what_is_on_the_tokens_hosts(api: Api) -> None:
     document = """query($ids: ID!) {
         hosts { nodes { id labels } totalCount } deployments { nodes { id } totalCount }
         packages { nodes { deployments { nodes { id } totalCount } } }
+        runs { nodes { id } totalCount }
         node(id: $ids) { id }
     }"""
     told = await api.ask(document, ids=theirs["run"])
     assert told["hosts"] == {"nodes": [{"id": ours["host"], "labels": ["all", "ours"]}], "totalCount": 1}
     assert told["deployments"] == {"nodes": [{"id": ours["deployment"]}], "totalCount": 1}
+    assert told["runs"] == {"nodes": [{"id": ours["run"]}], "totalCount": 1}
     below = [package["deployments"]["totalCount"] for package in told["packages"]["nodes"]]
     assert sorted(below) == [0, 1]
     assert told["node"] is None

@@ -22,7 +22,7 @@ PAGE = "pageInfo { hasNextPage hasPreviousPage startCursor endCursor } totalCoun
 HOST = "id name transport address port user sshKeyPath hostKeyFingerprint createdAt updatedAt"
 PACKAGE = "id name version composeFile files { path text } createdAt updatedAt"
 RUN = """
-    id number action status reason message progress queuedAt startedAt finishedAt
+    id number action trigger createdBy status reason message progress queuedAt startedAt finishedAt
     warnings containers { name service image state health exitCode restarts startedAt ports }
 """
 ENTRY = "sequence at level task message"
@@ -75,6 +75,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert deployment["package"]["files"][0] == {"path": "a.conf", "text": "1"}
     latest = deployment["latestRun"]
     assert (latest["number"], latest["action"], latest["status"], latest["progress"]) == (2, "UP", "SUCCESS", 1.0)
+    assert (latest["trigger"], latest["createdBy"]) == ("API", "test")
     assert (latest["reason"], latest["message"]) == (None, "It ended as SUCCESS.")
     assert latest["deployment"] == {"id": key}
     assert deployment["current"] == {"number": 2}
@@ -134,16 +135,21 @@ async def test_the_servers_own_machine(api: Api) -> None:
     assert [answer["host"][name] for name in ("address", "sshKeyPath", "hostKeyFingerprint")] == [None] * 3
 
 
-@pytest.mark.parametrize("field", ["hosts", "packages", "deployments"])
+@pytest.mark.parametrize("field", ["hosts", "packages", "deployments", "runs"])
 async def test_a_list_with_nothing_in_it(api: Api, field: str) -> None:
     answer = await api.ask(f"{{ {field} {{ edges {{ cursor }} nodes {{ id }} {PAGE} }} }}")
     info = {"hasNextPage": False, "hasPreviousPage": False, "startCursor": None, "endCursor": None}
     assert answer[field] == {"edges": [], "nodes": [], "pageInfo": info, "totalCount": 0}
 
 
-@pytest.mark.parametrize("field", ["hosts", "packages", "deployments"])
+@pytest.mark.parametrize("field", ["hosts", "packages", "deployments", "runs"])
 async def test_lists_are_paged_both_ways_newest_first(api: Api, field: str) -> None:
-    make: Any = {"hosts": factories.host, "packages": factories.package, "deployments": factories.deployment}[field]
+    make: Any = {
+        "hosts": factories.host,
+        "packages": factories.package,
+        "deployments": factories.deployment,
+        "runs": factories.run,
+    }[field]
     ids = [str((await make(api.db)).id) for _ in range(5)][::-1]
     document = f"""query ($first: Int, $after: String, $last: Int, $before: String) {{
         {field}(first: $first, after: $after, last: $last, before: $before) {{ nodes {{ id }} {PAGE} }}

@@ -1,0 +1,68 @@
+"""Filters of lists: the inputs of the API, and what resolvers take.  What is not given, or null, does not count."""
+
+from datetime import datetime
+from typing import TypeVar
+
+import strawberry
+from strawberry import UNSET
+
+from resolvers import deployments, runs
+from schema.enums import DeploymentStatus, FailureReason, RunAction, RunStatus, RunTrigger
+
+Value = TypeVar("Value")
+
+
+@strawberry.input(description="Which deployments; all conditions that are given must hold.")
+class DeploymentFilter:
+    status_in: list[DeploymentStatus] | None = strawberry.field(
+        default=UNSET, description="The status is one of these."
+    )
+    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="On this host.")
+    package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this package.")
+
+
+@strawberry.input(description="Which runs; all conditions that are given must hold.")
+class RunFilter:
+    status_in: list[RunStatus] | None = strawberry.field(default=UNSET, description="The status is one of these.")
+    reason_in: list[FailureReason] | None = strawberry.field(
+        default=UNSET, description="It did not succeed for one of these reasons."
+    )
+    action_in: list[RunAction] | None = strawberry.field(default=UNSET, description="The action is one of these.")
+    trigger_in: list[RunTrigger] | None = strawberry.field(default=UNSET, description="Caused by one of these.")
+    deployment_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this deployment.")
+    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of the deployments on this host.")
+    created_by: str | None = strawberry.field(default=UNSET, description="The name of the token is this, exactly.")
+    queued_after: datetime | None = strawberry.field(default=UNSET, description="Queued after this time.")
+    queued_before: datetime | None = strawberry.field(default=UNSET, description="Queued before this time.")
+
+
+def of_deployments(given: DeploymentFilter | None) -> deployments.Filter:
+    if not given:
+        return deployments.Filter()
+    return deployments.Filter(
+        status_in=_members(given.status_in), host_id=_value(given.host_id), package_id=_value(given.package_id)
+    )
+
+
+def of_runs(given: RunFilter | None) -> runs.Filter:
+    if not given:
+        return runs.Filter()
+    return runs.Filter(
+        status_in=_members(given.status_in),
+        reason_in=_members(given.reason_in),
+        action_in=_members(given.action_in),
+        trigger_in=_members(given.trigger_in),
+        deployment_id=_value(given.deployment_id),
+        host_id=_value(given.host_id),
+        created_by=_value(given.created_by),
+        queued_after=_value(given.queued_after),
+        queued_before=_value(given.queued_before),
+    )
+
+
+def _value(given: Value | None) -> Value | None:
+    return None if given is UNSET else given
+
+
+def _members(given: list[Value] | None) -> frozenset[Value] | None:
+    return None if given is UNSET or given is None else frozenset(given)
