@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, UnaryExpression, and_, delete, func, select
+from sqlalchemy import ColumnElement, Row, Select, UnaryExpression, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -18,7 +18,7 @@ from db.database import Database
 from db.encryption import Secret
 from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from db.stored import UNREADABLE
-from resolvers import idempotency, ids, names, packages, tail
+from resolvers import hosts, idempotency, ids, names, packages, tail
 from resolvers.errors import HostNotFound, NotFound, PackageNotFound, ProjectTaken, RunInProgress
 from resolvers.idempotency import Key, Request
 from resolvers.paging import Listing, Page, Range
@@ -36,11 +36,16 @@ MAX_SLUG = 40  # characters of a package's name in a project name made from it
 
 @dataclass(frozen=True)
 class Filter:
-    """Which deployments a list has; what is None does not narrow it."""
+    """Which deployments a list has; what is None does not narrow it.  Raises: InvalidInput."""
 
     status_in: frozenset[DeploymentStatus] | None = None
     host_id: str | None = None
     package_id: str | None = None
+    host_labels_any: frozenset[str] | None = None
+    search: str | None = None  # a part of the name of the project, host, or package
+
+    def __post_init__(self) -> None:
+        names.check_choices("host_labels_any", self.host_labels_any)
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filter as conditions that must all hold."""
@@ -52,6 +57,13 @@ class Filter:
             conditions.append(Deployment.host_id == ids.parse(self.host_id))
         if self.package_id is not None:
             conditions.append(Deployment.package_id == ids.parse(self.package_id))
+        if self.host_labels_any is not None:
+            conditions.append(Deployment.host_id.in_(hosts.with_any(self.host_labels_any)))
+        if self.search is not None:
+            on_hosts = select(Host.id).where(names.contain(self.search, Host.name))
+            of_packages = select(Package.id).where(names.contain(self.search, Package.name))
+            in_project = names.contain(self.search, Deployment.project_name)
+            conditions.append(or_(in_project, Deployment.host_id.in_(on_hosts), Deployment.package_id.in_(of_packages)))
         return conditions
 
 

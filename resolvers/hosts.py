@@ -1,11 +1,11 @@
 """Hosts: machines that are deployed to."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, Select, delete, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -22,6 +22,31 @@ from resolvers.rules import Check
 from runner.ssh.known_hosts import columns
 
 HOSTS = Listing("hosts", Host, key=(Host.id,))
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which hosts a list has; what is None does not narrow it.  Raises: InvalidInput."""
+
+    labels_any: frozenset[str] | None = None
+    search: str | None = None  # a part of the name or address
+
+    def __post_init__(self) -> None:
+        names.check_choices("labels_any", self.labels_any)
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as conditions that must all hold."""
+        conditions: list[ColumnElement[bool]] = []
+        if self.labels_any is not None:
+            conditions.append(Host.id.in_(with_any(self.labels_any)))
+        if self.search is not None:
+            conditions.append(names.contain(self.search, Host.name, Host.address))
+        return conditions
+
+
+def with_any(labels: Collection[str]) -> Select[UUID]:
+    """The ids of the hosts that have one of the labels."""
+    return select(HostLabel.host_id).where(names.is_one_of(HostLabel.label, labels))
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,32 @@
 """Conditions on names, by what a client looks for: text that no name can have matches nothing, and is no error."""
 
+from collections.abc import Collection
+
 from sqlalchemy import ColumnElement, SQLColumnExpression, false, or_
 
+from resolvers.errors import InvalidInput, Problem
+
 MAX_PART = 255  # characters; no name has more, and SQLite refuses long patterns
+MAX_CHOICES = (
+    100  # in one filter; a list below 100 parents has all of them for each parent, and SQLite takes 32766 values
+)
 
 
 def equals(column: SQLColumnExpression[str], text: str) -> ColumnElement[bool]:
     """Whether the name is `text`."""
     return column == text if _can_be_stored(text) else false()
+
+
+def is_one_of(column: SQLColumnExpression[str], texts: Collection[str]) -> ColumnElement[bool]:
+    """Whether the name is one of `texts`."""
+    return column.in_(sorted(filter(_can_be_stored, texts)))
+
+
+def check_choices(argument: str, texts: Collection[str] | None) -> None:
+    """Refuse a filter with too many names.  Raises: InvalidInput."""
+    if texts is not None and len(texts) > MAX_CHOICES:
+        message = f"{argument} must have at most {MAX_CHOICES} entries."
+        raise InvalidInput([Problem(("filter", argument), "TOO_MANY", message)])
 
 
 def contain(part: str, *columns: SQLColumnExpression[str] | SQLColumnExpression[str | None]) -> ColumnElement[bool]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import islice
 from uuid import UUID
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import ColumnElement, delete, func, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from uuid_utils.compat import uuid7
@@ -16,7 +16,7 @@ from db.database import Database
 from db.encryption import Secret
 from db.models import Deployment, Package, PackageFile, RegistryLogin
 from resolvers import compose_file as compose_rules
-from resolvers import idempotency, ids
+from resolvers import idempotency, ids, names
 from resolvers.errors import NameTaken, NotFound
 from resolvers.files import DecodedFile, NewFile, decode
 from resolvers.idempotency import Key, Request
@@ -43,6 +43,17 @@ FileKey = tuple[UUID, str]  # a package's id, and a path in it
 MAX_PATHS = 20  # in Compose files that are refused in one answer
 
 PACKAGES = Listing("packages", Package, key=(Package.id,))
+
+
+@dataclass(frozen=True)
+class Filter:
+    """Which packages a list has; what is None does not narrow it."""
+
+    search: str | None = None  # a part of the name
+
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The filter as conditions that must all hold."""
+        return [] if self.search is None else [names.contain(self.search, Package.name)]
 
 
 async def get(db: Database, package_id: str) -> Package:

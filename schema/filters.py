@@ -6,7 +6,7 @@ from typing import TypeVar
 import strawberry
 from strawberry import UNSET
 
-from resolvers import deployments, runs
+from resolvers import deployments, hosts, packages, runs
 from schema.enums import DeploymentStatus, FailureReason, RunAction, RunStatus, RunTrigger
 
 Value = TypeVar("Value")
@@ -19,6 +19,23 @@ class DeploymentFilter:
     )
     host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="On this host.")
     package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this package.")
+    host_labels_any: list[str] | None = strawberry.field(
+        default=UNSET, description="On a host with one of these labels; at most 100."
+    )
+    search: str | None = strawberry.field(
+        default=UNSET, description="Part of the name of the project, the host, or the package, ignoring case."
+    )
+
+
+@strawberry.input(description="Which hosts; all conditions that are given must hold.")
+class HostFilter:
+    labels_any: list[str] | None = strawberry.field(default=UNSET, description="With one of these labels; at most 100.")
+    search: str | None = strawberry.field(default=UNSET, description="Part of the name or address, ignoring case.")
+
+
+@strawberry.input(description="Which packages; all conditions that are given must hold.")
+class PackageFilter:
+    search: str | None = strawberry.field(default=UNSET, description="Part of the name, ignoring case.")
 
 
 @strawberry.input(description="Which runs; all conditions that are given must hold.")
@@ -40,8 +57,22 @@ def of_deployments(given: DeploymentFilter | None) -> deployments.Filter:
     if not given:
         return deployments.Filter()
     return deployments.Filter(
-        status_in=_members(given.status_in), host_id=_value(given.host_id), package_id=_value(given.package_id)
+        status_in=_members(given.status_in),
+        host_id=_value(given.host_id),
+        package_id=_value(given.package_id),
+        host_labels_any=_members(given.host_labels_any),
+        search=_value(given.search),
     )
+
+
+def of_hosts(given: HostFilter | None) -> hosts.Filter:
+    if not given:
+        return hosts.Filter()
+    return hosts.Filter(labels_any=_members(given.labels_any), search=_value(given.search))
+
+
+def of_packages(given: PackageFilter | None) -> packages.Filter:
+    return packages.Filter(search=_value(given.search)) if given else packages.Filter()
 
 
 def of_runs(given: RunFilter | None) -> runs.Filter:

@@ -10,7 +10,7 @@ from db.models import Role
 from resolvers import audit, deployments, hosts, nodes, packages, runs, ssh_keys, tokens
 from schema import filters
 from schema.context import Info
-from schema.filters import DeploymentFilter
+from schema.filters import HostFilter, PackageFilter
 from schema.permission import field
 from schema.types import (
     After,
@@ -27,6 +27,7 @@ from schema.types import (
     SshKey,
     Token,
     Viewer,
+    WhichDeployments,
     WhichRuns,
     paging,
     to_node,
@@ -38,7 +39,8 @@ Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as anothe
 Ids = Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 ids, as other answers gave them.")]
 HostName = Annotated[str, strawberry.argument(description="The name of the host, exactly.")]
 ProjectName = Annotated[str, strawberry.argument(description="The `projectName` of the deployment, exactly.")]
-Narrowed = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
+WhichHosts = Annotated[HostFilter | None, strawberry.argument(description="Which hosts; null: all.")]
+WhichPackages = Annotated[PackageFilter | None, strawberry.argument(description="Which packages; null: all.")]
 
 
 @strawberry.type(description="What can be asked.")
@@ -85,7 +87,7 @@ class Query:
         after: After = UNSET,
         last: Last = UNSET,
         before: Before = UNSET,
-        filter: Narrowed = UNSET,  # noqa: A002 - the API's name
+        filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
     ) -> Connection[Deployment]:
         db, narrowed = info.context.db, filters.of_deployments(filter)
         wanted = deployments.DEPLOYMENTS.range(paging(first, after, last, before))
@@ -104,12 +106,18 @@ class Query:
         return None if found is None else Deployment.from_model(found)
 
     @field(VIEWER, "The hosts, newest first.")
-    async def hosts(
-        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    async def hosts(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichHosts = UNSET,  # noqa: A002 - the API's name
     ) -> Connection[Host]:
-        db, listing = info.context.db, hosts.HOSTS
-        page = await listing.page(db, listing.range(paging(first, after, last, before)))
-        return Connection.of(page, Host.from_model, lambda: listing.count(db))
+        db, listing, where = info.context.db, hosts.HOSTS, filters.of_hosts(filter).conditions()
+        page = await listing.page(db, listing.range(paging(first, after, last, before)), *where)
+        return Connection.of(page, Host.from_model, lambda: listing.count(db, *where))
 
     @field(ADMIN, "The keys that daos keeps to log in to hosts with, newest first.")
     async def ssh_keys(
@@ -129,12 +137,18 @@ class Query:
         return None if found is None else Host.from_model(found)
 
     @field(VIEWER, "The packages, newest first.")
-    async def packages(
-        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    async def packages(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichPackages = UNSET,  # noqa: A002 - the API's name
     ) -> Connection[Package]:
-        db, listing = info.context.db, packages.PACKAGES
-        page = await listing.page(db, listing.range(paging(first, after, last, before)))
-        return Connection.of(page, Package.from_model, lambda: listing.count(db))
+        db, listing, where = info.context.db, packages.PACKAGES, filters.of_packages(filter).conditions()
+        page = await listing.page(db, listing.range(paging(first, after, last, before)), *where)
+        return Connection.of(page, Package.from_model, lambda: listing.count(db, *where))
 
     @field(VIEWER, "One package.  Errors: NOT_FOUND.")
     async def package(self, info: Info, id: Id) -> Package | None:  # noqa: A002

@@ -16,13 +16,14 @@ from runner.ssh import known_hosts
 from runner.store import Place
 from schema import enums, filters
 from schema.context import Below, Content, FileOfSize, Info
-from schema.filters import RunFilter
+from schema.filters import DeploymentFilter, RunFilter
 
 First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
 After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
 Last = Annotated[int | None, strawberry.argument(description="How many from the end: 0 to 100.  Not with `first`.")]
 Before = Annotated[str | None, strawberry.argument(description="End before this cursor.")]
 
+WhichDeployments = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
 WhichRuns = Annotated[RunFilter | None, strawberry.argument(description="Which runs; null: all.")]
 
 NodeType = TypeVar("NodeType")
@@ -179,11 +180,17 @@ class Host(Node):
         return await info.context.loaders.labels.load(self.key)
 
     @strawberry.field(description="The deployments on this host, newest first.")
-    async def deployments(
-        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
     ) -> Connection["Deployment"]:
-        arguments = paging(first, after, last, before)
-        return await _below(info, deployments.OF_HOST, self.key, arguments, Deployment.from_model)
+        arguments, narrowed = paging(first, after, last, before), filters.of_deployments(filter)
+        return await _below(info, deployments.OF_HOST, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
 @strawberry.type(description="A file of a package, beside compose.yaml: text, or base64 where it is not UTF-8.")
@@ -263,11 +270,17 @@ class Package(Node):
         return [RegistryLogin(registry=login.address, username=login.username) for login in logins]
 
     @strawberry.field(description="The deployments of this package, newest first.")
-    async def deployments(
-        self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
+    async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
+        self,
+        info: Info,
+        first: First = UNSET,
+        after: After = UNSET,
+        last: Last = UNSET,
+        before: Before = UNSET,
+        filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
     ) -> Connection["Deployment"]:
-        arguments = paging(first, after, last, before)
-        return await _below(info, deployments.OF_PACKAGE, self.key, arguments, Deployment.from_model)
+        arguments, narrowed = paging(first, after, last, before), filters.of_deployments(filter)
+        return await _below(info, deployments.OF_PACKAGE, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
 @strawberry.type(description="A variable of a deployment, which compose finds in `.env`.")

@@ -6,6 +6,7 @@ from sqlalchemy import select
 from db.database import Database
 from db.models import Host
 from resolvers import names
+from resolvers.errors import InvalidInput
 from tests import factories
 from tests.support.attacks import LONG, TEMPLATES, UNPRINTABLE, short
 
@@ -58,3 +59,22 @@ async def test_a_whole_name_is_found_exactly(db: Database) -> None:
     async with db.read() as session:
         for name, expected in (("Web", host.id), ("web", None), ("We", None), ("We_", None)):
             assert await session.scalar(select(Host.id).where(names.equals(Host.name, name))) == expected
+
+
+async def test_one_of_many_names_is_found(db: Database) -> None:
+    host = await factories.host(db, name="Web")
+    async with db.read() as session:
+        for texts, expected in (
+            ({"Web", *UNPRINTABLE}, host.id),
+            ({"web"}, None),
+            (set(UNPRINTABLE), None),
+            ((), None),
+        ):
+            assert await session.scalar(select(Host.id).where(names.is_one_of(Host.name, texts))) == expected
+
+
+def test_the_number_of_names_in_a_filter_is_limited() -> None:
+    names.check_choices("labels_any", None)
+    names.check_choices("labels_any", {str(number) for number in range(100)})
+    with pytest.raises(InvalidInput, match="labels_any must have at most 100 entries"):
+        names.check_choices("labels_any", {str(number) for number in range(101)})
