@@ -254,6 +254,9 @@ class Deployment(Base):
         # Pages below a host or a package.
         Index("ix_deployments_host_id_id", "host_id", "id"),
         Index("ix_deployments_package_id_id", "package_id", "id"),
+        # Orders of all deployments; those of one host or package are few enough to be sorted.
+        Index("ix_deployments_updated_at_id", "updated_at", "id"),
+        Index("ix_deployments_project_name_id", "project_name", "id"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)

@@ -4,9 +4,11 @@ import re
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, UnaryExpression, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, SQLColumnExpression, UnaryExpression, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import defer
@@ -21,14 +23,53 @@ from db.stored import UNREADABLE
 from resolvers import hosts, idempotency, ids, names, packages, tail
 from resolvers.errors import HostNotFound, NotFound, PackageNotFound, ProjectTaken, RunInProgress
 from resolvers.idempotency import Key, Request
-from resolvers.paging import Listing, Page, Range
+from resolvers.paging import Arguments, Listing, OrderDirection, Page
 from resolvers.rules import Check
 from resolvers.tail import Piece, Tail
 from runner.compose.interpolation import missing
 
-DEPLOYMENTS = Listing("deployments", Deployment, key=(Deployment.id,))
-OF_HOST = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.host_id)
-OF_PACKAGE = Listing("deployments", Deployment, key=(Deployment.id,), parent=Deployment.package_id)
+
+class OrderField(StrEnum):
+    """What deployments are ordered by."""
+
+    CREATED_AT = "CREATED_AT"
+    UPDATED_AT = "UPDATED_AT"
+    PROJECT_NAME = "PROJECT_NAME"
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of a list of deployments; those that are equal in it are in the order of their creation."""
+
+    field: OrderField = OrderField.CREATED_AT
+    direction: OrderDirection = OrderDirection.DESC
+
+
+NEWEST_FIRST = Order()
+
+_KEYS: dict[OrderField, tuple[SQLColumnExpression[Any], ...]] = {
+    OrderField.CREATED_AT: (Deployment.id,),
+    OrderField.UPDATED_AT: (Deployment.updated_at, Deployment.id),
+    OrderField.PROJECT_NAME: (Deployment.project_name, Deployment.id),
+}
+
+
+def _listings(parent: SQLColumnExpression[UUID] | None = None) -> dict[Order, Listing[Deployment]]:
+    return {
+        Order(field, direction): Listing(
+            "deployments" if field is OrderField.CREATED_AT else f"deployments {field}",
+            Deployment,
+            key=key,
+            descending=direction is OrderDirection.DESC,
+            parent=parent,
+        )
+        for field, key in _KEYS.items()
+        for direction in OrderDirection
+    }
+
+
+ALL, ON_HOST, OF_PACKAGE = _listings(), _listings(Deployment.host_id), _listings(Deployment.package_id)
+DEPLOYMENTS = ALL[NEWEST_FIRST]
 CHANGES = Listing("changes", StatusEvent, key=(StatusEvent.sequence,), descending=False)
 
 MAX_SLUG = 40  # characters of a package's name in a project name made from it
@@ -97,9 +138,10 @@ async def get_many(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, D
         return {deployment.id: deployment for deployment in deployments}
 
 
-async def list_page(db: Database, wanted: Range, narrowed: Filter) -> Page[Deployment]:
-    """A page of the deployments, newest first."""
-    return await DEPLOYMENTS.page(db, wanted, *narrowed.conditions())
+async def list_page(db: Database, arguments: Arguments, narrowed: Filter, order: Order) -> Page[Deployment]:
+    """A page of the deployments in `order`.  Raises: InvalidInput."""
+    listing = ALL[order]
+    return await listing.page(db, listing.range(arguments), *narrowed.conditions())
 
 
 async def count(db: Database, narrowed: Filter) -> int:

@@ -14,12 +14,12 @@ MAX_CHOICES = (
 
 def equals(column: SQLColumnExpression[str], text: str) -> ColumnElement[bool]:
     """Whether the name is `text`."""
-    return column == text if _can_be_stored(text) else false()
+    return column == text if can_be_stored(text) else false()
 
 
 def is_one_of(column: SQLColumnExpression[str], texts: Collection[str]) -> ColumnElement[bool]:
     """Whether the name is one of `texts`."""
-    return column.in_(sorted(filter(_can_be_stored, texts)))
+    return column.in_(sorted(filter(can_be_stored, texts)))
 
 
 def check_choices(argument: str, texts: Collection[str] | None) -> None:
@@ -31,11 +31,11 @@ def check_choices(argument: str, texts: Collection[str] | None) -> None:
 
 def contain(part: str, *columns: SQLColumnExpression[str] | SQLColumnExpression[str | None]) -> ColumnElement[bool]:
     """Whether one of the names has `part` in it, ignoring case; `%` and `_` are letters like others."""
-    if len(part) > MAX_PART or not _can_be_stored(part):
+    if len(part) > MAX_PART or not can_be_stored(part):
         return false()
     return or_(*(column.icontains(part, autoescape=True) for column in columns))
 
 
-def _can_be_stored(text: str) -> bool:
+def can_be_stored(text: str) -> bool:
     """Whether both databases take the text: PostgreSQL refuses NUL, and UTF-8 has no surrogates."""
     return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)

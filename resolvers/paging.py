@@ -5,6 +5,8 @@ import json
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any, Generic, Protocol, TypeVar, cast
 from uuid import UUID
 
@@ -15,6 +17,7 @@ from sqlalchemy import (
     Row,
     Select,
     SQLColumnExpression,
+    Text,
     Uuid,
     func,
     select,
@@ -24,7 +27,8 @@ from sqlalchemy import (
 from sqlalchemy.orm import aliased
 
 from db.database import Database
-from db.models import Base
+from db.models import Base, UTCDateTime
+from resolvers import names
 from resolvers.rules import Check
 
 DEFAULT_SIZE = 20
@@ -32,6 +36,13 @@ MAX_SIZE = 100
 MAX_PARENTS = 100  # lists in one statement; SQLite takes 500 parts of a UNION
 
 Model = TypeVar("Model", bound=Base)
+
+
+class OrderDirection(StrEnum):
+    """Which end of an order a list begins with."""
+
+    ASC = "ASC"
+    DESC = "DESC"
 
 
 @dataclass(frozen=True)
@@ -131,7 +142,7 @@ class Listing(Generic[Model]):
 
     def cursor(self, key: Sequence[Any]) -> str:
         """The cursor of the row with `key`."""
-        parts = [str(part) if isinstance(part, UUID) else part for part in key]
+        parts = [_plain(part) for part in key]
         return base64.urlsafe_b64encode(json.dumps([self.kind, *parts]).encode()).decode().rstrip("=")
 
     def position(self, argument: str, cursor: str) -> tuple[Any, ...]:
@@ -197,11 +208,26 @@ class Listing(Generic[Model]):
         return Page(kept, has_next=more, has_previous=wanted.after is not None)
 
 
-def _part(part: Any, column: SQLColumnExpression[Any]) -> UUID | int:
+def _plain(part: Any) -> Any:
+    """A part of a key as JSON has it."""
+    if isinstance(part, datetime):
+        return part.isoformat()
+    return str(part) if isinstance(part, UUID) else part
+
+
+def _part(part: Any, column: SQLColumnExpression[Any]) -> UUID | int | str | datetime:
     """A part of a cursor as a value that `column` can have.  Raises: ValueError."""
     kind = cast(ColumnElement[Any], column).type
     if isinstance(kind, Uuid) and isinstance(part, str):
         return UUID(part)
+    if isinstance(kind, Text) and isinstance(part, str) and names.can_be_stored(part):
+        return part
+    if isinstance(kind, UTCDateTime) and isinstance(part, str):
+        moment = datetime.fromisoformat(part)
+        if moment.utcoffset() == timedelta(
+            0
+        ):  # as `cursor` writes it; others may be none of the years that there are in UTC
+            return moment
     bits = 63 if isinstance(kind, BigInteger) else 31  # the database refuses to compare with more
     if isinstance(kind, Integer) and type(part) is int and 0 <= part < 2**bits:
         return part

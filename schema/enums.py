@@ -19,7 +19,9 @@ from db.models import (
     RunStatus,
     RunTrigger,
 )
+from resolvers.deployments import OrderField
 from resolvers.errors import ErrorCode
+from resolvers.paging import OrderDirection
 from runner.store import RunBlocker
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "FailureReason",
     "HostTransport",
     "LogLevel",
+    "OrderDirection",
+    "OrderField",
     "Role",
     "RunAction",
     "RunBlocker",
@@ -40,9 +44,9 @@ __all__ = [
 Kind = TypeVar("Kind", bound=type[Enum])
 
 
-def _describe(kind: Kind, description: str, values: dict[StrEnum, str]) -> Kind:
-    """Make `kind` an enum of the API.  Every value has to be described."""
-    described: Kind = strawberry.enum(kind, description=description)
+def _describe(kind: Kind, description: str, values: dict[StrEnum, str], name: str | None = None) -> Kind:
+    """Make `kind` an enum of the API, there with `name` if it is another one.  Every value has to be described."""
+    described: Kind = strawberry.enum(kind, name=name, description=description)
     for value in described.__strawberry_definition__.values:  # type: ignore[attr-defined] # Strawberry sets it
         value.description = values[kind[value.name]]  # type: ignore[index] # the members are StrEnums
     return described
@@ -177,5 +181,23 @@ _describe(
         ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation asks for too much at once.",
         ErrorCode.STORAGE_FULL: "507. The server's storage is full; nothing was changed, and reading goes on.",
         ErrorCode.INTERNAL_SERVER_ERROR: "500. Unexpected; the server's log has it under `errorId`.",
+    },
+)
+_describe(
+    OrderField,
+    "What deployments are ordered by.",
+    {
+        OrderField.CREATED_AT: "When the deployment was created.",
+        OrderField.UPDATED_AT: "When its status last changed.",
+        OrderField.PROJECT_NAME: "The name of the project, as the database sorts text.",
+    },
+    name="DeploymentOrderField",
+)
+_describe(
+    OrderDirection,
+    "Which end of an order a list begins with.",
+    {
+        OrderDirection.ASC: "The earliest time, or the first name.",
+        OrderDirection.DESC: "The latest time, or the last name.",
     },
 )

@@ -1,4 +1,4 @@
-"""Filters of lists: the inputs of the API, and what resolvers take.  What is not given, or null, does not count."""
+"""Filters and orders of lists: inputs of the API, and what resolvers take.  Null is like what is not given."""
 
 from datetime import datetime
 from typing import TypeVar
@@ -7,7 +7,15 @@ import strawberry
 from strawberry import UNSET
 
 from resolvers import deployments, hosts, packages, runs
-from schema.enums import DeploymentStatus, FailureReason, RunAction, RunStatus, RunTrigger
+from schema.enums import (
+    DeploymentStatus,
+    FailureReason,
+    OrderDirection,
+    OrderField,
+    RunAction,
+    RunStatus,
+    RunTrigger,
+)
 
 Value = TypeVar("Value")
 
@@ -51,6 +59,18 @@ class RunFilter:
     created_by: str | None = strawberry.field(default=UNSET, description="The name of the token is this, exactly.")
     queued_after: datetime | None = strawberry.field(default=UNSET, description="Queued after this time.")
     queued_before: datetime | None = strawberry.field(default=UNSET, description="Queued before this time.")
+
+
+@strawberry.input(
+    description="In which order deployments are; those that are equal in it are in the order of their creation."
+)
+class DeploymentOrder:
+    field: OrderField = strawberry.field(description="What they are ordered by.")
+    direction: OrderDirection = strawberry.field(description="Which end the list begins with.")
+
+
+def order_of_deployments(given: DeploymentOrder | None) -> deployments.Order:
+    return deployments.Order(given.field, given.direction) if given else deployments.NEWEST_FIRST
 
 
 def of_deployments(given: DeploymentFilter | None) -> deployments.Filter:

@@ -22,6 +22,7 @@ from schema.types import (
     Host,
     Last,
     Node,
+    Ordered,
     Package,
     Run,
     SshKey,
@@ -79,7 +80,7 @@ class Query:
     async def nodes(self, info: Info, ids: Ids) -> list[Node | None]:
         return await _nodes(info, ids)
 
-    @field(VIEWER, "The deployments, newest first.")
+    @field(VIEWER, "The deployments, newest first unless ordered otherwise.")
     async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
         self,
         info: Info,
@@ -88,10 +89,11 @@ class Query:
         last: Last = UNSET,
         before: Before = UNSET,
         filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
+        order_by: Ordered = UNSET,
     ) -> Connection[Deployment]:
         db, narrowed = info.context.db, filters.of_deployments(filter)
-        wanted = deployments.DEPLOYMENTS.range(paging(first, after, last, before))
-        page = await deployments.list_page(db, wanted, narrowed)
+        arguments, order = paging(first, after, last, before), filters.order_of_deployments(order_by)
+        page = await deployments.list_page(db, arguments, narrowed, order)
         return Connection.of(page, Deployment.from_model, lambda: deployments.count(db, narrowed))
 
     @field(VIEWER, "One deployment.  Errors: NOT_FOUND.")

@@ -16,7 +16,7 @@ from runner.ssh import known_hosts
 from runner.store import Place
 from schema import enums, filters
 from schema.context import Below, Content, FileOfSize, Info
-from schema.filters import DeploymentFilter, RunFilter
+from schema.filters import DeploymentFilter, DeploymentOrder, RunFilter
 
 First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
 After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
@@ -24,6 +24,7 @@ Last = Annotated[int | None, strawberry.argument(description="How many from the 
 Before = Annotated[str | None, strawberry.argument(description="End before this cursor.")]
 
 WhichDeployments = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
+Ordered = Annotated[DeploymentOrder | None, strawberry.argument(description="In which order; null: newest first.")]
 WhichRuns = Annotated[RunFilter | None, strawberry.argument(description="Which runs; null: all.")]
 
 NodeType = TypeVar("NodeType")
@@ -179,7 +180,7 @@ class Host(Node):
     async def labels(self, info: Info) -> list[str]:
         return await info.context.loaders.labels.load(self.key)
 
-    @strawberry.field(description="The deployments on this host, newest first.")
+    @strawberry.field(description="The deployments on this host, newest first unless ordered otherwise.")
     async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
         self,
         info: Info,
@@ -188,9 +189,11 @@ class Host(Node):
         last: Last = UNSET,
         before: Before = UNSET,
         filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
+        order_by: Ordered = UNSET,
     ) -> Connection["Deployment"]:
         arguments, narrowed = paging(first, after, last, before), filters.of_deployments(filter)
-        return await _below(info, deployments.OF_HOST, self.key, arguments, Deployment.from_model, narrowed=narrowed)
+        listing = deployments.ON_HOST[filters.order_of_deployments(order_by)]
+        return await _below(info, listing, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
 @strawberry.type(description="A file of a package, beside compose.yaml: text, or base64 where it is not UTF-8.")
@@ -269,7 +272,7 @@ class Package(Node):
         logins = await info.context.loaders.logins.load(self.key)
         return [RegistryLogin(registry=login.address, username=login.username) for login in logins]
 
-    @strawberry.field(description="The deployments of this package, newest first.")
+    @strawberry.field(description="The deployments of this package, newest first unless ordered otherwise.")
     async def deployments(  # noqa: PLR0917 - called by Strawberry, by name
         self,
         info: Info,
@@ -278,9 +281,11 @@ class Package(Node):
         last: Last = UNSET,
         before: Before = UNSET,
         filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
+        order_by: Ordered = UNSET,
     ) -> Connection["Deployment"]:
         arguments, narrowed = paging(first, after, last, before), filters.of_deployments(filter)
-        return await _below(info, deployments.OF_PACKAGE, self.key, arguments, Deployment.from_model, narrowed=narrowed)
+        listing = deployments.OF_PACKAGE[filters.order_of_deployments(order_by)]
+        return await _below(info, listing, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
 @strawberry.type(description="A variable of a deployment, which compose finds in `.env`.")

@@ -3,25 +3,26 @@
 import asyncio
 import re
 from collections.abc import Awaitable, Callable
+from datetime import timedelta
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import delete, select
+from sqlalchemy import delete, select, text
 
 from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.encryption import Secret
 from db.models import Deployment, DeploymentStatus, LogEntry, Run, RunAction, RunStatus, StatusEvent, Variable
 from resolvers import deployments, runs
-from resolvers.deployments import DEPLOYMENTS, Deleted, Filter, NewVariable
+from resolvers.deployments import NEWEST_FIRST, Deleted, Filter, NewVariable, Order, OrderField
 from resolvers.errors import HostNotFound, InvalidInput, NameTaken, NotFound, PackageNotFound, RunInProgress
-from resolvers.paging import Arguments
+from resolvers.paging import Arguments, OrderDirection
 from tests import factories
 from tests.support.attacks import TEMPLATES, UNKNOWN
 from tests.support.locks import until_one_waits
 from tests.support.recording_engine import RecordingEngine
 
-EVERYTHING = DEPLOYMENTS.range(Arguments(first=100))
+EVERYTHING = Arguments(first=100)
 
 
 async def _create(db: Database, broadcast: Broadcast, **values: object) -> Deployment:
@@ -42,9 +43,71 @@ async def test_a_deployment_misses_what_its_package_requires_and_it_does_not_hav
 
 
 async def _listed(db: Database, narrowed: Filter) -> list[UUID]:
-    page = await deployments.list_page(db, EVERYTHING, narrowed)
+    page = await deployments.list_page(db, EVERYTHING, narrowed, NEWEST_FIRST)
     assert await deployments.count(db, narrowed) == len(page.rows)
     return [deployment.id for _, deployment in page.rows]
+
+
+ORDERS = [Order(field, direction) for field in OrderField for direction in OrderDirection]
+
+
+async def _ordered(db: Database) -> dict[Order, list[str]]:
+    """The project names of new deployments in each order: two were updated at the same moment."""
+    host, package = await factories.host(db), await factories.package(db)
+    hour = timedelta(hours=1)
+    for name, updated in (("d", 2), ("a", 1), ("c", 3), ("b", 1)):
+        moment = factories.LONG_AGO + updated * hour
+        await factories.deployment(db, on=host, of=package, project_name=name, updated_at=moment)
+    ascending = {OrderField.CREATED_AT: "dacb", OrderField.UPDATED_AT: "abdc", OrderField.PROJECT_NAME: "abcd"}
+    return {
+        Order(field, direction): list(names if direction is OrderDirection.ASC else names[::-1])
+        for field, names in ascending.items()
+        for direction in OrderDirection
+    }
+
+
+async def test_deployments_are_paged_both_ways_in_each_order(db: Database) -> None:
+    expected = await _ordered(db)
+    assert list(expected) == ORDERS
+    for order, names in expected.items():
+        forward, backward, start, end = [], [], None, None
+        for _ in names:
+            page = await deployments.list_page(db, Arguments(first=1, after=end), Filter(), order)
+            [(end, deployment)] = page.rows
+            forward.append(deployment.project_name)
+            page = await deployments.list_page(db, Arguments(last=1, before=start), Filter(), order)
+            [(start, deployment)] = page.rows
+            backward.append(deployment.project_name)
+        assert (forward, backward) == (names, names[::-1]), order
+
+
+async def test_deployments_below_hosts_and_packages_have_each_order(db: Database) -> None:
+    expected = await _ordered(db)
+    [(_, one), *_] = (await deployments.list_page(db, EVERYTHING, Filter(), NEWEST_FIRST)).rows
+    other = await factories.deployment(db)
+    for listings, parents in (
+        (deployments.ON_HOST, [other.host_id, one.host_id]),
+        (deployments.OF_PACKAGE, [other.package_id, one.package_id]),
+    ):
+        for order, names in expected.items():
+            listing = listings[order]
+            pages = await listing.pages(db, listing.range(Arguments(first=3)), parents)
+            assert [deployment.project_name for _, deployment in pages[parents[1]].rows] == names[:3], order
+            assert [deployment.id for _, deployment in pages[parents[0]].rows] == [other.id]
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=str)
+async def test_a_page_of_deployments_is_read_along_an_index_without_sorting(db: Database, order: Order) -> None:
+    listing = deployments.ALL[order]
+    statement = listing._select(listing.range(Arguments()))
+    async with db.read() as session:
+        connection = await session.connection()
+        compiled = statement.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
+        if not db.is_sqlite:  # which prefers to read all of a table that is as small as a test's
+            await session.execute(text("SET LOCAL enable_seqscan = off"))
+        explain = "EXPLAIN QUERY PLAN" if db.is_sqlite else "EXPLAIN"
+        plan = str((await connection.exec_driver_sql(f"{explain} {compiled}")).all())
+    assert not re.search("Sort|TEMP B-TREE", plan), plan
 
 
 async def test_a_deployment_begins_as_pending(db: Database, broadcast: Broadcast) -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from db.database import Database
 from db.models import Host, LogEntry, RunStatus
-from resolvers.deployments import CHANGES, DEPLOYMENTS, OF_HOST, OF_PACKAGE
+from resolvers.deployments import ALL, CHANGES, DEPLOYMENTS, NEWEST_FIRST, OF_PACKAGE, ON_HOST, Order, OrderField
 from resolvers.errors import InvalidInput
 from resolvers.hosts import HOSTS
 from resolvers.paging import MAX_PARENTS, Arguments, Listing, Page
 from resolvers.runs import DEPLOYMENT_LOG, LOG, OF_DEPLOYMENT, RUNS
 from tests import factories
-from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE, short
+from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE, UNSTORABLE, short
 from tests.support.statements import selects
 
 SOME_ID = UUID("01900000-0000-7000-8000-000000000000")
@@ -157,6 +157,8 @@ def test_a_cursor_is_read_as_it_was_made() -> None:
         (DEPLOYMENT_LOG, LOG.cursor([1])),
         (CHANGES, LOG.cursor([1])),
         (RUNS, OF_DEPLOYMENT.cursor([1])),
+        (DEPLOYMENTS, ALL[Order(OrderField.PROJECT_NAME)].cursor(["a", SOME_ID])),
+        (ALL[Order(OrderField.PROJECT_NAME)], ALL[Order(OrderField.UPDATED_AT)].cursor(["a", SOME_ID])),
         (OF_DEPLOYMENT, RUNS.cursor([SOME_ID])),
     ],
 )
@@ -204,6 +206,39 @@ def test_what_is_no_cursor_is_refused(cursor: str) -> None:
 def test_a_number_that_no_row_can_have_is_refused(number: object) -> None:
     with pytest.raises(InvalidInput):
         LOG.position("after", _cursor("log", number))
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "2026-01-31T12:00:00",
+        "2026-01-31T12:00:00+01:00",
+        "0001-01-01T00:00:00+01:00",
+        "2026-02-30T12:00:00+00:00",
+        1,
+        None,
+        [],
+        *UNPRINTABLE,
+    ],
+    ids=short,
+)
+def test_a_time_that_no_cursor_has_is_refused(moment: object) -> None:
+    listing = ALL[Order(OrderField.UPDATED_AT)]
+    with pytest.raises(InvalidInput):
+        listing.position("after", _cursor("deployments UPDATED_AT", moment, str(SOME_ID)))
+
+
+@pytest.mark.parametrize("name", [*UNSTORABLE, 1, None, []], ids=short)
+def test_a_name_that_no_cursor_has_is_refused(name: object) -> None:
+    listing = ALL[Order(OrderField.PROJECT_NAME)]
+    with pytest.raises(InvalidInput):
+        listing.position("after", _cursor("deployments PROJECT_NAME", name, str(SOME_ID)))
+
+
+def test_a_position_is_what_its_cursor_was_made_of() -> None:
+    for field, value in ((OrderField.UPDATED_AT, factories.LONG_AGO), (OrderField.PROJECT_NAME, "☃")):
+        listing = ALL[Order(field)]
+        assert listing.position("after", listing.cursor([value, SOME_ID])) == (value, SOME_ID)
 
 
 @pytest.mark.parametrize("listing", [LOG, OF_DEPLOYMENT])
@@ -295,7 +330,7 @@ async def test_deployments_are_listed_below_host_and_package_newest_first(db: Da
     both = [await factories.deployment(db, on=host, of=package) for _ in range(3)]
     await factories.deployment(db, on=host)
     await factories.deployment(db, of=package)
-    for listing, parent in ((OF_HOST, host.id), (OF_PACKAGE, package.id)):
+    for listing, parent in ((ON_HOST[NEWEST_FIRST], host.id), (OF_PACKAGE[NEWEST_FIRST], package.id)):
         page = (await listing.pages(db, listing.range(Arguments()), [parent]))[parent]
         ids = [deployment.id for _, deployment in page.rows]
         assert ids == sorted(ids, reverse=True)

@@ -184,3 +184,27 @@ async def test_as_many_labels_as_allowed_below_as_many_parents_as_fit_a_page(api
     given = {"hostLabelsAny": [str(number) for number in range(100)], "search": "p", "statusIn": ["PENDING"]}
     told = await api.ask(document, filter=given)
     assert [package["deployments"]["totalCount"] for package in told["packages"]["nodes"]] == [1] * 100
+
+
+async def test_deployments_are_ordered_in_all_lists(api: Api) -> None:
+    host, package = await factories.host(api.db), await factories.package(api.db)
+    for name in "bca":
+        await factories.deployment(api.db, on=host, of=package, project_name=name)
+    document = """query ($host: ID!, $package: ID!, $order: DeploymentOrder) {
+        deployments(orderBy: $order) { nodes { projectName } }
+        host(id: $host) { deployments(orderBy: $order) { nodes { projectName } } }
+        package(id: $package) { deployments(orderBy: $order) { nodes { projectName } } }
+    }"""
+    cases: list[tuple[dict[str, str] | None, str]] = [
+        (None, "acb"),
+        ({"field": "CREATED_AT", "direction": "DESC"}, "acb"),
+        ({"field": "CREATED_AT", "direction": "ASC"}, "bca"),
+        ({"field": "UPDATED_AT", "direction": "DESC"}, "acb"),
+        ({"field": "PROJECT_NAME", "direction": "ASC"}, "abc"),
+        ({"field": "PROJECT_NAME", "direction": "DESC"}, "cba"),
+    ]
+    for order, expected in cases:
+        told = await api.ask(document, host=str(host.id), package=str(package.id), order=order)
+        nodes = {"nodes": [{"projectName": name} for name in expected]}
+        below = {"deployments": nodes}
+        assert told == {"deployments": nodes, "host": below, "package": below}, order
