@@ -1,7 +1,7 @@
 """From Ansible's events and the host's words to a status, a reason and a sentence.  Pure.
 
 `judge` reads what a play told.  Where that is no verdict, because the play was stopped or the connection was lost, the
-host itself is asked (ansible/settle.yml) and `settle` reads its answer.  A broken transport is never taken for an end.
+host itself is asked (ansible/recover.yml) and `settle` reads its answer.  A broken transport is never taken for an end.
 """
 
 import re
@@ -13,13 +13,12 @@ from db.containers import Container, read_all
 from db.models import FailureReason, RunAction, RunStatus
 from db.status import End
 from runner.play.event import Event, Kind
+from runner.spec.phases import OF_ACTION
 from runner.spec.run import Project
 from runner.ssh.known_hosts import FINGERPRINT, stored
 from runner.ssh.target import Target
 
-PHASES = {RunAction.UP: ("Prepare", "Build", "Pull", "Up", "Verify"), RunAction.DOWN: ("Down",)}
 MAX_WARNINGS = 100  # of one run
-PROGRESS = {"Prepare": 0.1, "Build": 0.3, "Pull": 0.5, "Up": 0.8, "Verify": 1.0, "Down": 1.0}  # when the task has ended
 
 
 class Cause(StrEnum):
@@ -31,15 +30,6 @@ class Cause(StrEnum):
     CRASHED = "crashed"  # the server was killed, and this is the next one
     LOST = "lost"  # the connection or the playing process went away
     ABANDONED = "abandoned"  # the worker may hold it no longer; others may
-
-
-def progress(task: str | None, fraction: float) -> float:
-    """The progress of a run, 0 to 1, where `fraction` of the task is done."""
-    tasks = list(PROGRESS)
-    if task not in PROGRESS:
-        return 0.0
-    begun = PROGRESS[tasks[tasks.index(task) - 1]] if task not in {"Prepare", "Down"} else 0.0
-    return begun + (PROGRESS[task] - begun) * min(max(fraction, 0.0), 1.0)
 
 
 def failed(reason: FailureReason, message: str, containers: list[Container] | None = None) -> End:
@@ -54,19 +44,19 @@ def judge(project: Project, events: list[Event]) -> End | None:
 
 
 def _judge(project: Project, events: list[Event]) -> End | None:
-    phases = PHASES[project.action]
+    phases = OF_ACTION[project.action]
+    has_reached_host = any(event.kind in {Kind.PHASE, Kind.TASK} for event in events)
     for event in events:
         if event.kind is Kind.FAILED:
             return _judge_failure(event)
         if event.kind is Kind.UNREACHABLE:
             # Once it was reached, it may have been changed.
-            reached = any(event.kind is Kind.TASK for event in events)
-            return None if reached else unreachable(project.target, event.message)
-    done = [event for event in events if event.kind is Kind.OK and event.task in phases]
+            return None if has_reached_host else unreachable(project.target, event.message)
+    done = [event for event in events if event.kind is Kind.OK and event.phase in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
         return _success(project, _containers(done[-1].result)[0])
-    if end is None or done or any(event.kind is Kind.TASK for event in events):
+    if end is None or done or has_reached_host:
         return None  # once it was reached, only the host knows what became of it
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
     errors = [line for line in words if "ERROR" in line]  # what follows shows where in the file it is
@@ -77,10 +67,12 @@ def _judge(project: Project, events: list[Event]) -> End | None:
 def _judge_failure(event: Event) -> End:
     result = event.result
     if not result:  # not the words of our action plugin: Ansible itself has failed
-        return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task}: {event.message}")
+        return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task or event.phase}: {event.message}")
     reason = _reason(result.get("reason")) or FailureReason.TASK_FAILED
     detail = result.get("detail") or event.message
-    return failed(reason, _sentence(reason, event.task or "The run", detail), _containers(result)[0])
+    return failed(
+        reason, _sentence(reason, event.phase.label if event.phase else "The run", detail), _containers(result)[0]
+    )
 
 
 def _sentence(reason: FailureReason, task: str, detail: str) -> str:
@@ -226,7 +218,7 @@ def unknown_key(target: Target) -> End:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the host told when it was asked after a run, see ansible/settle.yml."""
+    """What the host told when it was asked after a run, see ansible/recover.yml."""
 
     busy: bool  # something of the run still works there
     marker: dict[str, str] | None  # what the run wrote down last; None where it left nothing
@@ -300,7 +292,7 @@ def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer
 
 def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -> End | None:
     """The end that the run itself had written down on the host before its news was lost."""
-    if marker is None or marker.get("phase") != PHASES[project.action][-1].lower():
+    if marker is None or marker.get("phase") != OF_ACTION[project.action][-1].word:
         return None
     if marker.get("state") == "done":
         return _success(project, answer.containers)

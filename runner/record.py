@@ -15,6 +15,7 @@ from db import status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import LogEntry, LogLevel, Run, now
+from db.phase import Phase
 from runner.mask import Mask
 
 logger = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class ClaimLost(Exception):
 class _Entry:
     at: datetime
     level: LogLevel
-    task: str | None
+    phase: Phase | None
     message: str
 
 
@@ -62,12 +63,12 @@ class Recorder:
         self._more = asyncio.Event()
         self._closed = asyncio.Event()
 
-    def say(self, message: str, *, level: LogLevel = LogLevel.INFO, task: str | None = None) -> None:
+    def say(self, message: str, *, level: LogLevel = LogLevel.INFO, phase: Phase | None = None) -> None:
         """Add an entry; returns at once."""
         self._count += 1
         if self._count > MAX_ENTRIES and level is LogLevel.INFO:
             return
-        self._waiting.append(_Entry(now(), level, task, self.mask(message)[:MAX_MESSAGE]))
+        self._waiting.append(_Entry(now(), level, phase, self.mask(message)[:MAX_MESSAGE]))
         self._more.set()
 
     def advance(self, progress: float) -> None:
@@ -131,7 +132,7 @@ class Recorder:
                     "sequence": self._sequence + number,
                     "at": entry.at,
                     "level": entry.level,
-                    "task": entry.task,
+                    "task": None if entry.phase is None else entry.phase.label,
                     "message": entry.message,
                 }
                 for number, entry in enumerate(batch, start=1)

@@ -18,6 +18,7 @@ from db import status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.models import FailureReason, HostTransport, LogLevel, Run, RunStatus, now
+from db.phase import Phase
 from db.status import End
 from runner import outcome, private, processes, record, store, workspace
 from runner.lease import Lease
@@ -28,6 +29,7 @@ from runner.play.launcher import Keeper
 from runner.play.play import Process, environment
 from runner.record import ClaimLost, Recorder
 from runner.spec import run
+from runner.spec.phases import ANNOUNCEMENTS, progress
 from runner.spec.run import Project, Timeouts
 from runner.ssh import keys
 from runner.ssh.control_masters import Masters
@@ -36,17 +38,6 @@ logger = logging.getLogger(__name__)
 
 RETRY_INTERVAL = 1.0  # seconds, when the database does not take a run's end
 MAX_CLAIMS = 5  # of one run; it may be what kills its workers
-
-ANNOUNCEMENTS = {
-    "Prepare": "Sending the project's files to the host.",
-    "Build": "Building the images of the package.",
-    "Pull": "Pulling the images that the host does not have.",
-    "Up": "Bringing the project up.",
-    "Verify": "Watching whether the containers are well.",
-    "Down": "Taking the project down.",
-    "Halt": "Ending what is left of the run on the host.",
-    "Settle": "Asking the host how far the run had come.",
-}
 
 
 @dataclass(frozen=True)
@@ -70,7 +61,7 @@ class _Held:
     project: Project
     recorder: Recorder
     interruption: asyncio.Future[Cause | End]
-    failures: list[tuple[str, str | None]] = field(default_factory=list)  # what plays told, with their tasks
+    failures: list[tuple[str, Phase | None]] = field(default_factory=list)  # what plays reported, with their phases
 
 
 _Way = Callable[[_Held], Awaitable[End | None]]  # to the run's end, or to None: it is to be played again
@@ -138,7 +129,7 @@ class Worker:
             self._waited((now() - run.queued_at).total_seconds())
         await self._hold(run, sequence, self._play)
 
-    async def settle(self, run_id: UUID) -> None:
+    async def recover(self, run_id: UUID) -> None:
         """Find out how a run ended that a dead server was playing, and write it down."""
         async with self._db.write() as session:
             run = await status.take_over(session, run_id, self._name)
@@ -148,7 +139,7 @@ class Worker:
             sequence = await record.begin(session, run, words, LogLevel.WARNING)
         await self._hold(run, sequence, self._find_out)
 
-    async def settle_taken(self, run: Run, sequence: int) -> None:
+    async def recover_taken(self, run: Run, sequence: int) -> None:
         """Find out how a run ended that was taken from a lost worker; `sequence` is that of its last log entry."""
         await self._hold(run, sequence, self._find_out)
 
@@ -332,8 +323,8 @@ class Worker:
             async with self._directory(what) as path:
                 # Nobody waits to see how a run would have ended that was canceled, or took too long.
                 judged = cause not in {Cause.CANCELED, Cause.TIMEOUT}
-                process = await self._start(path, "settle.yml" if judged else "halt.yml", what)
-                limit = self._settings.timeouts.connect + 2 * self._settings.timeouts.settle
+                process = await self._start(path, "recover.yml" if judged else "halt.yml", what)
+                limit = self._settings.timeouts.connect + 2 * self._settings.timeouts.recover
                 answer = Answer.read(await self._listen(process, limit, held))
         if answer is not None and outcome.has_begun_up(what, answer):
             held.recorder.begin_up()
@@ -384,7 +375,7 @@ class Worker:
                 if event.kind not in {Kind.LINES, Kind.PROGRESS}:  # nothing is judged by them, and they can be many
                     events.append(event)
                 _tell(event, held)
-                if event.kind is Kind.TASK and not is_pinned:  # the host has been reached
+                if event.kind in {Kind.PHASE, Kind.TASK} and not is_pinned:  # the host has been reached
                     await self._pin(path, held)
                     is_pinned = True
 
@@ -440,17 +431,18 @@ def _tell(event: Event, held: _Held) -> None:
     """Record one event of a play."""
     recorder = held.recorder
     if event.kind is Kind.TASK:
-        recorder.say(ANNOUNCEMENTS.get(event.task or "", f"{event.task} begins."), task=event.task)
-        if event.task == "Up":
+        recorder.say(f"{event.task} begins.")
+    if event.kind is Kind.PHASE and event.phase is not None:
+        recorder.say(ANNOUNCEMENTS[event.phase], phase=event.phase)
+        if event.phase is Phase.UP:
             recorder.begin_up()
     for line in event.lines:
-        recorder.say(line, level=LogLevel.WARNING if event.is_warning else LogLevel.INFO, task=event.task)
-    if event.fraction is not None:
-        recorder.advance(outcome.progress(event.task, event.fraction))
-    if event.kind is Kind.OK and event.task in outcome.PROGRESS:
-        recorder.advance(outcome.PROGRESS[event.task])
+        recorder.say(line, level=LogLevel.WARNING if event.is_warning else LogLevel.INFO, phase=event.phase)
+    fraction = 1.0 if event.kind is Kind.OK else event.fraction
+    if event.phase is not None and fraction is not None and (done := progress(event.phase, fraction)) is not None:
+        recorder.advance(done)
     if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
-        held.failures.append((event.result.get("detail") or event.message, event.task))
+        held.failures.append((event.result.get("detail") or event.message, event.phase))
     if event.kind is Kind.WORDS:
         recorder.say(event.message, level=LogLevel.WARNING)
 
@@ -459,9 +451,9 @@ def _tell_failures(held: _Held, end: End | None) -> None:
     """Record what failed on the way to `end`, without what its own sentence repeats."""
     is_failure = end is not None and end.status is not RunStatus.SUCCESS
     level = LogLevel.ERROR if is_failure else LogLevel.WARNING
-    for text, task in dict.fromkeys(held.failures):
+    for text, phase in dict.fromkeys(held.failures):
         if end is None or held.recorder.mask(text).strip() not in end.message:
-            held.recorder.say(text, level=level, task=task)
+            held.recorder.say(text, level=level, phase=phase)
 
 
 def _unexpected(run: Run, error: BaseException) -> End:
@@ -476,7 +468,7 @@ def _unexpected(run: Run, error: BaseException) -> End:
 def _is_lost(events: list[Event]) -> bool:
     """Whether the host was not reached at all."""
     kinds = {event.kind for event in events}
-    return Kind.UNREACHABLE in kinds and Kind.TASK not in kinds
+    return Kind.UNREACHABLE in kinds and not kinds & {Kind.PHASE, Kind.TASK}
 
 
 def _lost(what: Project, events: list[Event]) -> End:

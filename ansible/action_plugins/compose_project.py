@@ -212,7 +212,7 @@ def limits(variables: dict[str, Any]) -> Limits:
         variables["daos_settle"],
         timeouts["verify"],
         timeouts.get("run", Limits.run),
-        timeouts.get("settle", Limits.recovery),
+        timeouts.get("recover", Limits.recovery),
     )
 
 
@@ -268,7 +268,7 @@ class Listener:
     {"phase", "end"}       the phase has ended, by an object with `changed`, `failed`, `reason`, a FailureReason's name
                            or None, `detail`, one line or None, `containers`, see `Answers.containers`, and `warnings`
 
-    The end of `halt` and `settle` also has `marker`, which run was there last and how far it got, or None; `busy`, its
+    The end of `halt` and `recover` also has `marker`, which run was there last and how far it got, or None; `busy`, its
     work is not over; `verdict`, "ok", "failed", or None when the host cannot know.  `reason` and `detail` are then the
     verdict's.
     """
@@ -453,7 +453,7 @@ class Listener:
             "containers": self._answers.containers,
             "warnings": self._answers.warnings[self._known_warnings :],
         }
-        if self._phase in {"halt", "settle"}:
+        if self._phase in {"halt", "recover"}:
             end["marker"] = self._marker or None
             end["busy"] = self._facts.get("busy") == "true"
             end["verdict"] = self._facts.get("verdict")

@@ -192,7 +192,7 @@ class DistributedEngine:
             await self._queue.forget(session, [run.id for run in runs])
         for run, sequence in taken:
             logger.warning("run %s was left by a worker that was lost", run.id)
-            settling.create_task(worker.settle_taken(run, sequence), name=f"run {run.id}")
+            settling.create_task(worker.recover_taken(run, sequence), name=f"run {run.id}")
 
     async def _repair(self) -> None:
         """Queue the runs that are to be played and are not in the queue, as those of lost workers."""

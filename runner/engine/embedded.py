@@ -101,13 +101,13 @@ class EmbeddedEngine:
         return len(self._plays)
 
     async def serve(self) -> None:
-        """Settle what a killed server left, then play the queue; returns after `drain`."""
+        """Recover what a killed server left, then play the queue; returns after `drain`."""
         await self._worker.clean()
         async with asyncio.TaskGroup() as group:
             async with self._db.read() as session:
                 orphans = await store.running(session)
             for run_id, host_id in orphans.items():
-                self._begin(group, run_id, host_id, self._settle(run_id))
+                self._begin(group, run_id, host_id, self._recover(run_id))
             self.ready = True
             while not self._draining:
                 self._look.clear()
@@ -163,12 +163,12 @@ class EmbeddedEngine:
             logger.exception("run %s could not be claimed, trying again", run_id)
             await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _settle(self, run_id: UUID) -> None:
+    async def _recover(self, run_id: UUID) -> None:
         while True:
             try:
-                return await self._worker.settle(run_id)
-            except Exception:  # a run that is not settled would be shown as running for ever
-                logger.exception("run %s could not be settled, trying again", run_id)
+                return await self._worker.recover(run_id)
+            except Exception:  # a run that is not recovered would be shown as running for ever
+                logger.exception("run %s could not be recovered, trying again", run_id)
                 await asyncio.sleep(RETRY_INTERVAL)
 
     async def _wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the loop looks again either way

@@ -64,7 +64,7 @@ class HostAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of the phase `settle`."""
+    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of the phase `recover`."""
 
     settle: float = 2.0
     verify: float = 300.0
@@ -453,7 +453,7 @@ class Answers:
             self._watch = self._new_watch()
         now = self._clock()
         verdict = self._watch.judge(self._containers, now, host_time=self._facts.get("time", ""))
-        if self._phase == "settle" and now + verdict.next_in >= self._began + self._limits.recovery:
+        if self._phase == "recover" and now + verdict.next_in >= self._began + self._limits.recovery:
             verdict = verdict.expire()  # whoever asked waits no longer
         self._verdict = verdict
         if verdict.kind is Kind.OK:
@@ -462,7 +462,7 @@ class Answers:
             if verdict.log is not None:
                 self._lines.append(Line(f"Waiting for {verdict.log}"))
             return _reply(verdict="wait", wait=f"{verdict.next_in:.2f}")
-        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase == "settle" else "UNHEALTHY")
+        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase == "recover" else "UNHEALTHY")
 
     def _reply_failed(self, verdict: Verdict, reason: str) -> bytes:
         logs = [("log", f"{identity} {name}") for identity, name in verdict.troubled.items()]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 UP = frozenset({"prepare", "build", "pull", "up", "verify"})
 DOWN = frozenset({"down"})
-RECOVERY = frozenset({"halt", "settle"})
+RECOVERY = frozenset({"halt", "recover"})
 ALL = UP | DOWN | RECOVERY
 
 # Each part with the phases that need it.  `protocol` begins, `main` goes through the phases.

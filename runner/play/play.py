@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from runner import processes
-from runner.play.event import Event, Kind
+from runner.play.event import Event
 
 logger = logging.getLogger(__name__)
 
@@ -187,7 +187,7 @@ class Process:
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")
         try:
             while (message := await self._channel.read()) is not None:
-                yield Event(Kind(message.pop("kind")), **message)
+                yield Event.read(message)
             await self._channel.wait()
         except TooLong:
             logger.error("the playing process %s has sent a message that is too long, killing it", self.pid)

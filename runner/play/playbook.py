@@ -103,18 +103,18 @@ def _reduce(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 def _read(told: dict[str, Any]) -> dict[str, Any]:
     """A message of our action plugin, as the server knows it."""
-    task = told["phase"].capitalize()
+    phase = told["phase"].upper()
     if "lines" in told:
-        return {"kind": "lines", "task": task, "lines": told["lines"]}
+        return {"kind": "lines", "phase": phase, "lines": told["lines"]}
     if "warnings" in told:
-        return {"kind": "lines", "task": task, "lines": told["warnings"], "is_warning": True}
+        return {"kind": "lines", "phase": phase, "lines": told["warnings"], "is_warning": True}
     if "fraction" in told:
-        return {"kind": "progress", "task": task, "fraction": told["fraction"]}
+        return {"kind": "progress", "phase": phase, "fraction": told["fraction"]}
     if "end" in told:
         end = told["end"]
         kind = "failed" if end["failed"] else "ok"
-        return {"kind": kind, "task": task, "message": end["detail"] or "", "result": end}
-    return {"kind": "task", "task": task}
+        return {"kind": kind, "phase": phase, "message": end["detail"] or "", "result": end}
+    return {"kind": "phase", "phase": phase}
 
 
 def obey(orders: Orders, teller: Teller) -> None:

@@ -68,7 +68,7 @@ class Timeouts:
     up: int = 600
     verify: int = 300
     down: int = 300
-    settle: int = 12  # with the connection it has to fit into the half minute that a restart may leave a run open
+    recover: int = 12  # with the connection it has to fit into the half minute that a restart may leave a run open
     run: int = 3600
 
 
@@ -133,9 +133,9 @@ def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float)
         "daos_rivals": [str(rival) for rival in project.rivals],
         "daos_timeouts": {
             phase: getattr(timeouts, phase)
-            for phase in ("prepare", "build", "pull", "up", "verify", "down", "settle", "run")
+            for phase in ("prepare", "build", "pull", "up", "verify", "down", "recover", "run")
         }
-        | {"halt": timeouts.settle},
+        | {"halt": timeouts.recover},
         "daos_settle": settle,
         **_connection(project.target, paths, timeouts),
     }

@@ -28,9 +28,9 @@ SCRIPT = PROJECT / "files/compose_project"
 PLAYBOOKS = {
     "deploy.yml": ("prepare", "build", "pull", "up", "verify"),
     "down.yml": ("down",),
-    "settle.yml": ("settle",),
+    "recover.yml": ("recover",),
 }
-TIMEOUTS = {"prepare": 30, "build": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "settle": 20}
+TIMEOUTS = {"prepare": 30, "build": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "recover": 20}
 
 NOBODY = 65534
 
@@ -143,9 +143,9 @@ class Machine:
         self.run = str(uuid4())
         return self.play("down.yml", **variables)
 
-    def settle(self, **variables: Any) -> Result:
+    def recover(self, **variables: Any) -> Result:
         """Ask what became of the present run."""
-        return self.play("settle.yml", **variables).last
+        return self.play("recover.yml", **variables).last
 
     def begin(
         self,

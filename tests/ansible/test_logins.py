@@ -186,7 +186,7 @@ def test_what_a_script_has_left_that_was_killed_goes_with_the_next(local: Machin
                 os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not local.processes())
     assert [path.is_dir() for path in left(local)] == [True, False]  # the second has the name of the first
-    local.settle()
+    local.recover()
     assert left(local) == []
 
 
@@ -200,7 +200,7 @@ def test_a_directory_that_became_somebody_elses_is_left_alone(local: Machine) ->
     link.symlink_to(local.directory / "home")
     for name, place in (("login.1", theirs), ("login.2", link)):
         (local.state / name).write_text(f"{place}\n")
-    local.settle()
+    local.recover()
     assert left(local) == []
     assert theirs.exists()
     assert link.is_symlink()

@@ -125,7 +125,7 @@ def test_containers_of_another_directory_are_refused(local: Machine, docker: Doc
     assert (play.last.phase, play.last.reason) == ("prepare", "TASK_FAILED")
     assert play.last.detail == f"Project '{local.project}' on this host belongs to the directory {elsewhere}."
     assert local.down().last.reason == "TASK_FAILED"
-    assert local.settle().containers == []
+    assert local.recover().containers == []
     assert docker.containers(local.project) == before
 
 

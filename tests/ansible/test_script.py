@@ -29,13 +29,13 @@ def require_program(name: str) -> None:
 @pytest.mark.parametrize("shell", SHELLS, ids=lambda shell: shell[0])
 def test_the_script_can_be_parsed(shell: list[str]) -> None:
     require_program(shell[0])
-    for phases in (UP, ("down",), ("halt", "settle")):
+    for phases in (UP, ("down",), ("halt", "recover")):
         text = script.joined(script.read(SCRIPT), phases)
         parsed = subprocess.run([*shell, "-n"], input=text, check=False, capture_output=True, text=True)
         assert (parsed.returncode, parsed.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("phases", [UP, ("down",), ("halt",), ("settle",)], ids="-".join)
+@pytest.mark.parametrize("phases", [UP, ("down",), ("halt",), ("recover",)], ids="-".join)
 def test_each_phase_has_the_functions_that_it_calls(phases: tuple[str, ...]) -> None:
     """Of a part that is not sent, nothing is called."""
     whole, sent = (script.joined(script.read(SCRIPT), wanted) for wanted in (script.ALL, phases))
@@ -50,7 +50,7 @@ def test_a_project_goes_up_and_down_by_each_shell(local: Machine, shell: list[st
     require_program(shell[0])
     local.begin({"web": service("sleep", "1000"), "job": service("sh", "-c", "exit 3")}, {"a b/c": "d"})
     results = local.run_phases(*UP, interpreter=shell)
-    results += [local.phase(phase, interpreter=shell) for phase in ("settle", "down")]
+    results += [local.phase(phase, interpreter=shell) for phase in ("recover", "down")]
     assert [result.reason for result in results] == [None, None, None, None, "UNHEALTHY", "UNHEALTHY", None]
     assert results[5].verdict == "failed"
     assert (local.files / "a b/c").read_text() == "d"
@@ -71,7 +71,7 @@ def test_a_project_goes_up_and_down_by_busybox(local: Machine, docker: Docker, b
     results = local.run_phases(*UP, **how)
     (container,) = docker.containers(local.project)
     mounted = docker.run("exec", container, "cat", "/mounted/c")
-    results += [local.phase(phase, **how) for phase in ("settle", "down")]
+    results += [local.phase(phase, **how) for phase in ("recover", "down")]
     assert [result.changed for result in results] == [False, False, False, True, False, False, True]
     assert results[0].warnings == [
         "File gone was modified on the host, and is deleted, as the package no longer has it."
@@ -95,7 +95,7 @@ def test_busybox_notices_a_time_out(local: Machine, busybox_path: str) -> None:
 def test_a_user_of_dockers_group_needs_no_root(nobodys_home: Machine) -> None:
     nobodys_home.begin({"web": service("sleep", "1000")}, {"page": "x"})
     results = nobodys_home.run_phases(*UP, interpreter=as_nobody())
-    results += [nobodys_home.phase(phase, interpreter=as_nobody()) for phase in ("settle", "down")]
+    results += [nobodys_home.phase(phase, interpreter=as_nobody()) for phase in ("recover", "down")]
     assert [result.detail for result in results] == [None] * 7
 
 
@@ -243,8 +243,8 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
     ],
 )
 def test_what_cannot_be_understood_fails_the_phase(fact: str) -> None:
-    ear = Ear("settle")
-    ear.hear(f"= phase settle\n{fact}\n= result ok\n")
+    ear = Ear("recover")
+    ear.hear(f"= phase recover\n{fact}\n= result ok\n")
     assert ear.listener.complete
     ended = ear.told[-1]["end"]
     assert (ended["failed"], ended["reason"]) == (True, "TASK_FAILED")

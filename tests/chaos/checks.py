@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from db.models import RunAction
-from runner.outcome import PHASES
+from runner.spec.phases import OF_ACTION
 from runner.worker import MAX_CLAIMS
 from tests.chaos.docker import Left
 from tests.chaos.host import Host
@@ -104,7 +104,7 @@ def _is_done(run: Accepted, left: Left | None) -> bool:
 
 def _is_noted(run: Accepted, marker: Mapping[str, str]) -> bool:
     """Whether the host has noted that all of the run was done."""
-    last = PHASES[RunAction(run.action)][-1].lower()
+    last = OF_ACTION[RunAction(run.action)][-1].word
     return _of(marker, "run", "phase", "state") == (run.id, last, "done")
 
 

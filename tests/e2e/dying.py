@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from daos.cli import main
 from db import status
+from db.phase import Phase
 from resolvers import runs
 from runner import worker
 from runner.play.event import Event, Kind
@@ -42,7 +43,7 @@ def die_in(phase: str) -> None:
 
     def dying(event: Event, recorder: Any) -> None:
         original(event, recorder)
-        if event.kind is Kind.TASK and event.task == phase:
+        if event.kind is Kind.PHASE and event.phase is Phase[phase.upper()]:
             die()
 
     setattr(worker, "_tell", dying)  # noqa: B010 - mypy takes it for a constant

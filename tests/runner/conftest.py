@@ -40,7 +40,7 @@ def playbooks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "playbooks"
     folder.mkdir()
     (folder / "ansible.cfg").touch()
-    for name in ("deploy.yml", "down.yml", "halt.yml", "settle.yml"):
+    for name in ("deploy.yml", "down.yml", "halt.yml", "recover.yml"):
         (folder / name).write_text(OK)
     monkeypatch.setattr(play, "project_directory", lambda: folder)
     return folder

@@ -8,6 +8,7 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from db.models import FailureReason, HostTransport, RunAction, RunStatus
+from db.phase import Phase
 from runner.outcome import MAX_WARNINGS, Answer, Cause, has_begun_up, judge, settle, unknown_key, unreachable
 from runner.play.event import Event, Kind
 from runner.spec.run import Project
@@ -44,15 +45,15 @@ MARKER = {"run": str(PROJECT.run_id), "phase": "up", "state": "running"}
 NOTHING_FOUND = Answer(busy=False, marker=None, verdict=None, reason=None, detail=None, containers=[])
 
 
-def ok(task: str, **result: Any) -> Event:
-    return Event(Kind.OK, task=task, result={"reason": None, **result})
+def ok(phase: Phase, **result: Any) -> Event:
+    return Event(Kind.OK, phase, result={"reason": None, **result})
 
 
-def failure(task: str, reason: FailureReason, detail: str) -> Event:
-    return Event(Kind.FAILED, task=task, message=detail, result={"reason": reason.value, "detail": detail})
+def failure(phase: Phase, reason: FailureReason, detail: str) -> Event:
+    return Event(Kind.FAILED, phase, message=detail, result={"reason": reason.value, "detail": detail})
 
 
-PHASES = [ok("Prepare"), ok("Build"), ok("Pull"), ok("Up"), ok("Verify", containers=[WEB.write()])]
+PHASES = [ok(Phase.PREPARE), ok(Phase.BUILD), ok(Phase.PULL), ok(Phase.UP), ok(Phase.VERIFY, containers=[WEB.write()])]
 END = Event(Kind.END, rc=0)
 
 
@@ -64,14 +65,14 @@ def test_all_phases_and_an_end_are_a_success() -> None:
 
 def test_containers_of_one_service_are_one_service() -> None:
     containers = [WEB, replace(WEB, name="shop-web-2"), factories.container(service="db")]
-    end = judge(PROJECT, [*PHASES[:4], ok("Verify", containers=[each.write() for each in containers]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok(Phase.VERIFY, containers=[each.write() for each in containers]), END])
     assert end is not None
     assert end.message == "2 services of the project are up and well."
 
 
 def test_a_container_that_cannot_be_read_is_a_warning_and_no_failure() -> None:
     broken = {**WEB.write(), "state": "melted"}
-    end = judge(PROJECT, [*PHASES[:4], ok("Verify", containers=[WEB.write(), broken]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok(Phase.VERIFY, containers=[WEB.write(), broken]), END])
     assert end is not None
     assert (end.status, end.containers) == (RunStatus.SUCCESS, [WEB])
     [warning] = end.warnings
@@ -80,9 +81,9 @@ def test_a_container_that_cannot_be_read_is_a_warning_and_no_failure() -> None:
 
 def test_the_warnings_of_all_phases_are_the_runs_in_their_order_and_once() -> None:
     prepare, pull, up = (
-        ok("Prepare", warnings=["b", "a"]),
-        ok("Pull", warnings=["a", 5]),
-        ok("Up", warnings="c"),
+        ok(Phase.PREPARE, warnings=["b", "a"]),
+        ok(Phase.PULL, warnings=["a", 5]),
+        ok(Phase.UP, warnings="c"),
     )
     phases = [prepare, PHASES[1], pull, up, PHASES[4]]
     end = judge(PROJECT, [*phases, END])
@@ -92,13 +93,15 @@ def test_the_warnings_of_all_phases_are_the_runs_in_their_order_and_once() -> No
 
 
 def test_a_failed_run_keeps_its_warnings_and_its_sentence() -> None:
-    end = judge(PROJECT, [ok("Prepare", warnings=["a"]), failure("Pull", FailureReason.TASK_FAILED, "No."), END])
+    end = judge(
+        PROJECT, [ok(Phase.PREPARE, warnings=["a"]), failure(Phase.PULL, FailureReason.TASK_FAILED, "No."), END]
+    )
     assert end is not None
     assert (end.warnings, end.message) == (["a"], "Pull failed: No.")
 
 
 def test_a_host_cannot_fill_the_database_with_warnings() -> None:
-    end = judge(PROJECT, [*PHASES[:4], ok("Verify", warnings=[str(number) for number in range(1000)]), END])
+    end = judge(PROJECT, [*PHASES[:4], ok(Phase.VERIFY, warnings=[str(number) for number in range(1000)]), END])
     assert end is not None
     assert len(end.warnings) == MAX_WARNINGS
 
@@ -112,7 +115,7 @@ def test_a_run_whose_host_was_asked_has_the_warnings_of_its_play_too() -> None:
 
 @pytest.mark.parametrize("word", ["MELTDOWN", "", None, 5, ["TIMEOUT"]])
 def test_a_reason_that_this_daos_does_not_know_is_a_task_that_failed(word: Any) -> None:
-    told = Event(Kind.FAILED, task="Up", message="No.", result={"reason": word, "detail": "No."})
+    told = Event(Kind.FAILED, Phase.UP, message="No.", result={"reason": word, "detail": "No."})
     end = judge(PROJECT, [told, END])
     assert end is not None
     assert (end.reason, end.message) == (FailureReason.TASK_FAILED, "Up failed: No.")
@@ -132,7 +135,7 @@ def test_a_reason_that_this_daos_does_not_know_is_a_task_that_failed(word: Any) 
     ],
 )
 def test_the_commonest_failures_have_sentences_of_their_own(reason: FailureReason, sentence: str) -> None:
-    end = judge(PROJECT, [failure("Up", reason, "No."), END])
+    end = judge(PROJECT, [failure(Phase.UP, reason, "No."), END])
     assert end is not None
     assert end.message == sentence
 
@@ -148,14 +151,14 @@ def test_a_play_that_stops_between_phases_is_no_verdict(told: int) -> None:
 
 @pytest.mark.parametrize("reason", [reason for reason in FailureReason if reason is not FailureReason.CANCELED])
 def test_a_failed_phase_keeps_its_reason_and_detail(reason: FailureReason) -> None:
-    end = judge(PROJECT, [ok("Prepare"), failure("Pull", reason, "the host's own words"), END])
+    end = judge(PROJECT, [ok(Phase.PREPARE), failure(Phase.PULL, reason, "the host's own words"), END])
     assert end is not None
     assert (end.status, end.reason) == (RunStatus.FAILED, reason)
     assert "the host's own words" in end.message
 
 
 def test_a_failure_that_is_not_the_plugins_is_ansibles() -> None:
-    end = judge(PROJECT, [Event(Kind.FAILED, task="Pull", message="Unexpected failure"), END])
+    end = judge(PROJECT, [Event(Kind.FAILED, Phase.PULL, message="Unexpected failure"), END])
     assert end is not None
     assert end.reason is FailureReason.ANSIBLE_ERROR
 
@@ -170,7 +173,7 @@ def test_a_play_that_never_began_is_ansibles_error_with_its_words() -> None:
 
 def test_a_play_whose_worker_was_killed_at_the_host_is_no_verdict() -> None:
     words = Event(Kind.WORDS, message="[ERROR]: A worker was found in a dead state")
-    assert judge(PROJECT, [Event(Kind.TASK, task="Prepare"), words, replace(END, rc=250)]) is None
+    assert judge(PROJECT, [Event(Kind.PHASE, Phase.PREPARE), words, replace(END, rc=250)]) is None
 
 
 @pytest.mark.parametrize(
@@ -196,7 +199,7 @@ def test_sshs_words_give_the_reason_and_the_sentence_names_the_host(words: str, 
 
 def test_a_host_that_is_lost_later_is_no_verdict() -> None:
     lost = Event(Kind.UNREACHABLE, task="Deploy", message="Shared connection closed")
-    assert judge(PROJECT, [Event(Kind.TASK, task="Prepare"), lost, END]) is None
+    assert judge(PROJECT, [Event(Kind.PHASE, Phase.PREPARE), lost, END]) is None
     assert judge(PROJECT, [lost, END]) is not None
 
 
@@ -285,8 +288,8 @@ def test_without_a_marker_nothing_was_changed() -> None:
 
 
 def test_the_answer_is_none_where_the_host_gave_none() -> None:
-    assert Answer.read([Event(Kind.UNREACHABLE, task="Settle", message="Connection refused"), END]) is None
-    assert Answer.read([Event(Kind.FAILED, task="Settle", result={"reason": "DOCKER_UNAVAILABLE"}), END]) is None
+    assert Answer.read([Event(Kind.UNREACHABLE, task="Recover", message="Connection refused"), END]) is None
+    assert Answer.read([Event(Kind.FAILED, Phase.RECOVER, result={"reason": "DOCKER_UNAVAILABLE"}), END]) is None
 
 
 def test_an_older_runs_marker_tells_that_this_one_has_changed_nothing() -> None:

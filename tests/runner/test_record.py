@@ -11,6 +11,7 @@ from db.broadcast import Broadcast
 from db.database import Database
 from db.encryption import Secret
 from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
+from db.phase import Phase
 from runner.mask import Mask
 from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Recorder, begin
 from tests import factories
@@ -35,7 +36,7 @@ def make(db: Database, run: Run, *secrets: str) -> Recorder:
 async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Database, run: Run) -> None:
     recorder = make(db, run)
     for number in range(250):
-        recorder.say(f"line {number}", task="Up")
+        recorder.say(f"line {number}", phase=Phase.UP)
     recorder.say("it broke", level=LogLevel.ERROR)
     recorder.close()
     await recorder.write()

@@ -53,9 +53,9 @@ async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_beg
     db: Database, worker: Worker, playbooks: Path, reached: str, is_current: bool
 ) -> None:
     marker = {"run": "RUN", "phase": reached, "state": "running"}
-    write_telling(playbooks, "settle.yml", *phase("settle", marker=marker, **ANSWER))
+    write_telling(playbooks, "recover.yml", *phase("recover", marker=marker, **ANSWER))
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
-    await worker.settle(run.id)
+    await worker.recover(run.id)
     current: UUID | None = (await deployment_of(db, run)).current_run_id
     assert (current == run.id) is is_current
 
@@ -73,9 +73,9 @@ async def test_a_reason_that_nobody_knows_is_a_task_that_failed(
 
 
 async def test_a_marker_that_names_no_run_is_nobodys(db: Database, worker: Worker, playbooks: Path) -> None:
-    write_telling(playbooks, "settle.yml", *phase("settle", marker={"phase": "up"}, **ANSWER))
+    write_telling(playbooks, "recover.yml", *phase("recover", marker={"phase": "up"}, **ANSWER))
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
-    await worker.settle(run.id)
+    await worker.recover(run.id)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)
     assert ended.reason is FailureReason.INTERRUPTED
@@ -105,10 +105,10 @@ async def test_a_failure_that_the_runs_sentence_does_not_repeat_is_in_the_log(
     db: Database, worker: Worker, playbooks: Path
 ) -> None:
     (playbooks / "deploy.yml").write_text(OK)  # which is no verdict, so the host is asked
-    write_telling(playbooks, "settle.yml", *phase("settle", reason="DOCKER_UNAVAILABLE", detail="docker is away"))
+    write_telling(playbooks, "recover.yml", *phase("recover", reason="DOCKER_UNAVAILABLE", detail="docker is away"))
     run = await queued_run(db)
     await worker.play(run.id)
-    assert (LogLevel.ERROR, "Settle", "docker is away") in await _said(db, run)
+    assert (LogLevel.ERROR, "Recover", "docker is away") in await _said(db, run)
 
 
 async def test_a_run_has_the_containers_and_warnings_that_its_host_told(

@@ -39,7 +39,7 @@ require_tool tar tar
 require_tool sha256sum coreutils
 find_plugin
 
-if [ "$phase" != settle ] && [ "$phase" != halt ]; then
+if [ "$phase" != recover ] && [ "$phase" != halt ]; then
     if [ ! -d "$state/new" ] || [ ! -d "${tree%/*}" ]; then
         hush mkdir -p "$state/new" "${tree%/*}" "${directory%/*}"
         [ "$status" -eq 0 ] || fail TASK_FAILED "$last"

@@ -1,4 +1,4 @@
-# The phases after a run that was cut off: `halt` ends what it has left at work, `settle` finds out how it ended too.
+# The phases after a run that was cut off: `halt` ends what it has left at work, `recover` finds out how it ended too.
 #
 # Reads   state, run, deployment
 # Sets    busy, verdict
@@ -25,7 +25,7 @@ halt() {
 }
 
 # As `halt`, and finds out what the run would have ended with.
-settle() {
+recover() {
     halt
     [ "$busy$marker_run" != "false$run" ] || reach_verdict
     [ -z "$verdict" ] || tell verdict "$verdict"

@@ -203,7 +203,7 @@ async def test_a_canceled_run_has_no_process_left_when_it_says_so(
     assert (await deployment_of(db, run)).status is DeploymentStatus.FAILED
 
 
-async def test_a_run_of_a_dead_worker_is_settled_at_the_start(
+async def test_a_run_of_a_dead_worker_is_recovered_at_the_start(
     db: Database, settings: WorkerSettings, playbooks: Path
 ) -> None:
     host = await factories.host(db, transport=HostTransport.LOCAL, address=None)
@@ -292,7 +292,7 @@ async def test_a_host_without_a_key_is_not_talked_to_where_the_policy_is_strict(
     if cut_off:  # a server that was less strict has died
         async with db.write() as session:
             assert await status.claim(session, run.id, "another") is not None
-        await worker.settle(run.id)
+        await worker.recover(run.id)
     else:
         await worker.play(run.id)
     async with db.read() as session:

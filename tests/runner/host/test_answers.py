@@ -495,7 +495,7 @@ def test_a_service_without_a_container_is_missed_unless_it_has_none() -> None:
 
 def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
     given = Answers("shop", None, Limits(verify=5.0, run=5.0), Clock())
-    given.begin("settle")
+    given.begin("recover")
     given.note("model", json.dumps({"services": {"web": WEB}}))
     given.note("since", "600")
     given.note("containers", "")
@@ -512,7 +512,7 @@ def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
 )
 def test_recovery_compares_what_is_there_with_what_was_meant(digest: str, image: str, reply: dict[str, str]) -> None:
     given = Answers("shop")
-    given.begin("settle")
+    given.begin("recover")
     given.note("model", json.dumps({"services": {"web": WEB}}))
     given.note("notes", Notes().write())
     given.note("hash", f"web {digest}")

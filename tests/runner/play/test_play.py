@@ -273,7 +273,7 @@ async def test_a_play_ends_at_the_deadline_that_it_is_told_and_says_nothing_of_i
     wait_for(pids)
     assert len(processes.find(cookie)) > 3  # as above
     play.extend(clock() + 0.1)
-    assert await events_of(play) == [Event(Kind.TASK, "Sleep")]
+    assert await events_of(play) == [Event(Kind.TASK, task="Sleep")]
     assert processes.find(cookie) == []
     await play.stop()
 

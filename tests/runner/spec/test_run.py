@@ -142,8 +142,8 @@ def test_logins_are_lines_that_a_shell_reads_back_unchanged() -> None:
     assert "\n" not in logins(project)[0]
 
 
-def test_each_phase_has_its_time_and_halt_that_of_settle() -> None:
-    timeouts = Timeouts(prepare=1, build=2, pull=3, up=4, verify=5, down=6, settle=7, run=8)
+def test_each_phase_has_its_time_and_halt_that_of_recover() -> None:
+    timeouts = Timeouts(prepare=1, build=2, pull=3, up=4, verify=5, down=6, recover=7, run=8)
     hosts = inventory(PROJECT, PATHS, timeouts, 2.0)["all"]["hosts"]
     assert hosts[str(PROJECT.deployment_id)]["daos_timeouts"] == {
         "prepare": 1,
@@ -152,7 +152,7 @@ def test_each_phase_has_its_time_and_halt_that_of_settle() -> None:
         "up": 4,
         "verify": 5,
         "down": 6,
-        "settle": 7,
+        "recover": 7,
         "halt": 7,
         "run": 8,
     }

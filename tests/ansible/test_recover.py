@@ -1,4 +1,4 @@
-"""settle.yml: what is left is ended, and what the host tells is what happened there."""
+"""recover.yml: what is left is ended, and what the host tells is what happened there."""
 
 import json
 import os
@@ -75,14 +75,14 @@ def at_work(machine: Machine) -> Iterator[Future[list[Result]]]:
 
 def test_where_nothing_happened_nothing_is_told(machine: Machine) -> None:
     machine.begin(WEB)
-    told = machine.settle()
+    told = machine.recover()
     assert (told.marker, told.busy, told.verdict, told.containers) == (None, False, None, [])
     assert not machine.state.exists()
 
 
 def test_a_finished_run_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
-    told = machine.settle()
+    told = machine.recover()
     assert (told.busy, told.verdict, told.reason) == (False, "ok", None)
     assert told.marker == {
         "run": machine.run,
@@ -94,10 +94,10 @@ def test_a_finished_run_is_ok(machine: Machine) -> None:
     assert [container["state"] for container in told.containers] == ["running"]
 
 
-def test_settle_changes_nothing(local: Machine) -> None:
+def test_recover_changes_nothing(local: Machine) -> None:
     play_until(local, "up", WEB, {"page": "x"})
     before = contents(local.home / ".daos")
-    local.phase("settle")
+    local.phase("recover")
     assert contents(local.home / ".daos") == before
 
 
@@ -111,7 +111,7 @@ def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
     notes = [local.state / name for name in ("new/manifest", "new/json", "new/run", "new/notes")]
     for note in notes:
         note.touch()
-    local.phase("settle")
+    local.phase("recover")
     assert [path for path in (*halves, *notes) if path.exists()] == []
 
 
@@ -119,12 +119,12 @@ def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
 def test_a_run_that_had_done_its_work_before_the_crash_is_ok(local: Machine, marker: dict[str, str]) -> None:
     play_until(local, "up", WEB)
     pretend(local, **marker)
-    assert local.phase("settle").verdict == "ok"
+    assert local.phase("recover").verdict == "ok"
 
 
 def test_a_run_whose_container_crashed_meanwhile_failed(local: Machine) -> None:
     play_until(local, "up", {"job": service("sh", "-c", "exit 3")})
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert not told.failed
     assert (told.verdict, told.reason) == ("failed", "UNHEALTHY")
     assert told.detail == "Service 'job' exited with code 3."
@@ -133,7 +133,7 @@ def test_a_run_whose_container_crashed_meanwhile_failed(local: Machine) -> None:
 def test_a_run_that_failed_before_the_crash_failed_for_its_reason(local: Machine) -> None:
     local.begin("services: [")
     reported = local.phase("prepare")
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert (told.verdict, told.reason, told.detail) == ("failed", "COMPOSE_INVALID", reported.detail)
 
 
@@ -141,7 +141,7 @@ def test_a_run_that_failed_before_the_crash_failed_for_its_reason(local: Machine
 def test_a_run_that_had_not_come_to_up_has_no_verdict(local: Machine, phase: str) -> None:
     play_until(local, "verify", WEB)
     play_until(local, phase, {"web": service("sleep", "2000")})
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert told.verdict is None
     assert [container["state"] for container in told.containers] == ["running"]
 
@@ -151,7 +151,7 @@ def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
     with machine.playing("deploy.yml") as ansible:
         wait_for(lambda: is_waiting_in_up(machine))
         kill_with_children(ansible.pid, keep="/bin/sh")
-        told = machine.settle()
+        told = machine.recover()
     assert (told.busy, told.verdict) == (False, None)
     assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
     assert [container["state"] for container in told.containers] == ["running", "created"]
@@ -161,13 +161,13 @@ def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
 def test_another_run_of_the_deployment_has_no_verdict(local: Machine) -> None:
     play_until(local, "verify", WEB)
     marker, local.run = local.run, str(uuid4())
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert (told.marker["run"], told.verdict) == (marker, None)
 
 
 def test_work_that_somebody_still_listens_to_is_ended(local: Machine) -> None:
     with at_work(local) as script:
-        told = local.phase("settle")
+        told = local.phase("recover")
         assert script.result(timeout=5)[-1].failed
     assert told.busy is False
     assert told.marker["run"] == local.run
@@ -177,7 +177,7 @@ def test_work_that_somebody_still_listens_to_is_ended(local: Machine) -> None:
 def test_work_of_another_deployment_is_left_alone(local: Machine) -> None:
     with at_work(local) as script:
         local.deployment = str(uuid4())
-        told = local.phase("settle", timeouts={"settle": 2})
+        told = local.phase("recover", timeouts={"recover": 2})
         assert not script.done()
     assert (told.busy, told.verdict) == (True, None)
 
@@ -198,12 +198,12 @@ def test_a_run_that_was_cut_off_while_files_were_moved_has_no_verdict(
     play_until(local, "verify", web, {"a/page": "old", "b/page": "old"})
     new = {"a/page": "new", "b/page": "new"}
     cut_off(local, words.format(state=local.state, files=local.files), web, new)
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert (told.busy, told.verdict) == (False, None)
     assert [container["state"] for container in told.containers] == ["running"]
     assert local.deploy(web, new).succeeded
     assert docker.run("exec", docker.containers(local.project)[0], "cat", "/a", "/b") == "newnew"
-    assert local.phase("settle").verdict == "ok"
+    assert local.phase("recover").verdict == "ok"
 
 
 def built() -> dict[str, Any]:
@@ -238,24 +238,24 @@ def test_a_run_that_was_cut_off_before_a_stale_container_was_recreated_has_no_ve
     play_until(local, "verify", old, files | {"page": "old"})
     before = docker.containers(local.project)
     cut_off(local, "up --detach", new, files | {"page": "new"})
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
     assert told.verdict is None
     assert docker.containers(local.project) == before
     assert local.deploy(new, files | {"page": "new"}).succeeded
     assert docker.run("exec", docker.containers(local.project)[0], "cat", "/page") == "new"
-    assert local.phase("settle").verdict == "ok"
+    assert local.phase("recover").verdict == "ok"
 
 
 def test_services_scaled_to_zero_match(local: Machine) -> None:
     play_until(local, "up", {"web": service("sleep", "1000"), "none": service("sleep", "1000", scale=0)})
-    assert local.phase("settle").verdict == "ok"
+    assert local.phase("recover").verdict == "ok"
 
 
 def test_a_service_without_its_container_does_not_match(local: Machine, docker: Docker) -> None:
     play_until(local, "up", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     docker.run("rm", "--force", docker.containers(local.project)[0])
-    assert local.phase("settle").verdict is None
+    assert local.phase("recover").verdict is None
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
@@ -265,31 +265,31 @@ def test_a_run_that_was_cut_off_before_a_service_was_scaled_has_no_verdict(
     """Compose's hash of a service does not have the number of its containers."""
     play_until(local, "verify", {"web": service("sleep", "1000", scale=before)})
     cut_off(local, "up --detach", {"web": service("sleep", "1000", scale=after)})
-    assert local.phase("settle").verdict is None
+    assert local.phase("recover").verdict is None
 
 
 def test_a_run_that_was_cut_off_before_a_service_was_removed_has_no_verdict(local: Machine) -> None:
     play_until(local, "verify", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     cut_off(local, "up --detach", WEB)
-    assert local.phase("settle").verdict is None
+    assert local.phase("recover").verdict is None
 
 
 def test_a_finished_down_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
     machine.down()
-    told = machine.settle()
+    told = machine.recover()
     assert (told.verdict, told.containers, told.marker["action"]) == ("ok", [], "DOWN")
 
 
 def test_a_down_that_was_killed_has_no_verdict_while_containers_are_left(local: Machine) -> None:
     play_until(local, "verify", WEB)
     pretend(local, action="DOWN", phase="down", state="running")
-    told = local.phase("settle")
+    told = local.phase("recover")
     assert told.verdict is None
     assert len(told.containers) == 1
 
 
 def test_a_daemon_that_does_not_answer_fails_the_question(local: Machine) -> None:
-    told = local.phase("settle", environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
+    told = local.phase("recover", environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
     assert told.failed
     assert told.reason == "DOCKER_UNAVAILABLE"
