@@ -28,9 +28,11 @@ from db.broadcast import Broadcast
 from db.database import BrokenReferences, Database, Reserved, UnsupportedDatabase
 from db.encryption import Keyring, Secret, write_private
 from db.notify import Wire
+from runner.engine.base import ServingEngine
 from runner.engine.distributed import DistributedEngine
-from runner.engine.embedded import EmbeddedEngine, ServingEngine
-from runner.play.launcher import Keeper
+from runner.engine.embedded import EmbeddedEngine
+from runner.play.launcher import Launcher
+from runner.play.warm import WarmAnsible
 from runner.private import NotPrivate, check, sockets
 from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
@@ -187,19 +189,20 @@ async def running(
         stack.enter_context(_reserved(db))
         broadcast = Broadcast()
         worker_settings = _worker_settings(settings, home, environment)
-        warm = settings.warm and plays and settings.ansible_verbosity == "0"
-        keeper = Keeper(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=warm)
+        is_warm = settings.warm and plays and settings.ansible_verbosity == "0"
+        warm = WarmAnsible(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on)
+        launcher = Launcher(warm.start if is_warm else None)
         start_latency = make_start_latency()
-        worker = Worker(db, broadcast, worker_settings, keeper, start_latency.observe)
+        worker = Worker(db, broadcast, worker_settings, launcher, start_latency.observe)
         wire = None if db.is_sqlite else Wire(db, broadcast)
         engine = _engine(db, broadcast, worker if plays else None, settings, home)
         async with asyncio.TaskGroup() as group:
             group.create_task(engine.serve(), name="engine")
-            beside = [group.create_task(keeper.serve(), name="warm Ansible")]
+            beside = [group.create_task(warm.serve(), name="warm Ansible")] if is_warm else []
             if wire is not None:
                 beside.append(group.create_task(wire.serve(), name="wire"))
             try:
-                yield Parts(db, broadcast, engine, wire, keeper.plays, start_latency)
+                yield Parts(db, broadcast, engine, wire, launcher.plays, start_latency)
             finally:
                 broadcast.wake_all()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
@@ -259,5 +262,5 @@ def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, s
         accept_new=settings.host_key_policy == ACCEPT_NEW,
         settle=settings.settle_seconds,
         passed_on=docker_environment(environment) | {"ANSIBLE_VERBOSITY": settings.ansible_verbosity},
-        held=(home.lock,),
+        kept_open=(home.lock,),
     )

@@ -9,7 +9,7 @@ from db import migrations
 from db.broadcast import Broadcast
 from db.database import Database
 from db.notify import Wire
-from runner.engine.embedded import ServingEngine
+from runner.engine.base import ServingEngine
 
 BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800)  # seconds
 

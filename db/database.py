@@ -16,12 +16,13 @@ from urllib.parse import unquote, urlsplit
 import anyio
 from psycopg.conninfo import make_conninfo
 from sqlalchemy import URL, make_url, text, update
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_sessionmaker, create_async_engine
 
 from db import sqlite
 from db.encryption import Keyring, Secret
 from db.models import Installation
+from db.patience import UNAVAILABLE
 from db.session import LABELS, OurSession
 from db.storage import Storage
 
@@ -36,8 +37,6 @@ LINK = {
 }
 
 LOCKED_BYTE = 1 << 62  # of a SQLite file; SQLite's own are at 2**30, and no file is as long
-
-RETRY_INTERVAL = 1.0  # seconds between questions to a database that is away
 
 logger = logging.getLogger(__name__)
 
@@ -150,7 +149,7 @@ class Database:
             try:
                 async with self.write() as session:
                     await session.execute(update(Installation).values(id=Installation.id))
-            except (InterfaceError, OperationalError):
+            except UNAVAILABLE:
                 return False
             self.storage.note_room()
         return self.storage.has_room
@@ -208,19 +207,6 @@ class Database:
         await self._reader.dispose()
         while self._held:
             os.close(self._held.pop())
-
-
-async def patiently(read: Callable[[], Awaitable[T]], what: str) -> T:
-    """The answer of `read`, which is asked again while the database is away: for who has been promised all."""
-    is_told = False
-    while True:
-        try:
-            return await read()
-        except (InterfaceError, OperationalError) as error:
-            if not is_told:
-                logger.warning("%s cannot be read, trying again: %r", what, error.orig)
-            is_told = True
-        await asyncio.sleep(RETRY_INTERVAL)
 
 
 @asynccontextmanager

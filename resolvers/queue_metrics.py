@@ -5,12 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import func, select
-from sqlalchemy.exc import SQLAlchemyError
 
 from db.database import Database
 from db.models import ACTIVE, Run, RunStatus, now
+from db.patience import UNAVAILABLE
 from runner import store
-from runner.engine.embedded import Engine
+from runner.engine.base import Engine
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ async def of_queue(db: Database, engine: Engine) -> Figures | None:
             since = await store.waiting_since(session, capacity.per_host)
             counts = select(Run.status, func.count()).where(Run.status.in_(ACTIVE)).group_by(Run.status)
             runs = dict.fromkeys(ACTIVE, 0) | dict((await session.execute(counts)).all())
-    except SQLAlchemyError as error:
+    except UNAVAILABLE as error:
         logger.warning("the queue cannot be counted: %s", error)
         return None
     age = 0.0 if since is None else max(0.0, (now() - since).total_seconds())
@@ -46,6 +46,6 @@ async def of_ended(db: Database) -> Mapping[RunStatus, int] | None:
     try:
         async with db.read() as session:
             return dict.fromkeys(ended, 0) | dict((await session.execute(counts)).all())
-    except SQLAlchemyError as error:
+    except UNAVAILABLE as error:
         logger.warning("the runs cannot be counted: %s", error)
         return None

@@ -30,7 +30,7 @@ from resolvers.paging import Listing
 from resolvers.rules import Check
 from resolvers.tail import Piece
 from runner import store
-from runner.engine.embedded import Engine
+from runner.engine.base import Engine
 from runner.store import Place
 
 RUNS = Listing("allRuns", Run, key=(Run.id,))

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Generic, Protocol, TypeVar
 
 from db.broadcast import Broadcast, Listener, Topic
-from db.database import patiently
+from db.patience import patiently
 
 BATCH_SIZE = 100  # entries that a subscriber gets at once
 KEPT = 500  # entries in memory; who is further behind reads for himself
@@ -125,7 +125,7 @@ class Tail(Generic[Entry]):
             self._listener.notify()  # there may be more
 
     async def _read(self, position: int) -> Piece[Entry] | None:
-        return await patiently(partial(self._source.read, position), "what is followed")
+        return await patiently(partial(self._source.read, position), "what is followed cannot be read")
 
     async def _begin(self) -> None:
         """Find where it ends now.  Raises: SQLAlchemyError, for nobody follows it yet."""

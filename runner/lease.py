@@ -15,11 +15,11 @@ from collections.abc import Callable
 from uuid import uuid4
 
 from sqlalchemy import delete, insert, update
-from sqlalchemy.exc import SQLAlchemyError
 
 from db import status
 from db.database import Database
 from db.models import Worker
+from db.patience import UNAVAILABLE
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Lease:
         return boottime() - self._beaten
 
     async def begin(self) -> None:
-        """Register the worker.  Raises: SQLAlchemyError."""
+        """Register the worker.  Raises: errors of `UNAVAILABLE`."""
         before = boottime()
         name = f"{socket.gethostname()}/{os.getpid()}"
         times = {"started_at": status.clock(), "seen_at": status.clock()}
@@ -83,7 +83,7 @@ class Lease:
         raise LeaseLost("no beat has reached the database in time")
 
     async def end(self) -> None:
-        """Give the lease back: what this worker still holds may be taken at once.  Raises: SQLAlchemyError."""
+        """Give the lease back: what this worker still holds may be taken at once.  Raises: errors of `UNAVAILABLE`."""
         self.deadline = 0.0
         async with self._db.write() as session:
             await session.execute(delete(Worker).where(Worker.id == self.worker))
@@ -101,7 +101,7 @@ class Lease:
                 async with self._db.write() as session:
                     statement = update(Worker).where(Worker.id == self.worker).values(seen_at=status.clock())
                     seen = (await session.execute(statement.returning(Worker.id))).one_or_none()
-            except SQLAlchemyError as error:
+            except UNAVAILABLE as error:
                 logger.warning("the database does not take a beat: %s", error)
                 continue
             if seen is None:

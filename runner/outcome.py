@@ -1,12 +1,9 @@
-"""From Ansible's events and the host's words to a status, a reason and a sentence.  Pure.
+"""From Ansible's events and the host's answer to a status, a reason and a sentence.  Pure.
 
-`judge` reads what a play told.  Where that is no verdict, because the play was stopped or the connection was lost, the
-host itself is asked (ansible/recover.yml) and `settle` reads its answer.  A broken transport is never taken for an end.
+`judge` reads what a play reported.  A play that was cut off has reported no end of the run, see `runner.interruption`.
 """
 
-import re
-from dataclasses import dataclass, field, replace
-from enum import StrEnum
+from dataclasses import replace
 from typing import Any
 
 from db.containers import Container, read_all
@@ -15,69 +12,87 @@ from db.status import End
 from runner.play.event import Event, Kind
 from runner.spec.phases import OF_ACTION
 from runner.spec.run import Project
-from runner.ssh.known_hosts import FINGERPRINT, stored
-from runner.ssh.target import Target
+from runner.ssh import failures
 
 MAX_WARNINGS = 100  # of one run
 
 
-class Cause(StrEnum):
-    """Why a play gave no verdict of its own."""
-
-    CANCELED = "canceled"  # somebody asked for it
-    TIMEOUT = "timeout"  # it took longer than a run may
-    STOPPED = "stopped"  # the server is stopping
-    CRASHED = "crashed"  # the server was killed, and this is the next one
-    LOST = "lost"  # the connection or the playing process went away
-    ABANDONED = "abandoned"  # the worker may hold it no longer; others may
-
-
 def failed(reason: FailureReason, message: str, containers: list[Container] | None = None) -> End:
-    """A run that did not succeed."""
+    """The end of a run that did not succeed."""
     return End(RunStatus.FAILED, reason, message, containers or [])
 
 
+def warned(end: End, given: list[str]) -> End:
+    """`end` with warnings, each once, which the message of a success counts."""
+    distinct = list(dict.fromkeys(given))[:MAX_WARNINGS]
+    if not distinct:
+        return end
+    if end.status is not RunStatus.SUCCESS:
+        return replace(end, warnings=distinct)
+    count = "1 warning" if len(distinct) == 1 else f"{len(distinct)} warnings"
+    return replace(end, message=f"{end.message.removesuffix('.')}, {count}.", warnings=distinct)
+
+
+def warnings(events: list[Event]) -> list[str]:
+    """The warnings of all phases that have ended, in their order."""
+    found: list[str] = []
+    for event in events:
+        given = event.result.get("warnings")
+        found += [warning for warning in given if isinstance(warning, str)] if isinstance(given, list) else []
+        problems = containers(event.result)[1]
+        found += [f"The host reports a container that daos cannot read: {problem}." for problem in problems]
+    return found
+
+
+def has_reached_host(events: list[Event]) -> bool:
+    """Whether a play has begun a phase or a task on its host, which it may have changed then."""
+    return any(event.kind in {Kind.PHASE, Kind.TASK} for event in events)
+
+
+def ssh_error(events: list[Event]) -> str | None:
+    """What ssh printed when the host could not be reached, or was lost; None where it was not."""
+    return next((event.message for event in events if event.kind is Kind.UNREACHABLE), None)
+
+
 def judge(project: Project, events: list[Event]) -> End | None:
-    """What the play's own events say; None where they are no verdict and the host has to be asked."""
+    """How the run ended by the play's own events; None where only the host can know."""
     end = _judge(project, events)
     return None if end is None else warned(end, warnings(events))
 
 
 def _judge(project: Project, events: list[Event]) -> End | None:
+    failure = next((event for event in events if event.kind in {Kind.FAILED, Kind.UNREACHABLE}), None)
+    is_reached = has_reached_host(events)
+    if failure is not None and failure.kind is Kind.FAILED:
+        return _judge_failure(failure)
+    if failure is not None:
+        return None if is_reached else unreachable(project, failure.message)
     phases = OF_ACTION[project.action]
-    has_reached_host = any(event.kind in {Kind.PHASE, Kind.TASK} for event in events)
-    for event in events:
-        if event.kind is Kind.FAILED:
-            return _judge_failure(event)
-        if event.kind is Kind.UNREACHABLE:
-            # Once it was reached, it may have been changed.
-            return None if has_reached_host else unreachable(project.target, event.message)
     done = [event for event in events if event.kind is Kind.OK and event.phase in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
-        return _success(project, _containers(done[-1].result)[0])
-    if end is None or done or has_reached_host:
-        return None  # once it was reached, only the host knows what became of it
+        return success(project, containers(done[-1].result)[0])
+    if end is None or is_reached:
+        return None
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
-    errors = [line for line in words if "ERROR" in line]  # what follows shows where in the file it is
+    errors = [line for line in words if "ERROR" in line]  # the lines behind it show the place in the file
     detail = (errors or words or [f"it ended with status {end.rc}"])[0]
     return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")
 
 
 def _judge_failure(event: Event) -> End:
     result = event.result
-    if not result:  # not the words of our action plugin: Ansible itself has failed
+    if not result:  # not of our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task or event.phase}: {event.message}")
-    reason = _reason(result.get("reason")) or FailureReason.TASK_FAILED
+    reason = known_reason(result.get("reason")) or FailureReason.TASK_FAILED
     detail = result.get("detail") or event.message
-    return failed(
-        reason, _sentence(reason, event.phase.label if event.phase else "The run", detail), _containers(result)[0]
-    )
+    label = event.phase.label if event.phase is not None else "The run"
+    return failed(reason, failure_message(reason, label, detail), containers(result)[0])
 
 
-def _sentence(reason: FailureReason, task: str, detail: str) -> str:
+def failure_message(reason: FailureReason, phase: str, detail: str) -> str:
     if reason in {FailureReason.IMAGE_PULL_FAILED, FailureReason.IMAGE_BUILD_FAILED}:
-        return f"{detail} What ran before still runs."
+        return f"{detail} The previous containers keep running."
     if reason in {FailureReason.PORT_IN_USE, FailureReason.DISK_FULL}:
         return detail
     if reason is FailureReason.COMPOSE_INVALID:
@@ -85,257 +100,43 @@ def _sentence(reason: FailureReason, task: str, detail: str) -> str:
         return f"{words} Correct them in a new version of the package."
     opening = {
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
-        FailureReason.UNHEALTHY: "The project is up but not well",
-        FailureReason.TIMEOUT: f"{task} took too long",
-    }.get(reason, f"{task} failed")
+        FailureReason.UNHEALTHY: "The project is up but not healthy",
+        FailureReason.TIMEOUT: f"{phase} took too long",
+    }.get(reason, f"{phase} failed")
     return f"{opening}: {detail}"
 
 
-def _success(project: Project, containers: list[Container]) -> End:
+def success(project: Project, containers: list[Container]) -> End:
     if project.action is RunAction.DOWN:
-        return End(RunStatus.SUCCESS, None, "The project is down; no container of it is left.", containers)
+        return End(RunStatus.SUCCESS, None, "The project is down: none of its containers is left.", containers)
     count = len({container.service for container in containers})
-    many = f"{count} services" if count != 1 else "The one service"
-    verb = "are" if count != 1 else "is"
-    return End(RunStatus.SUCCESS, None, f"{many} of the project {verb} up and well.", containers)
+    services = "1 service" if count == 1 else f"{count} services"
+    return End(RunStatus.SUCCESS, None, f"The project is up: {services}.", containers)
 
 
-def warnings(events: list[Event]) -> list[str]:
-    """The warnings of all phases that have ended, in their order, each once."""
-    found: list[str] = []
-    for event in events:
-        given = event.result.get("warnings")
-        found += [warning for warning in given if isinstance(warning, str)] if isinstance(given, list) else []
-        problems = _containers(event.result)[1]
-        found += [f"The host reports a container that daos cannot read: {problem}." for problem in problems]
-    return list(dict.fromkeys(found))[:MAX_WARNINGS]
-
-
-def warned(end: End, given: list[str]) -> End:
-    """`end` with warnings, which a sentence of success counts."""
-    if not given:
-        return end
-    if end.status is not RunStatus.SUCCESS:
-        return replace(end, warnings=given)
-    many = "1 warning" if len(given) == 1 else f"{len(given)} warnings"
-    return replace(end, message=f"{end.message.removesuffix('.')}, with {many}.", warnings=given)
-
-
-def _containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
-    """The containers in the end of a phase, and what is wrong with those that cannot be read."""
+def containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
+    """The containers in the result of a phase, and what is wrong with those that cannot be read."""
     return read_all(result.get("containers"))
 
 
-def _reason(word: object) -> FailureReason | None:
-    """The reason that a host gives; TASK_FAILED where this daos does not know it, None where there is none."""
+def known_reason(word: object) -> FailureReason | None:
+    """The reason that a host reports; TASK_FAILED where this daos does not know it, None where there is none."""
     if not word:
         return None
     known = FailureReason.__members__.get(word) if isinstance(word, str) else None
     return known or FailureReason.TASK_FAILED
 
 
-_REFUSED = (
-    "refuses the login of '{user}' with {key}; add the public key to the authorized_keys of '{user}' on the host, or "
-    "change the host's user or key"
-)
-_UNREACHABLE = (
-    # (ssh's words, reason, sentence); the first that fits is taken
-    ("error in libcrypto", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
-    ("invalid format", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
-    ("Permission denied", FailureReason.AUTHENTICATION_FAILED, _REFUSED),
-    ("Too many authentication failures", FailureReason.AUTHENTICATION_FAILED, _REFUSED),
-    (
-        "Connection refused",
-        FailureReason.HOST_UNREACHABLE,
-        "refuses the connection to {address} port {port}; see that sshd listens there, and the host's address and port",
-    ),
-    (
-        "Could not resolve hostname",
-        FailureReason.HOST_UNREACHABLE,
-        "cannot be found: the name {address} is unknown; correct its address with updateHost",
-    ),
-    (
-        "timed out",
-        FailureReason.HOST_UNREACHABLE,
-        "does not answer at {address} port {port}; see that it runs, and the firewalls on the way",
-    ),
-    (
-        "No route to host",
-        FailureReason.HOST_UNREACHABLE,
-        "cannot be reached: there is no route to {address}; see the network of the server",
-    ),
-)
+def unreachable(project: Project, error: str) -> End:
+    """The end of a run whose host could not be contacted; `error` is what ssh printed."""
+    reason, message = failures.explain(project.target, error)
+    return failed(reason, message)
 
 
-_MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # ssh's words
-_BAD_CERTIFICATE = re.compile(r"Certificate invalid: ([ -~]+)")
-
-
-def _key(target: Target) -> str:
-    """The key that a host is logged in to with, to be put behind "with"."""
-    if target.ssh_key is not None:
-        return "its stored SSH key"
-    return f"key {target.ssh_key_path}" if target.ssh_key_path is not None else "the keys of the server's user"
-
-
-def unreachable(target: Target, words: str) -> End:
-    """A run whose host could not be talked to, by what ssh said."""
-    if any(text in words for text in _MISMATCH):
-        return failed(FailureReason.HOST_KEY_MISMATCH, _mismatch(target, words))
-    for text, reason, sentence in _UNREACHABLE:
-        if text in words:
-            told = sentence.format(user=target.user, address=target.address, port=target.port, key=_key(target))
-            return failed(reason, f"Host '{target.name}' {told}.")
-    return failed(FailureReason.HOST_UNREACHABLE, f"Host '{target.name}' cannot be reached: {words.strip()}")
-
-
-def _mismatch(target: Target, words: str) -> str:
-    """Which keys do not fit, and what to do."""
-    known = stored(target.known_hosts)
-    pinned = [key.fingerprint for key in known if not key.is_authority]
-    shown = FINGERPRINT.search(words)
-    invalid = _BAD_CERTIFICATE.search(words)
-    told = [
-        f"shown is {shown[0]}" if shown else "",
-        f"pinned is {', '.join(pinned)}" if pinned else "",
-        f"no certificate of a trusted authority fits {target.address}" if len(pinned) < len(known) else "",
-        f"its certificate is invalid: {invalid[1]}" if invalid else "",
-    ]
-    what = "; ".join(part for part in told if part)
-    wrong = "another host key than the pinned one" if pinned or not known else "a host key that nobody has vouched for"
-    todo = "scanHostKey tells what it shows now; if that is right, trustHostKey pins it."
-    return f"Host '{target.name}' shows {wrong}{': ' if what else ''}{what}. {todo}"
-
-
-def unknown_key(target: Target) -> End:
-    """A run on a host whose key nobody has vouched for, where the server asks for that."""
-    words = (
-        f"Host '{target.name}' has no pinned key, and this server talks to no host without one: see with scanHostKey "
-        "what it shows, compare that with `ssh-keygen -lf` on the host, and pin it with trustHostKey."
+def unknown_host_key(project: Project) -> End:
+    """The end of a run on a host without a pinned key, where the server requires one."""
+    message = (
+        f"Host '{project.target.name}' has no pinned key, and this server contacts no host without one: see with "
+        "scanHostKey what it shows, compare that with `ssh-keygen -lf` on the host, and pin it with trustHostKey."
     )
-    return failed(FailureReason.HOST_KEY_UNKNOWN, words)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the host told when it was asked after a run, see ansible/recover.yml."""
-
-    busy: bool  # something of the run still works there
-    marker: dict[str, str] | None  # what the run wrote down last; None where it left nothing
-    verdict: str | None  # "ok", "failed", or None where there was nothing to judge
-    reason: str | None
-    detail: str | None
-    containers: list[Container]
-    warnings: list[str] = field(default_factory=list)
-
-    @classmethod
-    def read(cls, events: list[Event]) -> "Answer | None":
-        """The answer among the events of settle.yml; None where the host did not give one."""
-        result = next((event.result for event in events if event.kind is Kind.OK and event.result), None)
-        if result is None:
-            return None
-        return cls(
-            busy=bool(result.get("busy")),
-            marker=result.get("marker"),
-            verdict=result.get("verdict"),
-            reason=result.get("reason"),
-            detail=result.get("detail"),
-            containers=_containers(result)[0],
-            warnings=warnings(events),
-        )
-
-
-def has_begun_up(project: Project, answer: Answer) -> bool:
-    """Whether the run's content is on the host, by what it wrote down there."""
-    marker = _own_marker(project, answer)
-    return marker is not None and marker.get("phase") in {"up", "verify"}
-
-
-def _own_marker(project: Project, answer: Answer) -> dict[str, str] | None:
-    return answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
-
-
-def settle(
-    project: Project, cause: Cause, answer: Answer | None, *, touched: bool, earlier: list[str] | None = None
-) -> End:
-    """How a run without a verdict ended.
-
-    `touched`: a phase had ended well, so the host had been reached; `earlier`: the warnings of the play.
-    """
-    given = [*(earlier or []), *(answer.warnings if answer is not None else [])]
-    return warned(_settle(project, cause, answer, touched=touched), list(dict.fromkeys(given))[:MAX_WARNINGS])
-
-
-def _settle(project: Project, cause: Cause, answer: Answer | None, *, touched: bool) -> End:
-    if answer is None:
-        return _unknown(project, cause, touched=touched)
-    if answer.busy:
-        words = f"{_cut_off(cause)}, and its work on host '{project.target.name}' has not ended yet."
-        return failed(FailureReason.INTERRUPTED, words, answer.containers)
-    marker = _own_marker(project, answer)
-    return _recorded(project, marker, answer) or _ended(project, cause, marker, answer)
-
-
-def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer: Answer) -> End:
-    """The end of a run that had written down none, and whose work is over."""
-    # Ids of runs grow: a marker that is older was there before this run, which has written none of its own.
-    is_overtaken = marker is None and answer.marker is not None and answer.marker.get("run", "") > str(project.run_id)
-    where = "and another run has been on the host since" if is_overtaken else _where(marker)
-    if cause is Cause.CANCELED:
-        return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.containers)
-    if cause is Cause.TIMEOUT:
-        return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.containers)
-    if answer.verdict is not None and marker is not None:
-        return _by_verdict(project, answer, marker.get("phase", "The run"))
-    return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.containers)
-
-
-def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -> End | None:
-    """The end that the run itself had written down on the host before its news was lost."""
-    if marker is None or marker.get("phase") != OF_ACTION[project.action][-1].word:
-        return None
-    if marker.get("state") == "done":
-        return _success(project, answer.containers)
-    return None
-
-
-def _by_verdict(project: Project, answer: Answer, phase: str) -> End:
-    """The end that the host tells of, or that its containers show."""
-    if answer.verdict == "ok":
-        return _success(project, answer.containers)
-    reason = _reason(answer.reason) or FailureReason.UNHEALTHY
-    return failed(reason, _sentence(reason, phase.capitalize(), answer.detail or "see the log"), answer.containers)
-
-
-def _unknown(project: Project, cause: Cause, *, touched: bool) -> End:
-    name = project.target.name
-    if cause is Cause.CANCELED and not touched:
-        words = f"The run was canceled before host '{name}' had answered."
-        return End(RunStatus.CANCELED, FailureReason.CANCELED, words)
-    words = f"{_cut_off(cause)}, and host '{name}' could not be asked how far it had come."
-    return failed(FailureReason.TIMEOUT if cause is Cause.TIMEOUT else FailureReason.INTERRUPTED, words)
-
-
-def _cut_off(cause: Cause) -> str:
-    return {
-        Cause.CANCELED: "The run was canceled",
-        Cause.TIMEOUT: "The run took longer than a run may",
-        Cause.STOPPED: "The server was stopped during the run",
-        Cause.CRASHED: "The server ended unexpectedly during the run",
-        Cause.LOST: "The connection was lost during the run",
-        Cause.ABANDONED: "The worker lost the database during the run",
-    }[cause]
-
-
-def _where(marker: dict[str, str] | None) -> str:
-    """How far the run had come, to be put behind a comma or a verb."""
-    if marker is None:
-        return "before it had changed anything on the host"
-    return {
-        "prepare": "while its files were prepared; what ran before still runs",
-        "build": "while images were built; what ran before still runs",
-        "pull": "while images were pulled; what ran before still runs",
-        "up": "while the containers were brought up; some may be new and some old",
-        "verify": "while the containers were watched; they are up, but not known to be well",
-        "down": "while the containers were taken down; some may be left",
-    }.get(marker.get("phase", ""), "at an unknown point")
+    return failed(FailureReason.HOST_KEY_UNKNOWN, message)

@@ -1,28 +1,25 @@
 """Writes what a run says into the database, in batches, without ever holding up what is playing it."""
 
 import asyncio
-import logging
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 from sqlalchemy import Table, func, insert, select
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import LogEntry, LogLevel, Run, now
+from db.patience import patiently
 from db.phase import Phase
 from runner.mask import Mask
 
-logger = logging.getLogger(__name__)
-
 BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every moment no more than it must
 BATCH_SIZE = 100  # entries
-RETRY_INTERVAL = 1.0  # seconds, when the database does not take a batch
 MAX_MESSAGE = 16 * 1024  # characters of one entry
 MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
 
@@ -104,16 +101,12 @@ class Recorder:
         self._more.set()  # also for progress that nothing was said about
 
     async def _flush(self) -> None:
-        """Write all that is waiting; a database that does not take it is tried again."""
+        """Write all that is waiting."""
         self._more.clear()
         while True:
             batch, progress, begins_up = list(self._waiting), self._progress, self._begins_up
-            try:
-                await self._write(batch, progress, begins_up)
-            except SQLAlchemyError:
-                logger.exception("the log of run %s cannot be written, trying again", self._run_id)
-                await asyncio.sleep(RETRY_INTERVAL)
-                continue
+            write = partial(self._write, batch, progress, begins_up)
+            await patiently(write, f"the log of run {self._run_id} cannot be written")
             self._begins_up = self._begins_up and not begins_up
             self._broadcast.notify(self._run_id)
             del self._waiting[: len(batch)]

@@ -24,7 +24,7 @@ from resolvers.errors import NotFound
 from resolvers.packages import FileKey
 from resolvers.paging import Filter, Listing, Page, Range
 from resolvers.tokens import Principal
-from runner.engine.embedded import Engine
+from runner.engine.base import Engine
 from runner.store import Place
 from schema.answer import MAX_ANSWER, Budget, Share
 from schema.pace import Pace

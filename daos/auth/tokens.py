@@ -7,8 +7,9 @@ from functools import partial
 from pathlib import Path
 
 from daos.auth.oidc import Issuer
-from db.database import Database, patiently
+from db.database import Database
 from db.encryption import Secret, write_private
+from db.patience import patiently
 from resolvers import tokens
 from resolvers.errors import Unauthenticated
 from resolvers.tokens import Principal
@@ -64,7 +65,7 @@ class Authenticator:
             self._seen.clear()
         self._seen[key] = moment  # before it is known: many subscribers get an event at once, and one looks for all
         try:
-            await patiently(partial(self.principal, authorization), "a token")
+            await patiently(partial(self.principal, authorization), "a token cannot be read")
         except Unauthenticated:
             del self._seen[key]
             raise

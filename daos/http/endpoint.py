@@ -41,7 +41,7 @@ from db.broadcast import Broadcast
 from db.database import Database
 from resolvers.audit import RETENTION
 from resolvers.errors import Unauthenticated
-from runner.engine.embedded import Engine
+from runner.engine.base import Engine
 from schema import Schema
 from schema.answer import AT_ONCE, AnswerTooLarge, Outstanding
 from schema.answer import Answer as MeasuredAnswer

@@ -4,22 +4,24 @@ import asyncio
 import logging
 import random
 from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import func, select, text
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import models, status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.models import LogLevel, Run, RunStatus
+from db.patience import RETRY_INTERVAL, UNAVAILABLE
 from runner import record, store
 from runner.engine.jobs import Queue
 from runner.lease import SILENCE, Lease, LeaseLost, boottime
 from runner.store import Capacity
+from runner.tenure import Tenure
 from runner.worker import Worker
 
 logger = logging.getLogger(__name__)
@@ -27,10 +29,19 @@ logger = logging.getLogger(__name__)
 SWEEP_INTERVAL = 5.0  # seconds between looks for lost workers and runs without a job
 LOOK_INTERVAL = 10.0  # seconds; news of a cancel that is lost costs no more than this
 NEWS_TIMEOUT = 3.0  # seconds until a worker knows that the database has taken its claim
-RETRY_INTERVAL = 1.0  # seconds, when the database cannot be reached
 LOST = "The worker of this run was lost."
 UNKNOWN = "The worker of this run had lost the database as it took it."
 _SWEEP_LOCK = 0x64616F77  # PostgreSQL's advisory locks are numbers
+
+
+@dataclass(frozen=True)
+class _Shift:
+    """What a worker works with as long as one lease lasts."""
+
+    worker: Worker
+    lease: Lease
+    tenure: Tenure
+    recovering: asyncio.TaskGroup  # of runs that lost workers have left
 
 
 class DistributedEngine:
@@ -92,8 +103,8 @@ class DistributedEngine:
             while not self._draining.is_set():
                 try:
                     await self._work(self._worker)
-                except* (LeaseLost, SQLAlchemyError) as errors:
-                    logger.warning("this worker begins anew: %s", "; ".join(map(str, errors.exceptions)))
+                except* (LeaseLost, *UNAVAILABLE) as errors:
+                    logger.warning("this worker starts again: %s", "; ".join(map(str, errors.exceptions)))
                     await asyncio.sleep(RETRY_INTERVAL)
             await self._worker.leave()
         finally:
@@ -107,15 +118,15 @@ class DistributedEngine:
         await self._ended.wait()
 
     async def _work(self, worker: Worker) -> None:
-        """Hold a lease, and play runs while it lasts.  Raises: LeaseLost, SQLAlchemyError."""
+        """Hold a lease, and play runs while it lasts.  Raises: LeaseLost, errors of `UNAVAILABLE`."""
         lease = Lease(self._db, self._node, self._capacity.runs, self._lease_seconds)
         await lease.begin()
-        self._lease = worker.lease = lease
-        worker.again = self._queue.put_again
+        self._lease = lease
+        tenure = Tenure(lease.worker, lease, self._queue.put_again)
         keeping = asyncio.create_task(lease.keep(worker.extend), name="lease")
         try:
-            async with asyncio.TaskGroup() as settling:
-                await self._work_under(lease, keeping, worker, settling)
+            async with asyncio.TaskGroup() as recovering:
+                await self._work_under(_Shift(worker, lease, tenure, recovering), keeping)
         finally:  # all that was held has ended, or is queued
             if not keeping.cancel() and not keeping.cancelled():
                 keeping.exception()  # or asyncio complains, where another error goes on from here
@@ -124,14 +135,17 @@ class DistributedEngine:
         if not keeping.cancelled():
             keeping.result()
 
-    async def _work_under(
-        self, lease: Lease, keeping: asyncio.Task[None], worker: Worker, settling: asyncio.TaskGroup
-    ) -> None:
+    async def _work_under(self, shift: _Shift, keeping: asyncio.Task[None]) -> None:
         """Play runs until the lease is lost, or until this is drained; returns when none is played any more."""
-        playing = asyncio.create_task(self._queue.work(self._capacity.runs, worker.play), name="queue")
+        worker = shift.worker
+
+        async def play(run_id: UUID) -> None:
+            await worker.play(run_id, shift.tenure)
+
+        playing = asyncio.create_task(self._queue.work(self._capacity.runs, play), name="queue")
         others = {
-            asyncio.create_task(self._sweep(lease, worker, settling), name="sweep"),
-            asyncio.create_task(self._watch_cancels(lease, worker), name="cancels"),
+            asyncio.create_task(self._sweep(shift), name="sweep"),
+            asyncio.create_task(self._watch_cancels(shift), name="cancels"),
             asyncio.create_task(self._draining.wait(), name="drain"),
         }
         self._is_taking = not self._draining.is_set()
@@ -151,9 +165,10 @@ class DistributedEngine:
         for task in await _ended(playing, *others):
             task.result()
 
-    async def _sweep(self, lease: Lease, worker: Worker, settling: asyncio.TaskGroup) -> None:
-        """See to what others have left, now and again."""
-        await self._take(lease, worker, settling, self._node)  # whoever had this node before is dead
+    async def _sweep(self, shift: _Shift) -> None:
+        """Look again and again for what lost workers have left, and take it over."""
+        lease = shift.lease
+        await self._take(shift, self._node)  # whoever had this node before is dead
         since: dict[UUID, float] = {}
         while True:
             try:
@@ -161,26 +176,20 @@ class DistributedEngine:
                     look = await store.look(session, lease.silence, self._queue.astray)
                     held = await store.held(session, lease.worker)
                 # Claims whose commit was the last thing that a connection did.
-                since = {run_id: since.get(run_id, boottime()) for run_id in held - worker.held}
+                since = {run_id: since.get(run_id, boottime()) for run_id in held - shift.worker.runs}
                 unknown = {run_id for run_id, beginning in since.items() if boottime() > beginning + NEWS_TIMEOUT}
                 if look.lost or unknown:
-                    await self._take(lease, worker, settling, unknown=unknown)
+                    await self._take(shift, unknown=unknown)
                 if look.astray:
                     await self._repair()
-            except SQLAlchemyError as error:
+            except UNAVAILABLE as error:
                 logger.warning("the queue cannot be looked through, trying again: %s", error)
             # Not all nodes at the same moment.
             await asyncio.sleep(SWEEP_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311
 
-    async def _take(
-        self,
-        lease: Lease,
-        worker: Worker,
-        settling: asyncio.TaskGroup,
-        node: str | None = None,
-        unknown: Collection[UUID] = (),
-    ) -> None:
+    async def _take(self, shift: _Shift, node: str | None = None, unknown: Collection[UUID] = ()) -> None:
         """Take the runs of lost workers, and those that this one does not know of, and find out how they ended."""
+        lease = shift.lease
         async with self._db.write() as session:
             runs = await status.take_lost(
                 session, lease.worker, lease.seconds, lease.silence, node=node, unknown=unknown
@@ -192,7 +201,8 @@ class DistributedEngine:
             await self._queue.forget(session, [run.id for run in runs])
         for run, sequence in taken:
             logger.warning("run %s was left by a worker that was lost", run.id)
-            settling.create_task(worker.recover_taken(run, sequence), name=f"run {run.id}")
+            recovery = shift.worker.recover_taken(run, sequence, shift.tenure)
+            shift.recovering.create_task(recovery, name=f"run {run.id}")
 
     async def _repair(self) -> None:
         """Queue the runs that are to be played and are not in the queue, as those of lost workers."""
@@ -202,10 +212,10 @@ class DistributedEngine:
             for run_id in await self._queue.repair(session):
                 await self._queue.put(session, await session.get_one(Run, run_id))
 
-    async def _watch_cancels(self, lease: Lease, worker: Worker) -> None:
+    async def _watch_cancels(self, shift: _Shift) -> None:
         """End runs of this worker that somebody has canceled, at whichever node."""
         wanted = select(Run.id).where(
-            Run.status == RunStatus.RUNNING, Run.worker == lease.worker, Run.cancel_requested_at.is_not(None)
+            Run.status == RunStatus.RUNNING, Run.worker == shift.lease.worker, Run.cancel_requested_at.is_not(None)
         )
         with self._broadcast.listen(Everything.CANCELS) as listener:
             while True:
@@ -213,13 +223,13 @@ class DistributedEngine:
                 try:
                     async with self._db.read() as session:
                         canceled = list(await session.scalars(wanted))
-                except SQLAlchemyError as error:
+                except UNAVAILABLE as error:
                     logger.warning("cancels cannot be looked for, trying again: %s", error)
                     await asyncio.sleep(RETRY_INTERVAL)
                     listener.notify()
                     continue
                 for run_id in canceled:
-                    worker.cancel(run_id)
+                    shift.worker.cancel(run_id)
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:

@@ -1,67 +1,26 @@
-"""Who runs what and when.  The interface is `Engine`; here is the embedded one, in the server's own process."""
+"""The engine of one server: it plays runs in its own process, and the table of runs is the queue."""
 
 import asyncio
 import logging
+import secrets
+import socket
 import time
 from collections.abc import Coroutine
-from typing import Protocol
 from uuid import UUID
 
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db.database import Database
 from db.models import Run
+from db.patience import RETRY_INTERVAL, UNAVAILABLE
 from runner import store
 from runner.store import Capacity
+from runner.tenure import Tenure
 from runner.worker import Worker
 
 logger = logging.getLogger(__name__)
 
 POLL_INTERVAL = 5.0  # seconds; a wake that is missed costs no more than this
-RETRY_INTERVAL = 1.0  # seconds, when the database cannot be read
-
-
-class Engine(Protocol):
-    """Sees that every queued run is played once."""
-
-    async def capacity(self, session: AsyncSession) -> Capacity:
-        """How many runs are played at the same time."""
-        ...
-
-    async def enqueue(self, session: AsyncSession, run: Run) -> None:
-        """Queue the run, in the transaction that creates it."""
-        ...
-
-    def wake(self) -> None:
-        """Say that a transaction with queued runs was committed."""
-        ...
-
-    def cancel(self, run_id: UUID) -> None:
-        """Say that a cancel of the run was committed."""
-        ...
-
-
-class ServingEngine(Engine, Protocol):
-    """An engine from the side of who starts it."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether runs are being taken from the queue."""
-        ...
-
-    @property
-    def lag(self) -> float | None:
-        """Seconds since it last saw to the queue, or kept its right to; None where it plays nothing."""
-        ...
-
-    async def serve(self) -> None:
-        """Do its work; returns after `drain`."""
-        ...
-
-    async def drain(self, grace: float) -> None:
-        """Begin no more runs; give those being played `grace` seconds, then interrupt them and wait for their end."""
-        ...
 
 
 class EmbeddedEngine:
@@ -71,6 +30,7 @@ class EmbeddedEngine:
         """Play `concurrency` runs at the same time, `per_host` of them on one host."""
         self._db = db
         self._worker = worker
+        self._tenure = Tenure(f"{socket.gethostname()}/{secrets.token_hex(4)}")
         self._capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
         self._plays: dict[UUID, asyncio.Task[None]] = {}
         self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
@@ -138,8 +98,8 @@ class EmbeddedEngine:
         try:
             async with self._db.read() as session:
                 queued = await store.queued(session, self._hosts, room, self._capacity.per_host)
-        except SQLAlchemyError:
-            logger.exception("the queue cannot be read, trying again")
+        except UNAVAILABLE as error:
+            logger.warning("the queue cannot be read, trying again: %s", error)
             return
         self._looked = time.monotonic()
         # What is drained while the queue was read stays in it.
@@ -158,7 +118,7 @@ class EmbeddedEngine:
 
     async def _play(self, run_id: UUID) -> None:
         try:
-            await self._worker.play(run_id)
+            await self._worker.play(run_id, self._tenure)
         except Exception:  # one run's trouble must not end the others
             logger.exception("run %s could not be claimed, trying again", run_id)
             await asyncio.sleep(RETRY_INTERVAL)
@@ -166,7 +126,7 @@ class EmbeddedEngine:
     async def _recover(self, run_id: UUID) -> None:
         while True:
             try:
-                return await self._worker.recover(run_id)
+                return await self._worker.recover(run_id, self._tenure)
             except Exception:  # a run that is not recovered would be shown as running for ever
                 logger.exception("run %s could not be recovered, trying again", run_id)
                 await asyncio.sleep(RETRY_INTERVAL)

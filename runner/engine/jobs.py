@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import procrastinate
-from procrastinate.exceptions import ProcrastinateException
+from procrastinate.exceptions import ConnectorException, ProcrastinateException
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
@@ -38,13 +38,13 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from db import status
 from db.database import Database
 from db.models import Deployment, Run, RunStatus
+from db.patience import RETRY_INTERVAL, Unavailable
 
 logger = logging.getLogger(__name__)
 
 TASK, QUEUE = "daos.play", "runs"
 POLL_INTERVAL = 5.0  # seconds; news of a job that is lost costs no more than this
 BEAT_INTERVAL, SILENCE = 5.0, 15.0  # seconds between a worker's signs of life, and until its jobs count as lost
-RETRY_INTERVAL = 1.0  # seconds, when the database cannot be reached
 
 _STATUS = Enum("todo", "doing", name="procrastinate_job_status")
 _job = table(
@@ -70,7 +70,7 @@ class Queue:
         self.is_open = False  # whether jobs are being taken from it
 
     async def put(self, session: AsyncSession, run: Run) -> None:
-        """Queue the run, in the transaction that makes it one of those to be played."""
+        """Queue the run, in the transaction that makes it one of those to be played.  Raises: Unavailable."""
         host = str(await session.scalar(select(Deployment.host_id).where(Deployment.id == run.deployment_id)))
         at_host = _job.c.lock.startswith(f"{host}/"), _job.c.status.in_(["todo", "doing"])
         counts = select(_job.c.lock, func.count()).where(*at_host).group_by(_job.c.lock)
@@ -86,7 +86,10 @@ class Queue:
             priority=run.priority,
             connection=connection,
         )
-        await job.defer_async(run_id=str(run.id))
+        try:
+            await job.defer_async(run_id=str(run.id))
+        except ConnectorException as error:
+            raise Unavailable from error
 
     async def put_again(self, session: AsyncSession, run: Run) -> None:
         """Queue a run that was queued before: a second job of it may still wait, which would keep this one out."""

@@ -1,14 +1,15 @@
-"""The server's side of a playing process that the warm process forks; see `runner.play.warm` for the other side."""
+"""The server's side of a playing process that the warm process forks; the other side is `runner.play.forkserver`."""
 
 import asyncio
 import json
 import os
 import signal
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.play.play import LINE_LIMIT, read_message, read_words
+from runner.play.play import LINE_LIMIT, read_message, read_words, spec
+from runner.play.request import PlayRequest
 
 BEGIN_TIMEOUT = 5.0  # seconds until a fork says that it begins
 
@@ -61,11 +62,11 @@ class Forked:
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
     @classmethod
-    async def start(
-        cls, control: socket.socket, environment: Mapping[str, str], spec: Mapping[str, Any], held: list[int]
-    ) -> "Forked":
+    async def start(cls, control: socket.socket, request: PlayRequest) -> "Forked":
         """Have the warm process behind `control` fork a play.  Raises: Refused."""
-        pipes = await _ask(control, {"environment": dict(environment), "spec": spec}, held)
+        # The fork gets the descriptors beside its pipes, under numbers of its own.
+        asked = {"environment": dict(request.environment), "spec": spec(request, held=())}
+        pipes = await _ask(control, asked, request.kept_open)
         try:
             async with asyncio.timeout(BEGIN_TIMEOUT):
                 answer = await pipes.read()
@@ -112,7 +113,7 @@ class Forked:
         self._ended.set_result(None)
 
 
-async def _ask(control: socket.socket, request: Mapping[str, Any], held: list[int]) -> Pipes:
+async def _ask(control: socket.socket, request: Mapping[str, Any], held: Sequence[int]) -> Pipes:
     """Ask for a play; gives the pipes to it.  Raises: Refused."""
     its_stdin, stdin = os.pipe()
     stdout, its_stdout = os.pipe()

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 from runner import processes
 from runner.play.event import Event
+from runner.play.request import PlayRequest
 
 logger = logging.getLogger(__name__)
 
@@ -47,14 +48,14 @@ def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> d
     }
 
 
-def spec(directory: Path, playbook: str, held: list[int], deadline: float | None = None) -> dict[str, Any]:
-    """What a playing process is told, see `runner.play.playbook.Spec`."""
+def spec(request: PlayRequest, held: tuple[int, ...]) -> dict[str, Any]:
+    """The first message to a playing process, see `runner.play.playbook.Spec`; `held` as the process numbers them."""
     return {
-        "directory": str(directory),
+        "directory": str(request.directory),
         "project": str(project_directory()),
-        "playbook": playbook,
-        "held": held,
-        "deadline": deadline,
+        "playbook": request.playbook,
+        "held": list(held),
+        "deadline": request.deadline,
     }
 
 
@@ -94,18 +95,21 @@ class Program:
         self.pid = process.pid
 
     @classmethod
-    async def start(cls, environment: Mapping[str, str], held: list[int]) -> "Program":
+    async def start(cls, request: PlayRequest) -> "Program":
+        """Start the program and send it what it is to play."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "runner.play.playbook"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
-            env=environment,
-            pass_fds=held,
+            env=request.environment,
+            pass_fds=request.kept_open,
             limit=LINE_LIMIT,
             start_new_session=True,  # Ctrl-C at the server's terminal is for the server
         )
-        return cls(process)
+        program = cls(process)
+        program.say(spec(request, request.kept_open))
+        return program
 
     def say(self, message: object) -> None:
         assert self._process.stdin is not None
@@ -147,32 +151,20 @@ async def read_words(reader: asyncio.StreamReader) -> str | None:
 class Process:
     """One playing process."""
 
-    def __init__(self, channel: Channel, cookie: str, directory: Path) -> None:
+    def __init__(self, channel: Channel, request: PlayRequest) -> None:
         self._channel = channel
-        self._cookie = cookie
-        self._directory = directory
+        self._cookie = request.cookie
+        self._directory = request.directory
         self._stopping: asyncio.Task[None] | None = None
 
     @classmethod
-    async def start(
-        cls,
-        directory: Path,
-        playbook: str,
-        cookie: str,
-        environment: Mapping[str, str],
-        held: list[int],
-        *,
-        deadline: float | None = None,
-    ) -> "Process":
-        """Play `playbook` with the inventory in `directory`, the cold way.
+    async def start(cls, request: PlayRequest) -> "Process":
+        """Start a play the cold way, as a program of its own.
 
-        `held` are descriptors that the process keeps open until all that it started has ended.  At the `deadline`, in
-        seconds on `orders.clock`, it begins to end by itself, whatever becomes of this server, and has ended all that
-        it started within three times `playbook.GRACE`; see `extend`.
+        At the request's deadline it begins to end by itself, whatever becomes of this server, and has ended all that it
+        started within three times `playbook.GRACE`; see `extend`.
         """
-        channel = await Program.start(environment, held)
-        channel.say(spec(directory, playbook, held, deadline))
-        return cls(channel, cookie, directory)
+        return cls(await Program.start(request), request)
 
     @property
     def pid(self) -> int:

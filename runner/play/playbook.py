@@ -1,6 +1,6 @@
 """Plays one playbook through ansible-runner, as a process of its own: `python -P -m runner.play.playbook`.
 
-This and `runner.play.warm` are all that imports ansible_runner.  It is a process because a run needs what threads
+This and `runner.play.forkserver` are all that imports ansible_runner.  It is a process because a run needs what threads
 cannot give: a clean environment, an end that leaves nothing behind, and a death of the server that it notices.
 
 stdin    lines of JSON, see `runner.play.control`.  The first is a `Spec`; a second, `{"stop": true}`, ends all that the

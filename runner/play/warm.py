@@ -1,279 +1,219 @@
-"""The warm process: Ansible, loaded once and forked for each play: `python -P -m runner.play.warm`.
+"""The server's side of the warm process: it is started, tested against a cold play, and started again when it ends.
 
-The fork, the play process, does what `runner.play.playbook` does as a program, through the same ansible-runner, but the
-Ansible that it starts is a fork as well: of `runner.play.preload`.
-
-stdin    a socket of messages.  The warm process sends one byte when it is ready.  Each message to it asks for a play:
-         JSON `{"environment": …, "spec": …}` with the descriptors of the play's stdin, stdout and stderr, and those
-         that it holds.  The socket's end is the end of the warm process, but not of its plays.
-stderr   what nobody expects; the server logs it
-
-A play's stdout begins with `begun` and its pid, or with `refused` and why: it would not be what a cold one is.  After
-`begun` it waits for a first line on stdin, without a deadline; from there on it is as in `runner.play.playbook`, except
-that the last line on stdout is `swept`: nothing that the play had started is left.
+While it starts, is tested, is gone, or refuses, plays are started the cold way, see `runner.play.launcher`.
 """
 
-import codecs
-import errno
-import gc
-import importlib
+import asyncio
 import json
-import os
-import select
-import signal
+import logging
 import socket
 import sys
 import tempfile
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import NoReturn, TypedDict
 
-from ansible_runner.config.runner import RunnerConfig
-from ansible_runner.runner import Runner
-from ansible_runner.utils import OutputEventFilter
+import anyio
 
-from runner import processes
-from runner.play import posix
-from runner.play.control import Orders
-from runner.play.playbook import GRACE, Spec, Teller, configuration, obey
+from runner import private, processes
+from runner.play.channel import Forked, NoAnswer, Refused
+from runner.play.event import Event
+from runner.play.launcher import Starter
+from runner.play.play import Process, environment, project_directory
+from runner.play.request import PlayRequest
 
-MAX_REQUEST = 128 * 1024  # bytes; a socket's buffer takes no longer message
-MAX_DESCRIPTORS = 16
-CHUNK = 64 * 1024  # bytes of Ansible's output
+logger = logging.getLogger(__name__)
 
-# What differs from play to play.  A fork of the image looks at them, or the image had no use for them.
-OF_A_PLAY = {"ANSIBLE_HOME", "ANSIBLE_LOCAL_TEMP", "AWX_ISOLATED_DATA_DIR", "TMPDIR", processes.COOKIE}
+START_TIMEOUT = 60.0  # seconds to load Ansible
+TEST_TIMEOUT = 60.0  # seconds of a play that does nothing
+END_TIMEOUT = 2.0  # seconds that the warm process has to end before it is killed
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 60.0  # seconds before it is started again; each time twice as many
 
-
-class Request(TypedDict):
-    """What the server asks the warm process for."""
-
-    environment: dict[str, str]
-    spec: Spec
-
-
-class Image:
-    """Ansible as it was loaded, and what it was loaded with: it reads its configuration only then."""
-
-    def __init__(self, project: Path) -> None:
-        files = [Path(os.environ["ANSIBLE_CONFIG"]), *project.rglob("*.py"), *project.rglob("*.sh")]
-        self._loaded = {path: _state(path) for path in files}
-        with _example(project) as config:
-            os.environ.update(config.env)
-            # Not before now: the environment is its configuration.
-            self.ansible: ModuleType = importlib.import_module("runner.play.preload")
-            self.ansible.load(project)
-            self.ansible.rehearse(config.command[1:], sorted(project.glob("*.yml")))
-        self._environment = dict(os.environ)
-
-    def difference(self, environment: Mapping[str, str]) -> str | None:
-        """Why a play with `environment` cannot be a fork of this image; None if it can."""
-        names = (self._environment.keys() | environment.keys()) - OF_A_PLAY
-        different = sorted(name for name in names if self._environment.get(name) != environment.get(name))
-        if different:
-            return f"other environment variables: {', '.join(different)}"
-        changed = [path for path, state in self._loaded.items() if _state(path) != state]
-        return f"{changed[0]} has changed" if changed else None
+EXAMPLE = """
+- name: Example
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Say
+      ansible.builtin.debug:
+        msg: "{{ words | upper }}"
+    - name: Run
+      ansible.builtin.raw: "echo {{ words }}"
+    - name: Fail
+      ansible.builtin.raw: "exit 3"
+"""
+EXAMPLE_VARIABLES = {"ansible_connection": "local", "words": "hello"}
 
 
-def _state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
+class Different(Exception):
+    """A play that the warm process forks differs from a cold one; the text says how."""
 
 
-@contextmanager
-def _example(project: Path) -> Iterator[RunnerConfig]:
-    """The configuration of a play that is not played.  ansible-runner adds to its environment."""
-    with tempfile.TemporaryDirectory() as directory:
-        host = {"ansible_connection": "ssh", "ansible_host": {"__ansible_unsafe": "example"}, "ansible_port": 22}
-        Path(directory, "inventory.json").write_text(json.dumps({"all": {"hosts": {"example": host}}}))
-        yield configuration({"directory": directory, "project": str(project), "playbook": "none.yml", "held": []})
+class WarmAnsible:
+    """The warm process: starts it, tests it, starts it again when it has ended, and has it fork plays."""
 
+    def __init__(self, root: Path, name: str, passed_on: Mapping[str, str], *, cold: Starter = Process.start) -> None:
+        """`root` is a directory of its own, `name` one that no other server has; for `passed_on` see `environment`.
 
-class Fork(Runner):  # type: ignore[misc]
-    """ansible-runner with Ansible as a fork of this process, and not as a program under a terminal of its own.
+        `cold` starts the play that a warm one is compared with.
+        """
+        self._root = root
+        self._cookie = f"warm/{name}/"  # of no run
+        self._passed_on = passed_on
+        self._cold = cold
+        self._process: asyncio.subprocess.Process | None = None
+        self._control: socket.socket | None = None
+        self._expected: list[Event] = []  # of the example, played the cold way
+        self._decided = asyncio.Event()  # whether it is known which way plays are started
+        self.is_ready = False  # whether it forks plays now
 
-    `orders` are obeyed, as in `runner.play.playbook`; `private` are descriptors that Ansible must not have.
-    """
+    @property
+    def pid(self) -> int | None:
+        """The warm process's, if there is one."""
+        return self._process.pid if self._process is not None else None
 
-    def __init__(
-        self, image: Image, config: RunnerConfig, teller: Teller, *, orders: Orders, private: list[int]
-    ) -> None:
-        super().__init__(config, event_handler=teller.handle)
-        self._image = image
-        self._teller = teller
-        self._orders = orders
-        self._private = private
+    async def decided(self) -> bool:
+        """Wait until it is known which way plays are started; whether it is the warm one."""
+        await self._decided.wait()
+        return self.is_ready
 
-    def run(self) -> tuple[str, int]:
-        """Play to the end, or until it is to stop."""
-        self.status_callback("starting")
-        events = OutputEventFilter(None, self.event_callback, suppress_ansible_output=True)
-        output, pid = self._start()
-        obey(self._orders, self._teller)
-        self.status_callback("running")
-        exit_code = self._follow(output, pid, events)
-        events.close()
-        self.canceled = self._teller.stopping.is_set()
-        self.rc = 254 if self.canceled else exit_code
-        self.status_callback("canceled" if self.canceled else "failed" if self.rc else "successful")
-        return self.status, self.rc
+    async def start(self, request: PlayRequest) -> Process:
+        """Have the warm process fork a play.  Raises: Refused."""
+        if not self.is_ready:
+            raise Refused("there is no warm process")
+        return await self._fork(request)
 
-    def _start(self) -> tuple[int, int]:
-        """Start Ansible; gives its output and its pid."""
-        output, its_output = os.pipe()
-        assert threading.active_count() == 1  # a lock that another thread holds would never be released in a fork
-        pid = os.fork()
-        if pid == 0:
-            os.close(output)
-            for descriptor in self._private:
-                os.close(descriptor)
-            _be_ansible(self._image, self.config, its_output)
-        os.close(its_output)
-        return output, pid
+    async def serve(self) -> None:
+        """Keep a warm process until this is cancelled, or until a play turns out to differ there."""
+        await asyncio.to_thread(processes.end, self._cookie, 0)  # of a server that was killed
+        await asyncio.to_thread(private.remove, self._root)
+        pause, clock = SHORTEST_PAUSE, asyncio.get_running_loop().time
+        while True:
+            beginning = clock()
+            try:
+                async with self._started() as process:
+                    if process is not None:
+                        await self._test()
+                        await self._keep(process)
+            except Different as difference:
+                logger.warning("plays are started the cold way, because warm ones differ: %s", difference)
+                self._decided.set()
+                return
+            except OSError:
+                logger.exception("the warm process cannot be started")
+            if clock() - beginning > LONGEST_PAUSE:
+                pause = SHORTEST_PAUSE
+            logger.warning("the warm process has ended; plays are started the cold way until there is a new one")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _follow(self, output: int, pid: int, events: OutputEventFilter) -> int:
-        """Pass Ansible's output on until it ends; gives its exit status."""
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        process = os.pidfd_open(pid)
-        os.set_blocking(output, False)
-        waiting = select.poll()
-        for descriptor in (output, process):
-            waiting.register(descriptor, select.POLLIN)
-        running = True
-        while running:
-            ready = {descriptor for descriptor, _ in waiting.poll()}
-            running = process not in ready
-            # Ansible itself may have ended and still be quoted: what it started has no hold of its output.
-            while output in ready and (chunk := _read(output)) is not None:
-                if not chunk:
-                    waiting.unregister(output)
-                    break
-                events.write(decoder.decode(chunk))
-        while chunk := _read(output):
-            events.write(decoder.decode(chunk))
-        os.close(output)
-        os.close(process)
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def _read(descriptor: int) -> bytes | None:
-    """What there is to read, b"" at the end, None where there is nothing yet."""
-    try:
-        return os.read(descriptor, CHUNK)
-    except BlockingIOError:
-        return None
-
-
-def _be_ansible(image: Image, config: RunnerConfig, output: int) -> NoReturn:
-    """Be `ansible-playbook` with the arguments and the environment of `config`."""
-    code = 250  # Ansible's own for what it did not expect
-    try:
-        os.setsid()
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        posix.die_with_parent(signal.SIGTERM)  # as the last resort: its handler passes it on to the workers
-        posix.move(os.open(os.devnull, os.O_RDWR), 0)
-        os.dup2(output, 1)
-        posix.move(output, 2)
-        posix.replace_environment(config.env)
-        os.chdir(config.cwd)
-        code = image.ansible.play(config.command[1:])
-    except BaseException:  # noqa: BLE001 - a fork must never return into what its parent was doing
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
-
-
-def _be_play(image: Image, request: Request, descriptors: list[int]) -> None:
-    """Be the play process; `descriptors` are its stdin, stdout, stderr and those that it holds."""
-    stdin, stdout, stderr, *held = descriptors
-    os.setsid()
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    posix.adopt_orphans()
-    posix.move(stdin, 0)
-    os.dup2(stderr, 1)  # whatever else prints must not get between the messages
-    posix.move(stderr, 2)
-    posix.renew(request["environment"])
-    out = os.fdopen(stdout, "w", encoding="utf-8")
-    teller = Teller(out)
-    config = configuration(request["spec"])
-    refusal = image.difference(config.env) or _rename(request["environment"])
-    if refusal is not None:
-        teller.say(kind="refused", message=refusal)
-        return
-    orders = Orders(0, request["spec"].get("deadline"))
-    teller.say(kind="begun", pid=os.getpid())
-    # The deadline does not end this wait: until it has told to begin, the server needs the pid to be this process's.
-    if orders.first() is None or orders.is_over():
-        return
-    runner = Fork(image, config, teller, orders=orders, private=[stdout, *held])
-    runner.run()
-    teller.say(kind="end", rc=runner.rc)
-    processes.end_children(GRACE)  # ssh's master outlives the play
-    teller.say(kind="swept")
-
-
-def _rename(environment: Mapping[str, str]) -> str | None:
-    try:
-        processes.bear(environment[processes.COOKIE])
-    except processes.CannotBear:
-        return "a fork cannot show the cookie of its play"
-    return None
-
-
-def _serve(image: Image, control: socket.socket) -> None:
-    """Fork a play for each message; returns at the end of the socket."""
-    while True:
-        message, descriptors, _, _ = socket.recv_fds(control, MAX_REQUEST, MAX_DESCRIPTORS)
-        if not message:
-            return
+    async def _keep(self, process: asyncio.subprocess.Process) -> None:
+        """Let plays be forked until the process ends."""
+        logger.info("plays are forks of the warm process %s", process.pid)
+        self.is_ready = True
+        self._decided.set()
         try:
-            pid = os.fork()
-        except OSError as error:
-            if error.errno not in {errno.EAGAIN, errno.ENOMEM}:
-                raise
-            print(f"cannot fork: {error}", file=sys.stderr, flush=True)
-            pid = -1
-        if pid == 0:
-            _begin(image, control, message, descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            await process.wait()
+        finally:
+            self._decided.clear()
+            self.is_ready = False
+
+    @asynccontextmanager
+    async def _started(self) -> AsyncIterator[asyncio.subprocess.Process | None]:
+        """The warm process, ready; None where it cannot be had.  It is ended at the end."""
+        control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        with control, self._place() as place:
+            with its_control:
+                process = await asyncio.create_subprocess_exec(
+                    *(sys.executable, "-P", "-m", "runner.play.forkserver", str(project_directory())),
+                    stdin=its_control.fileno(),
+                    stdout=asyncio.subprocess.DEVNULL,
+                    stderr=asyncio.subprocess.PIPE,
+                    env=environment(place, self._cookie.ljust(processes.ROOM, "/"), self._passed_on),
+                    start_new_session=True,
+                )
+            stderr = asyncio.create_task(_log_stderr(process), name="stderr of the warm process")
+            self._process, self._control = process, control
+            try:
+                yield process if await _is_ready(control) else None
+            finally:
+                self._process = self._control = None
+                control.close()
+                with anyio.CancelScope(shield=True):
+                    await _end(process)
+                stderr.cancel()
+
+    async def _test(self) -> None:
+        """Play the example on the warm process.  Raises: Different."""
+        try:
+            async with asyncio.timeout(TEST_TIMEOUT):
+                self._expected = self._expected or await self._play_example(self._cold)
+                found = await self._play_example(self._fork)
+        except (Refused, TimeoutError) as error:
+            raise Different(str(error) or "the example does not end") from error
+        if found != self._expected:
+            raise Different(f"{found} is not {self._expected}")
+
+    async def _play_example(self, start: Starter) -> list[Event]:
+        with self._place() as place:
+            inventory = {"all": {"hosts": {"example": EXAMPLE_VARIABLES}}}
+            (place / "inventory.json").write_text(json.dumps(inventory))
+            playbook = place / "example.yml"
+            playbook.write_text(EXAMPLE)
+            cookie = f"{self._cookie}example"
+            variables = environment(place, cookie, self._passed_on)
+            process = await start(PlayRequest(place, str(playbook), cookie, variables))
+            try:
+                return [event async for event in process.events()]
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await process.stop()
+
+    async def _fork(self, request: PlayRequest) -> Process:
+        """As `start`, before the test too."""
+        if self._control is None or self._process is None:
+            raise Refused("there is no warm process")
+        process = self._process
+        try:
+            return Process(await Forked.start(self._control, request), request)
+        except NoAnswer:
+            if process.returncode is None:
+                process.kill()
+            raise
+
+    @contextmanager
+    def _place(self) -> Iterator[Path]:
+        """A directory as runs have one."""
+        private.claim(self._root)
+        place = Path(tempfile.mkdtemp(dir=self._root))
+        (place / "tmp").mkdir()
+        try:
+            yield place
+        finally:
+            private.remove(place)
 
 
-def _begin(image: Image, control: socket.socket, message: bytes, descriptors: list[int]) -> NoReturn:
-    code = 1
+async def _is_ready(control: socket.socket) -> bool:
+    """Wait until the warm process has said that it is ready; whether it lived so long."""
     try:
-        control.close()
-        _be_play(image, json.loads(message), descriptors)
-        code = 0
-    except BaseException:  # noqa: BLE001 - as in _be_ansible
-        sys.excepthook(*sys.exc_info())
-    finally:
-        os._exit(code)
+        async with asyncio.timeout(START_TIMEOUT):
+            return bool(await asyncio.get_running_loop().sock_recv(control, 1))
+    except (TimeoutError, ConnectionError):
+        return False
 
 
-def main() -> None:
-    """Load Ansible, then serve the socket that is stdin."""
-    control = socket.socket(fileno=os.dup(0))
-    posix.move(os.open(os.devnull, os.O_RDWR), 0)
-    image = Image(Path(sys.argv[1]))
-    # The kernel takes leave of plays that have ended, and of what killed ones leave.
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
-    posix.adopt_orphans()
-    gc.collect()
-    gc.freeze()  # or the first collection in each fork would copy every page
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """See the warm process end, whose socket was closed."""
     try:
-        control.send(b"\n")
-    except BrokenPipeError:  # the server has stopped meanwhile
-        return
-    _serve(image, control)
+        async with asyncio.timeout(END_TIMEOUT):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()
 
 
-if __name__ == "__main__":
-    main()
+async def _log_stderr(process: asyncio.subprocess.Process) -> None:
+    assert process.stderr is not None
+    async for line in process.stderr:
+        logger.warning("the warm process: %s", line.decode(errors="replace").rstrip())

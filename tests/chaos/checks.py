@@ -14,7 +14,7 @@ from psycopg.rows import dict_row
 
 from db.models import RunAction
 from runner.spec.phases import OF_ACTION
-from runner.worker import MAX_CLAIMS
+from runner.tenure import MAX_CLAIMS
 from tests.chaos.docker import Left
 from tests.chaos.host import Host
 from tests.chaos.nodes import Node

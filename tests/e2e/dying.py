@@ -11,7 +11,7 @@ from daos.cli import main
 from db import status
 from db.phase import Phase
 from resolvers import runs
-from runner import worker
+from runner.attempt import Attempt
 from runner.play.event import Event, Kind
 from runner.worker import Worker
 
@@ -39,20 +39,20 @@ def die_after(owner: Any, name: str) -> None:
 
 def die_in(phase: str) -> None:
     """Let the news that a phase has begun be the last thing that happens."""
-    original: Callable[[Event, Any], None] = worker._tell
+    original = Attempt._record
 
-    def dying(event: Event, recorder: Any) -> None:
-        original(event, recorder)
+    def dying(attempt: Attempt, event: Event) -> None:
+        original(attempt, event)
         if event.kind is Kind.PHASE and event.phase is Phase[phase.upper()]:
             die()
 
-    setattr(worker, "_tell", dying)  # noqa: B010 - mypy takes it for a constant
+    setattr(Attempt, "_record", dying)  # noqa: B010 - mypy takes it for a constant
 
 
 POINTS: dict[str, Callable[[], None]] = {
     "accepted, not answered": lambda: die_after(runs, "start"),
     "before the claim": lambda: die_before(status, "claim"),
-    "after the claim": lambda: die_before(Worker, "_hold"),
+    "after the claim": lambda: die_before(Worker, "_see_through"),
     **{f"in {phase}": partial(die_in, phase) for phase in ("Prepare", "Build", "Pull", "Up", "Verify")},
     "before the end is written": lambda: die_before(Worker, "_finish"),
     "after the end is written": lambda: die_after(Worker, "_finish"),

@@ -8,7 +8,7 @@ import pytest
 from sqlalchemy import delete
 from sqlalchemy.exc import OperationalError
 
-from db import database, status
+from db import patience, status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.models import Deployment, LogEntry, Run, RunStatus
@@ -237,7 +237,7 @@ async def test_nothing_is_left_after_the_last(db: Database, broadcast: Broadcast
 async def test_who_follows_waits_for_a_database_that_is_away_and_misses_nothing(
     db: Database, broadcast: Broadcast, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "RETRY_INTERVAL", 0.05)
+    monkeypatch.setattr(patience, "RETRY_INTERVAL", 0.05)
     await factories.log(db, run, 10)
     async with following(db, broadcast, run, 3) as followers:
         for follower in followers:

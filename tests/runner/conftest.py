@@ -8,7 +8,7 @@ import pytest
 
 from runner import processes
 from runner.play import play
-from runner.play.launcher import Keeper
+from runner.play.warm import WarmAnsible
 from runner.worker import WorkerSettings
 from tests.runner import plays
 from tests.runner.engines import OK
@@ -28,10 +28,10 @@ def directory(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-async def keeper(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Keeper]:
-    """A keeper whose warm process must not be killed: it is for the whole session."""
-    async with plays.kept(tmp_path_factory.mktemp("kept"), f"test-{uuid4()}") as keeper:
-        yield keeper
+async def warm(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[WarmAnsible]:
+    """Warm Ansible whose process must not be killed: it is for the whole session."""
+    async with plays.warmed(tmp_path_factory.mktemp("kept"), f"test-{uuid4()}") as warm:
+        yield warm
 
 
 @pytest.fixture

@@ -10,7 +10,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from runner.play.launcher import Keeper
+from runner.play.play import environment
+from runner.play.request import PlayRequest
+from runner.play.warm import WarmAnsible
 
 DEADLINE = 20.0  # seconds
 
@@ -51,15 +53,29 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
+def request_of(
+    directory: Path,
+    playbook: str,
+    cookie: str,
+    *,
+    kept_open: tuple[int, ...] = (),
+    deadline: float | None = None,
+    passed_on: Mapping[str, str] | None = None,
+) -> PlayRequest:
+    """A request for a play, with the environment that a run's has."""
+    variables = environment(directory, cookie, passed_on or {})
+    return PlayRequest(directory, playbook, cookie, variables, kept_open, deadline)
+
+
 @asynccontextmanager
-async def kept(root: Path, name: str, passed_on: Mapping[str, str] | None = None) -> AsyncIterator[Keeper]:
-    """A keeper with its warm process."""
-    keeper = Keeper(root, name, passed_on or {}, warm=True)
-    serving = asyncio.create_task(keeper.serve())
+async def warmed(root: Path, name: str) -> AsyncIterator[WarmAnsible]:
+    """Warm Ansible, ready."""
+    warm = WarmAnsible(root, name, {})
+    serving = asyncio.create_task(warm.serve())
     try:
         async with asyncio.timeout(60):
-            assert await keeper.settled()
-        yield keeper
+            assert await warm.decided()
+        yield warm
     finally:
         serving.cancel()
         await asyncio.wait({serving})

@@ -1,12 +1,13 @@
 """What a run says gets into its log: in order, without secrets, in batches, and only while the run is held."""
 
 import asyncio
+from typing import Any
 from uuid import UUID
 
 import pytest
 from sqlalchemy import event, select, text
 
-from db import status
+from db import patience, status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.encryption import Secret
@@ -119,12 +120,29 @@ async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> No
             recorder.close()
 
 
+# What makes writing entries fail as in a database that is unavailable, and what ends that.
+UNAVAILABLE_SQLITE: dict[str, Any] = {
+    "broken": ["ALTER TABLE log_entries RENAME TO gone"],
+    "mended": "ALTER TABLE gone RENAME TO log_entries",
+}
+UNAVAILABLE_POSTGRESQL: dict[str, Any] = {
+    "broken": [
+        "CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END$$",
+        "CREATE TRIGGER fail BEFORE INSERT ON log_entries EXECUTE FUNCTION fail()",
+    ],
+    "mended": "DROP FUNCTION fail CASCADE",
+}
+
+
 async def test_a_database_that_fails_for_a_while_loses_no_entry(
     db: Database, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runner.record.RETRY_INTERVAL", 0.01)
+    monkeypatch.setattr(patience, "RETRY_INTERVAL", 0.01)
+    broken, mended = (UNAVAILABLE_SQLITE if db.is_sqlite else UNAVAILABLE_POSTGRESQL).values()
     async with db.write() as session:
-        await session.execute(text("ALTER TABLE log_entries RENAME TO gone"))
+        for statement in broken:
+            await session.execute(text(statement))
     recorder = make(db, run)
     recorder.say("still here")
     async with asyncio.TaskGroup() as group:
@@ -135,7 +153,7 @@ async def test_a_database_that_fails_for_a_while_loses_no_entry(
         await failed.wait()
         assert not writing.done()
         async with db.write() as session:
-            await session.execute(text("ALTER TABLE gone RENAME TO log_entries"))
+            await session.execute(text(mended))
     assert [entry.message for entry in await log_of(db, run.id)] == ["still here"]
 
 

@@ -10,12 +10,14 @@ from sqlalchemy import select
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
+from runner.tenure import Tenure
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import OK, deployment_of, local_host, queued_run
 from tests.runner.plays import phase, write_telling
 
 ANSWER = {"busy": False, "verdict": None}
+TENURE = Tenure("worker-1")
 
 
 @pytest.fixture
@@ -32,7 +34,7 @@ async def test_a_run_that_fails_after_it_began_up_is_current(db: Database, worke
     failure = phase("up", reason="TASK_FAILED", detail="No.")
     write_telling(playbooks, "deploy.yml", *phases("prepare", "build", "pull"), *failure)
     run = await queued_run(db)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     deployment = await deployment_of(db, run)
     assert (deployment.status, deployment.current_run_id) == ("FAILED", run.id)
 
@@ -43,7 +45,7 @@ async def test_a_run_that_fails_before_up_leaves_the_current_one(db: Database, w
     deployment = await factories.deployment(db, on=await local_host(db))
     before = await factories.run(db, deployment, RunStatus.SUCCESS)
     run = await factories.run(db, deployment)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     after = await deployment_of(db, run)
     assert (after.status, after.current_run_id) == ("FAILED", before.id)
 
@@ -55,7 +57,7 @@ async def test_a_run_of_a_dead_worker_is_current_where_the_host_says_that_it_beg
     marker = {"run": "RUN", "phase": reached, "state": "running"}
     write_telling(playbooks, "recover.yml", *phase("recover", marker=marker, **ANSWER))
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
-    await worker.recover(run.id)
+    await worker.recover(run.id, TENURE)
     current: UUID | None = (await deployment_of(db, run)).current_run_id
     assert (current == run.id) is is_current
 
@@ -65,7 +67,7 @@ async def test_a_reason_that_nobody_knows_is_a_task_that_failed(
 ) -> None:
     write_telling(playbooks, "deploy.yml", *phase("prepare", reason="BORED", detail="No."))
     run = await queued_run(db)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)
     assert (ended.reason, ended.message) == (FailureReason.TASK_FAILED, "Prepare failed: No.")
@@ -75,7 +77,7 @@ async def test_a_reason_that_nobody_knows_is_a_task_that_failed(
 async def test_a_marker_that_names_no_run_is_nobodys(db: Database, worker: Worker, playbooks: Path) -> None:
     write_telling(playbooks, "recover.yml", *phase("recover", marker={"phase": "up"}, **ANSWER))
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db)), RunStatus.RUNNING)
-    await worker.recover(run.id)
+    await worker.recover(run.id, TENURE)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)
     assert ended.reason is FailureReason.INTERRUPTED
@@ -93,7 +95,7 @@ async def test_the_sentence_of_a_failure_is_in_the_log_once(db: Database, worker
     failure = phase("pull", "Error: pull access denied", reason="IMAGE_PULL_FAILED", detail=detail)
     write_telling(playbooks, "deploy.yml", *phase("prepare"), *failure)
     run = await queued_run(db)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     said = await _said(db, run)
     [(level, task, message)] = [each for each in said if detail in each[2]]
     assert (level, task, message) == said[-1] == (LogLevel.ERROR, None, message)
@@ -107,7 +109,7 @@ async def test_a_failure_that_the_runs_sentence_does_not_repeat_is_in_the_log(
     (playbooks / "deploy.yml").write_text(OK)  # which is no verdict, so the host is asked
     write_telling(playbooks, "recover.yml", *phase("recover", reason="DOCKER_UNAVAILABLE", detail="docker is away"))
     run = await queued_run(db)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     assert (LogLevel.ERROR, "Recover", "docker is away") in await _said(db, run)
 
 
@@ -117,12 +119,12 @@ async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
     told = phase("verify", containers=[factories.container().write()], warnings=["s3cret is not set"])
     write_telling(playbooks, "deploy.yml", *phases("prepare", "build", "pull", "up"), *told)
     run = await factories.run(db, await factories.deployment(db, on=await local_host(db), secrets={"A": "s3cret"}))
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)
     assert (ended.status, ended.containers) == (RunStatus.SUCCESS, [factories.container()])
     assert ended.warnings == ["******** is not set"]
-    assert ended.message == "The one service of the project is up and well, with 1 warning."
+    assert ended.message == "The project is up: 1 service, 1 warning."
 
 
 async def test_warnings_are_warnings_in_the_log_and_a_pull_moves_the_progress(
@@ -140,7 +142,7 @@ async def test_warnings_are_warnings_in_the_log_and_a_pull_moves_the_progress(
     }
     write_telling(playbooks, "deploy.yml", *phases("prepare", "build"), *messages, end)
     run = await queued_run(db)
-    await worker.play(run.id)
+    await worker.play(run.id, TENURE)
     assert (LogLevel.WARNING, "Pull", "careful") in await _said(db, run)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)

@@ -4,6 +4,7 @@ As in test_engine, Ansible really plays, on a playbook folder that does nothing.
 """
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
+import yaml
 from sqlalchemy import delete, select, text, update
 
 from db import models, status
@@ -27,6 +29,7 @@ from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import SLEEP, ended, until_playing
+from tests.runner.plays import phase, write_telling
 
 LEASE = 2.0
 
@@ -234,10 +237,16 @@ async def test_a_run_that_is_canceled_before_it_is_handed_over_is_not_played_aga
 async def test_of_a_run_that_is_canceled_while_it_is_handed_over_the_host_is_asked(
     cluster: Cluster, playbooks: Path
 ) -> None:
-    (playbooks / "deploy.yml").write_text(SLEEP)
-    async with cluster.worker().serving() as first:
+    write_telling(playbooks, "deploy.yml", *phase("prepare"))
+    with (playbooks / "deploy.yml").open("r+") as playbook:
+        plays = [*json.load(playbook), *yaml.safe_load(SLEEP)]
+        playbook.seek(0)
+        json.dump(plays, playbook)
+    async with cluster.worker().serving():
         [run_id] = await cluster.start()
-        await until_playing(first.settings.cookie)
+        async with asyncio.timeout(30):
+            while not (await cluster.run(run_id)).progress:  # noqa: ASYNC110 - as above
+                await asyncio.sleep(0.02)
         async with cluster.db.write() as session:
             await status.request_cancel(session, run_id)  # and the worker has not heard of it
     assert (await cluster.run(run_id)).status is RunStatus.RUNNING

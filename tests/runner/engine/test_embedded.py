@@ -22,9 +22,12 @@ from db.models import DeploymentStatus, FailureReason, HostTransport, Run, RunSt
 from runner import processes
 from runner.engine.embedded import EmbeddedEngine
 from runner.spec.run import Timeouts
+from runner.tenure import Tenure
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import SLEEP, deployment_of, ended, local_host, queued_run, until_playing
+
+TENURE = Tenure("worker-1")
 
 
 @asynccontextmanager
@@ -65,8 +68,8 @@ async def test_the_engine_tells_how_long_a_run_had_to_wait(
     waits = list[float]()
     broadcast = Broadcast()
     worker = Worker(db, broadcast, settings, waited=waits.append)
-    await worker.play(run.id)
-    await worker.play(run.id)  # it is over, and nobody waits
+    await worker.play(run.id, TENURE)
+    await worker.play(run.id, TENURE)  # it is over, and nobody waits
     assert len(waits) == 1
     assert 60 <= waits[0] < 80
 
@@ -80,7 +83,7 @@ async def test_a_run_that_is_played_again_does_not_count_as_one_that_has_waited(
         assert claimed is not None
         assert await status.hand_back(session, run.id, claimed.epoch)
     waits = list[float]()
-    await Worker(db, Broadcast(), settings, waited=waits.append).play(run.id)
+    await Worker(db, Broadcast(), settings, waited=waits.append).play(run.id, TENURE)
     assert waits == []
 
 
@@ -292,9 +295,9 @@ async def test_a_host_without_a_key_is_not_talked_to_where_the_policy_is_strict(
     if cut_off:  # a server that was less strict has died
         async with db.write() as session:
             assert await status.claim(session, run.id, "another") is not None
-        await worker.recover(run.id)
+        await worker.recover(run.id, TENURE)
     else:
-        await worker.play(run.id)
+        await worker.play(run.id, TENURE)
     async with db.read() as session:
         end = await session.get_one(Run, run.id)
     assert end.reason is (FailureReason.INTERRUPTED if cut_off else FailureReason.HOST_KEY_UNKNOWN)

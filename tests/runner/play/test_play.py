@@ -20,9 +20,9 @@ import pytest
 from runner import processes
 from runner.play.control import clock
 from runner.play.event import Event, Kind
-from runner.play.launcher import Keeper
 from runner.play.play import LINE_LIMIT, Process, Program, environment, spec
-from tests.runner.plays import DEADLINE, SLOW, make_directory, until, wait_for, write_playbook
+from runner.play.warm import WarmAnsible
+from tests.runner.plays import DEADLINE, SLOW, make_directory, request_of, until, wait_for, write_playbook
 from tests.support.sshd import SshServer
 
 # A server in miniature: starts the play and says so, then waits to be killed.  With a lease in seconds, it tells the
@@ -30,16 +30,17 @@ from tests.support.sshd import SshServer
 SERVER = """
 import asyncio, sys
 from pathlib import Path
-from runner.play.launcher import Keeper
 from runner.play.control import clock
-from runner.play.play import environment
+from runner.play.play import Process, environment
+from runner.play.request import PlayRequest
+from runner.play.warm import WarmAnsible
 
 async def main(directory, cookie, way, lease):
-    keeper = Keeper(directory / "kept", cookie, {}, warm=way == "warm")
-    serving = asyncio.create_task(keeper.serve())
-    assert await keeper.settled() == (way == "warm")
-    playbook = str(directory / "play.yml")
-    play = await keeper.start(directory, playbook, cookie, environment(directory, cookie, {}), [])
+    warm = WarmAnsible(directory / "kept", cookie, {})
+    serving = asyncio.create_task(warm.serve())
+    assert way == "cold" or await warm.decided()
+    start = Process.start if way == "cold" else warm.start
+    play = await start(PlayRequest(directory, str(directory / "play.yml"), cookie, environment(directory, cookie, {})))
     if lease:
         while not (directory / "pids").exists():
             await asyncio.sleep(0.01)
@@ -90,10 +91,10 @@ async def events_of(play: Process) -> list[Event]:
 
 
 @contextmanager
-def unread(way: str, keeper: Keeper, directory: Path, playbook: str, cookie: str) -> Iterator[tuple[int, int]]:
+def unread(way: str, warm: WarmAnsible, directory: Path, playbook: str, cookie: str) -> Iterator[tuple[int, int]]:
     """A play whose server never reads: its stdin, to write to, and its stdout, to ask whether it is full."""
     variables = environment(directory, cookie, {})
-    request = spec(directory, playbook, [])
+    request = spec(request_of(directory, playbook, cookie), held=())
     its_stdin, stdin = os.pipe()
     stdout, its_stdout = os.pipe()
     command = [sys.executable, "-P", "-m", "runner.play.playbook"]
@@ -102,9 +103,9 @@ def unread(way: str, keeper: Keeper, directory: Path, playbook: str, cookie: str
         process = subprocess.Popen(command, stdin=its_stdin, stdout=its_stdout, env=variables)
         write_line(stdin, request)
     else:
-        assert keeper._control is not None
+        assert warm._control is not None
         message = json.dumps({"environment": variables, "spec": request}).encode()
-        socket.send_fds(keeper._control, [message], [its_stdin, its_stdout, 2])
+        socket.send_fds(warm._control, [message], [its_stdin, its_stdout, 2])
         write_line(stdin, {"begin": True})
     os.close(its_stdin)
     try:
@@ -131,17 +132,12 @@ def way(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def start(way: str, keeper: Keeper) -> Start:
+async def start(way: str, warm: WarmAnsible) -> Start:
     """Starts a play that way."""
 
     async def start(directory: Path, playbook: str, cookie: str, *, deadline: float | None = None) -> Process:
-        variables = environment(directory, cookie, {})
-        if way == "cold":
-            return await Process.start(directory, playbook, cookie, variables, [], deadline=deadline)
-        before = keeper.plays["warm"]
-        play = await keeper.start(directory, playbook, cookie, variables, [], deadline=deadline)
-        assert keeper.plays["warm"] == before + 1
-        return play
+        request = request_of(directory, playbook, cookie, deadline=deadline)
+        return await (Process.start if way == "cold" else warm.start)(request)
 
     return start
 
@@ -195,7 +191,7 @@ async def test_a_play_that_tells_too_much_is_killed(
         stderr=subprocess.PIPE,
         limit=LINE_LIMIT,
     )
-    play = Process(Program(program), cookie, directory)
+    play = Process(Program(program), request_of(directory, "none.yml", cookie))
     async with asyncio.timeout(DEADLINE):
         events = await events_of(play)
         await play.stop()
@@ -334,11 +330,11 @@ def test_a_play_ends_at_its_deadline_when_the_server_is_frozen(directory: Path, 
 
 
 async def test_a_play_that_waits_for_its_server_to_read_ends_at_its_deadline(
-    way: str, keeper: Keeper, directory: Path, cookie: str
+    way: str, warm: WarmAnsible, directory: Path, cookie: str
 ) -> None:
     pids = directory / "pids"
     playbook = write_playbook(directory, LOUD.format(pids=pids))
-    with unread(way, keeper, directory, playbook, cookie) as (stdin, stdout):
+    with unread(way, warm, directory, playbook, cookie) as (stdin, stdout):
         await until(lambda: is_full(stdout))
         wait_for(pids)
         assert len(processes.find(cookie)) > 3  # as above
@@ -347,10 +343,10 @@ async def test_a_play_that_waits_for_its_server_to_read_ends_at_its_deadline(
 
 
 async def test_a_play_that_was_told_to_stop_and_is_not_read_ends_at_its_deadline(
-    way: str, keeper: Keeper, directory: Path, cookie: str
+    way: str, warm: WarmAnsible, directory: Path, cookie: str
 ) -> None:
     playbook = write_playbook(directory, LOUD.format(pids=directory / "pids"))
-    with unread(way, keeper, directory, playbook, cookie) as (stdin, stdout):
+    with unread(way, warm, directory, playbook, cookie) as (stdin, stdout):
         await until(lambda: is_full(stdout))
         write_line(stdin, {"stop": True})
         await until(lambda: len(processes.find(cookie)) == 1)  # the process itself, which has yet to say its end

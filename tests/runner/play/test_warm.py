@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from runner import processes
 from runner.play import channel
+from runner.play.channel import Refused
 from runner.play.event import Event, Kind
-from runner.play.launcher import Keeper
 from runner.play.play import Process, environment, project_directory
-from tests.runner.plays import SLOW, kept, make_directory, until, wait_for, write_playbook
+from runner.play.request import PlayRequest
+from runner.play.warm import WarmAnsible
+from tests.runner.plays import SLOW, make_directory, request_of, until, wait_for, warmed, write_playbook
 
 # Writes down what a command of a play finds around it, apart from the play's own names.
 SURROUNDINGS = """
@@ -94,24 +97,19 @@ PLAYS = {
 }
 
 
-async def play(keeper: Keeper | None, directory: Path, playbook: str, cookie: str) -> list[Event]:
-    """The events of a play on the warm process, or of a cold one without a keeper."""
-    variables = environment(directory, cookie, {})
-    if keeper is None:
-        process = await Process.start(directory, playbook, cookie, variables, [])
-    else:
-        before = keeper.plays["cold"]
-        process = await keeper.start(directory, playbook, cookie, variables, [])
-        assert keeper.plays["cold"] == before
+async def play(warm: WarmAnsible | None, directory: Path, playbook: str, cookie: str) -> list[Event]:
+    """The events of a warm play, or of a cold one without warm Ansible."""
+    start = Process.start if warm is None else warm.start
+    process = await start(request_of(directory, playbook, cookie))
     try:
         return [event async for event in process.events()]
     finally:
         await process.stop()
 
 
-def warm_pid(keeper: Keeper) -> int:
-    assert keeper.pid is not None
-    return keeper.pid
+def warm_pid(warm: WarmAnsible) -> int:
+    assert warm.pid is not None
+    return warm.pid
 
 
 def is_locked(path: Path) -> bool:
@@ -141,27 +139,27 @@ def temporary_files(directory: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("name", PLAYS)
-async def test_a_play_tells_the_same_both_ways(name: str, keeper: Keeper, tmp_path: Path, cookie: str) -> None:
+async def test_a_play_tells_the_same_both_ways(name: str, warm: WarmAnsible, tmp_path: Path, cookie: str) -> None:
     directory = make_directory(tmp_path / "same")
     playbook = write_playbook(directory, PLAYS[name])
     cold = await play(None, directory, playbook, cookie)
-    warm = await play(keeper, directory, playbook, cookie)
-    assert warm == cold
-    assert warm[-1].kind is Kind.END
+    same = await play(warm, directory, playbook, cookie)
+    assert same == cold
+    assert same[-1].kind is Kind.END
 
 
-async def test_an_unreachable_host_is_told_the_same_both_ways(keeper: Keeper, tmp_path: Path, cookie: str) -> None:
+async def test_an_unreachable_host_is_told_the_same_both_ways(warm: WarmAnsible, tmp_path: Path, cookie: str) -> None:
     directory = make_directory(tmp_path / "same", ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=9)
     playbook = write_playbook(directory, SLOW.format(pids=directory / "pids"))
     cold = await play(None, directory, playbook, cookie)
-    assert await play(keeper, directory, playbook, cookie) == cold
+    assert await play(warm, directory, playbook, cookie) == cold
     assert Kind.UNREACHABLE in {event.kind for event in cold}
 
 
-async def test_a_play_finds_the_same_around_it_both_ways(keeper: Keeper, tmp_path: Path, cookie: str) -> None:
+async def test_a_play_finds_the_same_around_it_both_ways(warm: WarmAnsible, tmp_path: Path, cookie: str) -> None:
     directory = make_directory(tmp_path / "same")
     found = []
-    for one in (None, keeper):
+    for one in (None, warm):
         out = directory / f"out-{one is None}"
         await play(one, directory, write_playbook(directory, SURROUNDINGS.format(out=out)), cookie)
         lines = [line for line in out.read_text().splitlines() if not line.startswith(("AWX_ISOLATED_DATA_DIR=", "_="))]
@@ -170,49 +168,36 @@ async def test_a_play_finds_the_same_around_it_both_ways(keeper: Keeper, tmp_pat
     assert f"{processes.COOKIE}={cookie}" in found[1]
 
 
-async def test_a_play_with_another_environment_is_refused_and_goes_the_cold_way(
-    keeper: Keeper, directory: Path, cookie: str, caplog: pytest.LogCaptureFixture
+async def test_a_play_with_another_environment_is_refused(warm: WarmAnsible, directory: Path, cookie: str) -> None:
+    playbook = write_playbook(directory, PLAYS["ok"])
+    with pytest.raises(Refused, match="ANSIBLE_FORKS"):
+        await warm.start(request_of(directory, playbook, cookie, passed_on={"ANSIBLE_FORKS": "7"}))
+
+
+async def test_plays_are_refused_when_the_self_test_differs(
+    tmp_path: Path, directory: Path, cookie: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    variables = {**environment(directory, cookie, {}), "ANSIBLE_FORKS": "7"}
-    before = Counter(keeper.plays)
-    with caplog.at_level("INFO"):
-        process = await keeper.start(directory, write_playbook(directory, PLAYS["ok"]), cookie, variables, [])
-    assert [event async for event in process.events()][-1].rc == 0
-    await process.stop()
-    assert keeper.plays - before == Counter(cold=1)
-    assert "ANSIBLE_FORKS" in caplog.text
+    async def other(request: PlayRequest) -> Process:
+        """A cold play of something else than the example."""
+        playbook = write_playbook(request.directory, PLAYS["failed"])
+        return await Process.start(replace(request, playbook=playbook))
 
-
-async def test_a_keeper_that_may_not_be_warm_plays_cold(directory: Path, cookie: str) -> None:
-    keeper = Keeper(directory / "kept", cookie, {}, warm=False)
-    await keeper.serve()
-    assert not await keeper.settled()
-    process = await keeper.start(
-        directory, write_playbook(directory, PLAYS["ok"]), cookie, environment(directory, cookie, {}), []
-    )
-    assert [event async for event in process.events()][-1].rc == 0
-    await process.stop()
-    assert keeper.plays == Counter(warm=0, cold=1)
-
-
-async def test_plays_stay_cold_when_the_self_test_differs(
-    tmp_path: Path, cookie: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    keeper = Keeper(tmp_path / "kept", cookie, {}, warm=True)
-    keeper._expected = [Event(Kind.END, rc=17)]
-    await keeper.serve()
-    assert not await keeper.settled()
+    warm = WarmAnsible(tmp_path / "kept", cookie, {}, cold=other)
+    await warm.serve()
+    assert not await warm.decided()
     assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
     assert processes.find(f"warm/{cookie}") == []
+    with pytest.raises(Refused):
+        await warm.start(request_of(directory, write_playbook(directory, PLAYS["ok"]), cookie))
 
 
-async def test_many_plays_at_once_leave_nothing(keeper: Keeper, tmp_path: Path, cookie: str) -> None:
-    pid = warm_pid(keeper)
+async def test_many_plays_at_once_leave_nothing(warm: WarmAnsible, tmp_path: Path, cookie: str) -> None:
+    pid = warm_pid(warm)
 
     async def one(number: int) -> Event:
         directory = make_directory(tmp_path / str(number))
         playbook = write_playbook(directory, PLAYS["ok"])
-        return (await play(keeper, directory, playbook, f"{cookie}/{number}"))[-1]
+        return (await play(warm, directory, playbook, f"{cookie}/{number}"))[-1]
 
     await one(0)
     before = descriptors(pid), descriptors("self")
@@ -225,53 +210,52 @@ async def test_many_plays_at_once_leave_nothing(keeper: Keeper, tmp_path: Path, 
 
 
 async def test_a_play_outlives_the_warm_process_and_the_next_one_gets_another(tmp_path: Path, cookie: str) -> None:
-    async with kept(tmp_path / "kept", cookie) as keeper:
+    async with warmed(tmp_path / "kept", cookie) as warm:
         directory = make_directory(tmp_path / "run")
         end = directory / "end"
         slow = SLOW.replace("sleep 300", "while ! test -e {end}; do sleep 0.01; done")
         playbook = write_playbook(directory, slow.format(pids=directory / "pids", end=end))
-        process = await keeper.start(directory, playbook, f"{cookie}/1", environment(directory, f"{cookie}/1", {}), [])
+        process = await warm.start(request_of(directory, playbook, f"{cookie}/1"))
         reading = asyncio.create_task(_all(process))
         await asyncio.to_thread(wait_for, directory / "pids")
-        killed = warm_pid(keeper)
+        killed = warm_pid(warm)
         os.kill(killed, signal.SIGKILL)
-        await until(lambda: keeper.is_warm and keeper.pid != killed)
+        await until(lambda: warm.is_ready and warm.pid != killed)
         end.touch()
         events = await reading
         await process.stop()
         assert events[-1] == Event(Kind.END, rc=0)
         assert processes.find(f"{cookie}/1") == []
-        assert (await play(keeper, make_directory(tmp_path / "2"), playbook, f"{cookie}/2"))[-1].rc == 0
+        assert (await play(warm, make_directory(tmp_path / "2"), playbook, f"{cookie}/2"))[-1].rc == 0
 
 
 async def test_a_warm_process_that_does_nothing_is_replaced_and_plays_nothing_later(
     tmp_path: Path, cookie: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(channel, "BEGIN_TIMEOUT", 0.3)
-    async with kept(tmp_path / "kept", cookie) as keeper:
-        frozen = warm_pid(keeper)
+    async with warmed(tmp_path / "kept", cookie) as warm:
+        frozen = warm_pid(warm)
         os.kill(frozen, signal.SIGSTOP)
         directory = make_directory(tmp_path / "run")
         count = directory / "count"
         playbook = write_playbook(directory, SLOW.replace("echo $$ > {pids}; sleep 300", f"echo played >> {count}"))
-        process = await keeper.start(directory, playbook, f"{cookie}/1", environment(directory, f"{cookie}/1", {}), [])
-        assert (await _all(process))[-1].rc == 0
-        await process.stop()
-        assert keeper.plays == Counter(warm=0, cold=1)
-        assert count.read_text() == "played\n"
+        with pytest.raises(Refused):
+            await warm.start(request_of(directory, playbook, f"{cookie}/1"))
         monkeypatch.undo()
-        await until(lambda: keeper.is_warm and keeper.pid != frozen)
+        await until(lambda: warm.is_ready and warm.pid != frozen)
+        assert (await play(warm, directory, playbook, f"{cookie}/2"))[-1].rc == 0
+        assert count.read_text() == "played\n"
 
 
-async def test_a_play_that_is_not_told_to_begin_does_not(keeper: Keeper, directory: Path, cookie: str) -> None:
+async def test_a_play_that_is_not_told_to_begin_does_not(warm: WarmAnsible, directory: Path, cookie: str) -> None:
     pids = directory / "pids"
     playbook = write_playbook(directory, SLOW.format(pids=pids))
-    assert keeper._control is not None
+    assert warm._control is not None
     request = {
         "environment": environment(directory, cookie, {}),
         "spec": {"directory": str(directory), "project": str(directory), "playbook": playbook, "held": []},
     }
-    pipes = await channel._ask(keeper._control, request, [])
+    pipes = await channel._ask(warm._control, request, [])
     begun = await pipes.read()
     assert begun is not None
     assert begun["kind"] == "begun"
@@ -282,13 +266,13 @@ async def test_a_play_that_is_not_told_to_begin_does_not(keeper: Keeper, directo
 
 
 async def test_a_play_holds_its_descriptors_until_it_ends_and_the_warm_process_does_not(
-    keeper: Keeper, directory: Path, cookie: str
+    warm: WarmAnsible, directory: Path, cookie: str
 ) -> None:
     path = directory / "lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT)
     fcntl.flock(lock, fcntl.LOCK_EX)
     playbook = write_playbook(directory, SLOW.format(pids=directory / "pids"))
-    process = await keeper.start(directory, playbook, cookie, environment(directory, cookie, {}), [lock])
+    process = await warm.start(request_of(directory, playbook, cookie, kept_open=(lock,)))
     os.close(lock)
     reading = asyncio.create_task(_all(process))
     await asyncio.to_thread(wait_for, directory / "pids")
@@ -299,9 +283,9 @@ async def test_a_play_holds_its_descriptors_until_it_ends_and_the_warm_process_d
     assert not is_locked(path)
 
 
-async def test_a_killed_play_process_takes_ansible_with_it(keeper: Keeper, directory: Path, cookie: str) -> None:
+async def test_a_killed_play_process_takes_ansible_with_it(warm: WarmAnsible, directory: Path, cookie: str) -> None:
     playbook = write_playbook(directory, SLOW.format(pids=directory / "pids"))
-    process = await keeper.start(directory, playbook, cookie, environment(directory, cookie, {}), [])
+    process = await warm.start(request_of(directory, playbook, cookie))
     reading = asyncio.create_task(_all(process))
     await asyncio.to_thread(wait_for, directory / "pids")
     os.kill(process.pid, signal.SIGKILL)
@@ -310,9 +294,9 @@ async def test_a_killed_play_process_takes_ansible_with_it(keeper: Keeper, direc
     await process.stop()
 
 
-async def test_the_warm_process_ends_with_its_keeper(tmp_path: Path, cookie: str) -> None:
-    async with kept(tmp_path / "kept", cookie) as keeper:
-        pid = warm_pid(keeper)
+async def test_the_warm_process_ends_with_who_keeps_it(tmp_path: Path, cookie: str) -> None:
+    async with warmed(tmp_path / "kept", cookie) as warm:
+        pid = warm_pid(warm)
         assert processes.find(f"warm/{cookie}") == [pid]
     assert processes.find(f"warm/{cookie}") == []
     assert list((tmp_path / "kept").iterdir()) == []
@@ -325,7 +309,7 @@ def test_a_file_that_has_changed_since_it_was_loaded_is_noticed(name: str, tmp_p
     script = """
 import os, sys
 from pathlib import Path
-from runner.play.warm import Image
+from runner.play.forkserver import Image
 image = Image(Path(sys.argv[1]))
 assert image.difference(os.environ) is None
 with open(sys.argv[2], "a") as file:

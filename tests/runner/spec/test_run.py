@@ -15,7 +15,7 @@ from db.encryption import Secret
 from db.models import HostTransport
 from runner.host.delivery import Delivery
 from runner.spec.run import Login, Paths, ProjectFile, Timeouts, delivery, dotenv, inventory, logins
-from tests.runner.test_outcome import PROJECT, TARGET
+from tests.runner.projects import PROJECT, TARGET
 
 PATHS = Paths(delivery=Path("/run/a/delivery"), known_hosts=Path("/run/a/known_hosts"), control=Path("/run/a"))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhscHR4f"

@@ -1,0 +1,229 @@
+"""How a run ends whose play was cut off: by what cut it off, and by what its host knows.  Pure.
+
+`ENDINGS` is the table; `CutOff` looks an end up and puts it into a sentence.  A lost connection is no end by itself.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from db.containers import Container
+from db.models import FailureReason, RunStatus
+from db.phase import Phase
+from db.status import End
+from runner.outcome import containers, failed, failure_message, known_reason, success, unreachable, warned, warnings
+from runner.play.event import Event, Kind
+from runner.spec.phases import OF_ACTION
+from runner.spec.run import Project
+
+
+class Interruption(StrEnum):
+    """What cut a play off before it had reported the run's end."""
+
+    CANCELED = "canceled"  # a user asked for it
+    TIMEOUT = "timeout"  # it took longer than a run may
+    STOPPED = "stopped"  # the server is stopping
+    CRASHED = "crashed"  # the server or worker was killed; the next one finds the run
+    DISCONNECTED = "disconnected"  # the connection or the playing process was lost
+    LEASE_LOST = "lease lost"  # this worker must not hold the run any longer; another one may
+    HOST_KEY_CHANGED = "host key changed"  # another key was pinned while the host was contacted for the first time
+
+
+class Verdict(StrEnum):
+    """What its host knows of a run that was cut off."""
+
+    UNREACHED = "unreached"  # the host does not answer, and was not reached before either
+    UNAVAILABLE = "unavailable"  # the host was reached, and does not answer any more
+    BUSY = "busy"  # something of the run is still at work there
+    SUCCEEDED = "succeeded"  # the run had recorded the end of its last phase
+    HEALTHY = "healthy"  # what it was to bring up is up and healthy
+    FAILED = "failed"  # it had recorded a failure, or what it brought up is not healthy
+    UNDECIDED = "undecided"  # nothing of it is at work, and how it would have ended cannot be known
+
+
+class Ending(StrEnum):
+    """How a run ends that was cut off."""
+
+    SUCCESS = "success"
+    FAILED = "failed"  # with the reason of the host
+    CANCELED = "canceled"
+    TIMEOUT = "timeout"
+    INTERRUPTED = "interrupted"
+    UNREACHABLE = "unreachable"  # with what ssh printed
+    HOST_KEY_MISMATCH = "host key mismatch"
+    REQUEUE = "requeue"  # played again, by any worker; INTERRUPTED where no other one could
+
+
+def _all(ending: Ending) -> dict[Verdict, Ending]:
+    return dict.fromkeys(Verdict, ending)
+
+
+# What a run had recorded as its own success is one, and work that goes on is never called ended.
+_RECORDED = {Verdict.SUCCEEDED: Ending.SUCCESS, Verdict.BUSY: Ending.INTERRUPTED}
+_JUDGED = {Verdict.SUCCEEDED: Ending.SUCCESS, Verdict.HEALTHY: Ending.SUCCESS, Verdict.FAILED: Ending.FAILED}
+
+ENDINGS: Mapping[Interruption, Mapping[Verdict, Ending]] = {
+    Interruption.CANCELED: _all(Ending.CANCELED) | _RECORDED | {Verdict.UNAVAILABLE: Ending.INTERRUPTED},
+    Interruption.TIMEOUT: _all(Ending.TIMEOUT) | _RECORDED,
+    # What a run does can be done twice.
+    Interruption.STOPPED: _all(Ending.REQUEUE) | _JUDGED,
+    Interruption.CRASHED: _all(Ending.REQUEUE) | _JUDGED,
+    Interruption.DISCONNECTED: _all(Ending.INTERRUPTED)
+    | _JUDGED
+    | {Verdict.UNREACHED: Ending.UNREACHABLE, Verdict.UNAVAILABLE: Ending.UNREACHABLE},
+    # The host is not asked: another worker may be at work there.
+    Interruption.LEASE_LOST: _all(Ending.REQUEUE),
+    Interruption.HOST_KEY_CHANGED: _all(Ending.HOST_KEY_MISMATCH),
+}
+UNASKED = frozenset({Interruption.LEASE_LOST, Interruption.HOST_KEY_CHANGED})  # after these no host is asked
+UNJUDGED = frozenset({Interruption.CANCELED, Interruption.TIMEOUT})  # nobody waits to see how they would have ended
+
+_REASONS = {
+    Ending.CANCELED: FailureReason.CANCELED,
+    Ending.TIMEOUT: FailureReason.TIMEOUT,
+    Ending.HOST_KEY_MISMATCH: FailureReason.HOST_KEY_MISMATCH,
+}
+_OPENING = {
+    Interruption.CANCELED: "The run was canceled",
+    Interruption.TIMEOUT: "The run took longer than a run may",
+    Interruption.STOPPED: "The server was stopped during the run",
+    Interruption.CRASHED: "The server ended unexpectedly during the run",
+    Interruption.DISCONNECTED: "The connection was lost during the run",
+    Interruption.LEASE_LOST: "The worker lost the database during the run",
+}
+_PROGRESS = {
+    Phase.PREPARE: "while its files were prepared; the previous containers keep running",
+    Phase.BUILD: "while images were built; the previous containers keep running",
+    Phase.PULL: "while images were pulled; the previous containers keep running",
+    Phase.UP: "while the containers were started; some may be new and some old",
+    Phase.VERIFY: "while daos waited for the containers to be healthy; they are up",
+    Phase.DOWN: "while the containers were removed; some may be left",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a host answered about a run that was cut off, see ansible/recover.yml and ansible/halt.yml."""
+
+    busy: bool  # something of the run is still at work there
+    marker: dict[str, str] | None  # what the last run there wrote down; None where there was none
+    verdict: str | None  # "ok", "failed", or None where there was nothing to judge
+    reason: str | None
+    detail: str | None
+    containers: list[Container]
+    warnings: list[str] = field(default_factory=list)
+
+    @classmethod
+    def read(cls, events: list[Event]) -> "Answer | None":
+        """The answer among the events of recover.yml or halt.yml; None where the host did not give one."""
+        result = next((event.result for event in events if event.kind is Kind.OK and event.result), None)
+        if result is None:
+            return None
+        return cls(
+            busy=bool(result.get("busy")),
+            marker=result.get("marker"),
+            verdict=result.get("verdict"),
+            reason=result.get("reason"),
+            detail=result.get("detail"),
+            containers=containers(result)[0],
+            warnings=warnings(events),
+        )
+
+
+@dataclass(frozen=True)
+class CutOff:
+    """A run whose play was cut off, with all that is known of it."""
+
+    project: Project
+    interruption: Interruption
+    answer: Answer | None = None  # None: the host was not asked, or did not answer
+    was_reached: bool = True  # something of the run had begun on the host
+    ssh_error: str | None = None  # what ssh printed, where the connection was lost
+    warnings: list[str] = field(default_factory=list)  # of the play
+
+    @property
+    def verdict(self) -> Verdict:
+        answer = self.answer
+        if answer is None:
+            return Verdict.UNAVAILABLE if self.was_reached else Verdict.UNREACHED
+        if answer.busy:
+            return Verdict.BUSY
+        if self._marker is None:
+            return Verdict.UNDECIDED
+        last = OF_ACTION[self.project.action][-1]
+        if (self._marker.get("phase"), self._marker.get("state")) == (last.word, "done"):
+            return Verdict.SUCCEEDED
+        if answer.verdict is None:
+            return Verdict.UNDECIDED
+        return Verdict.HEALTHY if answer.verdict == "ok" else Verdict.FAILED
+
+    @property
+    def ending(self) -> Ending:
+        return ENDINGS[self.interruption][self.verdict]
+
+    @property
+    def has_begun_up(self) -> bool:
+        """Whether the run's content is on the host, by what it wrote down there."""
+        return self._marker is not None and self._marker.get("phase") in {Phase.UP.word, Phase.VERIFY.word}
+
+    def end(self) -> End:
+        """The run's end where it is not played again."""
+        end = self._end()
+        if self.answer is not None and not end.containers:
+            end = replace(end, containers=self.answer.containers)
+        return warned(end, [*self.warnings, *(self.answer.warnings if self.answer is not None else [])])
+
+    def _end(self) -> End:
+        ending = self.ending
+        if ending is Ending.SUCCESS:
+            return success(self.project, self.answer.containers if self.answer is not None else [])
+        if ending is Ending.FAILED:
+            return self._failure()
+        if ending is Ending.UNREACHABLE and self.ssh_error is not None:
+            return unreachable(self.project, self.ssh_error)
+        status = RunStatus.CANCELED if ending is Ending.CANCELED else RunStatus.FAILED
+        return End(status, _REASONS.get(ending, FailureReason.INTERRUPTED), self._sentence())
+
+    def _failure(self) -> End:
+        """The failure that the run had recorded on the host, or that its containers show."""
+        assert self.answer is not None
+        assert self._marker is not None
+        reason = known_reason(self.answer.reason) or FailureReason.UNHEALTHY
+        phase = self._marker.get("phase", "the run").capitalize()
+        return failed(reason, failure_message(reason, phase, self.answer.detail or "see the log"))
+
+    def _sentence(self) -> str:
+        """What cut the run off, and how far it had come."""
+        host = self.project.target.name
+        if self.interruption is Interruption.HOST_KEY_CHANGED:
+            return f"Host '{host}' shows another host key than the one that was pinned meanwhile."
+        opening = _OPENING[self.interruption]
+        match self.verdict:
+            case Verdict.UNREACHED if self.ending is Ending.CANCELED:
+                return f"{opening} before host '{host}' had answered."
+            case Verdict.UNREACHED | Verdict.UNAVAILABLE:
+                return f"{opening}, and host '{host}' could not be asked how far it had come."
+            case Verdict.BUSY:
+                return f"{opening}, and its work on host '{host}' has not ended yet."
+            case _:
+                comma = "," if self.interruption is Interruption.TIMEOUT else ""
+                return f"{opening}{comma} {self._where()}."
+
+    def _where(self) -> str:
+        """How far the run had come, for the end of a sentence."""
+        assert self.answer is not None
+        if self._marker is not None:
+            word = self._marker.get("phase", "")
+            phase = next((phase for phase in _PROGRESS if phase.word == word), None)
+            return "at an unknown point" if phase is None else _PROGRESS[phase]
+        # Ids of runs grow with time: a newer marker is another run's, an older one was there before this run.
+        newest = (self.answer.marker or {}).get("run", "")
+        if newest > str(self.project.run_id):
+            return "and another run has been on the host since"
+        return "before it had changed anything on the host"
+
+    @property
+    def _marker(self) -> dict[str, str] | None:
+        """The run's own marker, with `phase` and `state`."""
+        marker = self.answer.marker if self.answer is not None else None
+        return marker if marker and marker.get("run") == str(self.project.run_id) else None
