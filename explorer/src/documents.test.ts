@@ -19,3 +19,11 @@ test('the documents and their variables fit the schema', { skip: existsSync(sdl)
   const schema = buildSchema(readFileSync(sdl, 'utf8'));
   for (const document of documents) assert.deepEqual(problems(schema, document), [], document.query);
 });
+
+const example = '../examples/hello';
+
+test('the package is the example', { skip: existsSync(example) ? false : `${example} is not there` }, () => {
+  const { input } = JSON.parse(documents.find(({ query }) => query.includes('createPackage'))?.variables ?? '{}');
+  assert.equal(input.composeFile, readFileSync(`${example}/compose.yaml`, 'utf8'));
+  for (const { path, content } of input.files) assert.equal(content, readFileSync(`${example}/${path}`, 'utf8'));
+});

@@ -1,4 +1,4 @@
-// The documents in GraphiQL's tabs at the first visit: a first deployment, from left to right. documents.test.ts holds them to the schema.
+// The documents in GraphiQL's tabs at the first visit: a first deployment, from left to right. documents.test.ts compares them to the schema and to examples/hello.
 
 interface Document {
   query: string;
@@ -7,15 +7,21 @@ interface Document {
 
 const json = (variables: object) => JSON.stringify(variables, null, 2);
 
+// The same as in examples/hello.
 const composeFile = `services:
   web:
-    image: caddy:2-alpine
-    ports: ["8080:80"]
+    image: \${IMAGE:-busybox:1}
+    command: httpd -f -p 80 -h /srv
+    init: true
+    ports: ["127.0.0.1:\${PORT}:80"]
+    volumes: ["./site:/srv:ro"]
+    healthcheck: {test: wget -q -O /dev/null http://127.0.0.1/, interval: 1s}
 `;
+const page = '<h1>Hello from daos</h1>\n';
 
 export const documents: Document[] = [
   {
-    query: `# 1. What is there. Nothing to fill in:
+    query: `# 1. What exists. Nothing to fill in:
 #    press the pink button, or Ctrl-Enter.
 query Overview {
   deployments {
@@ -73,8 +79,8 @@ mutation CreateHost($input: CreateHostInput!) {
     }),
   },
   {
-    query: `# 3. What to deploy. Fill in below: a compose file.
-#    This one serves a page at port 8080.
+    query: `# 3. What to deploy: a Compose file, and the files
+#    that belong to it. This one serves a page.
 mutation CreatePackage($input: CreatePackageInput!) {
   createPackage(input: $input) {
     package {
@@ -85,11 +91,14 @@ mutation CreatePackage($input: CreatePackageInput!) {
   }
 }
 `,
-    variables: json({ input: { name: 'hello', version: '1', composeFile } }),
+    variables: json({
+      input: { name: 'hello', version: '1', composeFile, files: [{ path: 'site/index.html', content: page }] },
+    }),
   },
   {
     query: `# 4. The package on the host. Fill in below:
-#    the ids that 2 and 3 answered.
+#    the ids that 2 and 3 have returned.
+#    PORT is where the host serves the page.
 mutation CreateDeployment($input: CreateDeploymentInput!) {
   createDeployment(input: $input) {
     deployment {
@@ -100,11 +109,13 @@ mutation CreateDeployment($input: CreateDeploymentInput!) {
   }
 }
 `,
-    variables: json({ input: { hostId: 'HOST-ID', packageId: 'PACKAGE-ID', variables: [] } }),
+    variables: json({
+      input: { hostId: 'HOST-ID', packageId: 'PACKAGE-ID', variables: [{ name: 'PORT', value: '8088' }] },
+    }),
   },
   {
     query: `# 5. Deploy it. Fill in below: the id from 4.
-#    DOWN instead of UP takes it off the host.
+#    DOWN instead of UP takes it down.
 mutation Run($input: RunDeploymentInput!) {
   runDeployment(input: $input) {
     deployment {
@@ -144,8 +155,8 @@ subscription Watch($id: ID!) {
   {
     query: `# 7. The log of a run, from its start, then live.
 #    Fill in below: the run's id from 5.
-#    An event carries new entries only; this page
-#    shows them with those before.
+#    An event has the new entries only; this page
+#    shows them below the previous ones.
 subscription FollowLog($runId: ID!) {
   runLog(runId: $runId) {
     complete

@@ -80,7 +80,7 @@ async def test_a_log_is_shown_from_its_start_and_its_end_stays_in_view_while_it_
     await expect(explorer.answer).to_contain_text('"task": "Verify"', timeout=RUN_TIMEOUT)
     gate.open()
     await expect(explorer.run_button).to_be_visible(timeout=RUN_TIMEOUT)  # the subscription has ended
-    await expect(explorer.answer).to_contain_text("is up and well.")
+    await expect(explorer.answer).to_contain_text("The project is up: 1 service.")
 
     await explorer.answer.click()
     await explorer.page.keyboard.press("ControlOrMeta+Home")
