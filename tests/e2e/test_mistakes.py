@@ -25,7 +25,7 @@ from tests.support.registry import Registry, serve_registry
 from tests.support.requirement import require
 from tests.support.sshd import SshServer
 
-KEPT = " What ran before still runs."
+KEPT = " The previous containers keep running."
 
 # What the user did, and the whole answer.  Braces stand for what is only known when it has happened.
 INPUT = {
@@ -117,9 +117,9 @@ RUNS = {
     "build.dockerfile." + KEPT,
     "a port that is in use": "Port {taken} of address 127.0.0.1 is in use by another program on the host, and "
     "container {project}-web-1 cannot publish it; stop that program, or publish another port.",
-    "a container that is unhealthy": "The project is up but not well: Service 'web' is unhealthy: its health check "
+    "a container that is unhealthy": "The project is up but not healthy: Service 'web' is unhealthy: its health check "
     "exited with code 1: cannot connect to 127.0.0.1.",
-    "a container that crashes": "The project is up but not well: Service 'web' exited with code 3: config file "
+    "a container that crashes": "The project is up but not healthy: Service 'web' exited with code 3: config file "
     "/etc/app.conf missing.",
     "a variable that is missing": 'The "PORT" variable is not set. Defaulting to a blank string. Give it a value in '
     "the variables of the deployment.",
