@@ -15,7 +15,7 @@ from websockets.typing import Subprotocol
 
 AT_ONCE = 20  # that connect
 WATCH = (
-    "subscription($id: ID!) { runLog(runId: $id) { entries { sequence at level task message } complete endCursor } }"
+    "subscription($id: ID!) { runLog(runId: $id) { entries { sequence at level phase message } complete endCursor } }"
 )
 
 Noted = list[tuple[float, bytes]]

@@ -15,6 +15,7 @@ from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
 from db.containers import Container, Containers
+from db.phase import Phase
 from db.stored import KnownWord, Texts
 
 
@@ -351,7 +352,7 @@ class LogEntry(Base):
     sequence: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(default=now)
     level: Mapped[LogLevel] = mapped_column(KnownWord(LogLevel, LogLevel.WARNING))
-    task: Mapped[str | None]
+    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: the server said it
     message: Mapped[str]
 
 

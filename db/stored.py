@@ -51,19 +51,19 @@ class Stored(TypeDecorator[Value]):
         return process
 
 
-class KnownWord(Stored[Word]):
+class KnownWord(Stored[Word | None]):
     """A member of `kind`, as text; `unknown` where it is none."""
 
     impl = Enum
     cache_ok = True
 
-    def __init__(self, kind: type[Word], unknown: Word) -> None:
+    def __init__(self, kind: type[Word], unknown: Word | None) -> None:
         self.kind = kind
         self.unknown = unknown
         self.what = kind.__name__
         super().__init__(kind, native_enum=False, create_constraint=False, length=32)
 
-    def instead(self) -> Word:
+    def instead(self) -> Word | None:
         return self.unknown
 
 

@@ -125,12 +125,12 @@ class Recorder:
                     "sequence": self._sequence + number,
                     "at": entry.at,
                     "level": entry.level,
-                    "task": None if entry.phase is None else entry.phase.label,
+                    "phase": entry.phase,
                     "message": entry.message,
                 }
                 for number, entry in enumerate(batch, start=1)
             ]
             if rows:
-                # By the table: of the class, rows with a task and those without would be two statements.
+                # By the table: of the class, rows with a phase and those without would be two statements.
                 await session.execute(insert(cast("Table", LogEntry.__table__)), rows)
         self._sequence += len(batch)

@@ -19,6 +19,7 @@ from db.models import (
     RunStatus,
     RunTrigger,
 )
+from db.phase import Phase
 from resolvers.deployments import OrderField
 from resolvers.errors import ErrorCode
 from resolvers.paging import OrderDirection
@@ -34,6 +35,7 @@ __all__ = [
     "LogLevel",
     "OrderDirection",
     "OrderField",
+    "Phase",
     "Role",
     "RunAction",
     "RunBlocker",
@@ -116,6 +118,20 @@ _describe(
         LogLevel.INFO: "What happens.",
         LogLevel.WARNING: "What may need attention.",
         LogLevel.ERROR: "Why the run does not succeed.",
+    },
+)
+_describe(
+    Phase,
+    "A part of a run.  More may be added.",
+    {
+        Phase.PREPARE: "Delivers the package to the host, and compares it with what is there.",
+        Phase.BUILD: "Builds the images of the package that are out of date.",
+        Phase.PULL: "Pulls the images that Up needs and the host does not have.",
+        Phase.UP: "Starts the containers.",
+        Phase.VERIFY: "Waits until every service is well.",
+        Phase.DOWN: "Removes containers and networks.",
+        Phase.HALT: "Ends what is left of a canceled run on the host, and asks how far it had come.",
+        Phase.RECOVER: "The same for a run that was cut off, and decides how it would have ended.",
     },
 )
 _describe(

@@ -327,12 +327,12 @@ class LogEntry:
     sequence: int = strawberry.field(description="1, 2, 3 … within its run.")
     at: datetime = strawberry.field(description="When it was said.")
     level: enums.LogLevel = strawberry.field(description="How much it matters.")
-    task: str | None = strawberry.field(description="The task that said it; null where it was the server.")
+    phase: enums.Phase | None = strawberry.field(description="The phase that said it; null where it was the server.")
     message: str = strawberry.field(description="What was said.  Values of secret variables show as ********.")
 
     @classmethod
     def from_model(cls, entry: models.LogEntry) -> "LogEntry":
-        return cls(sequence=entry.sequence, at=entry.at, level=entry.level, task=entry.task, message=entry.message)
+        return cls(sequence=entry.sequence, at=entry.at, level=entry.level, phase=entry.phase, message=entry.message)
 
 
 @strawberry.type(description="One execution of a deployment.")

@@ -13,6 +13,7 @@ from db.containers import Container, ContainerState
 from db.database import Database
 from db.encryption import Keyring, Secret
 from db.models import DeploymentStatus, FailureReason, LogLevel, RunAction, RunStatus
+from db.phase import Phase
 from resolvers import private_keys
 from resolvers.private_keys import PrivateKey
 from runner.compose import file
@@ -161,7 +162,7 @@ async def log(db: Database, of: models.Run, count: int, first: int = 1) -> list[
             sequence=sequence,
             at=LONG_AGO + timedelta(seconds=sequence),
             level=LogLevel.INFO,
-            task="up",
+            phase=Phase.UP,
             message=f"line {sequence}",
         )
         for sequence in range(first, first + count)

@@ -164,7 +164,7 @@ subscription FollowLog($runId: ID!) {
       sequence
       at
       level
-      task
+      phase
       message
     }
   }

@@ -77,7 +77,7 @@ async def test_a_log_is_shown_from_its_start_and_its_end_stays_in_view_while_it_
     await explorer.choose("FollowLog")
     await explorer.fill_in({"runId": started["runDeployment"]["run"]["id"]})
     await explorer.press_run()
-    await expect(explorer.answer).to_contain_text('"task": "Verify"', timeout=RUN_TIMEOUT)
+    await expect(explorer.answer).to_contain_text('"phase": "VERIFY"', timeout=RUN_TIMEOUT)
     gate.open()
     await expect(explorer.run_button).to_be_visible(timeout=RUN_TIMEOUT)  # the subscription has ended
     await expect(explorer.answer).to_contain_text("The project is up: 1 service.")

@@ -31,6 +31,7 @@ from db.models import (
     Host,
     IdempotencyKey,
     Installation,
+    LogEntry,
     Package,
     PackageFile,
     Run,
@@ -39,6 +40,7 @@ from db.models import (
     UTCDateTime,
     now,
 )
+from db.phase import Phase
 from resolvers.tokens import Principal
 from runner import store
 from tests import factories
@@ -408,6 +410,25 @@ async def test_runs_from_before_were_created_by_whom_the_audit_log_names(db_url:
             runs = list(await session.scalars(select(Run).order_by(Run.number)))
     assert [run.created_by for run in runs] == ["ci", "admin", "admin", "unknown", "unknown"]
     assert {run.trigger for run in runs} == {RunTrigger.API}
+
+
+async def test_entries_of_a_log_from_before_keep_their_phase(db_url: str) -> None:
+    columns = ("sequence", "level", "task", "message")
+    entries = table("log_entries", column("run_id", Uuid()), column("at", UTCDateTime), *map(column, columns))
+    labels = ["Prepare", "Build", "Pull", "Up", "Verify", "Down", "Halt", "Settle", "Recover", None, "up", "Wash", ""]
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        run = await _old_run(db, await _first_deployment(db), status="SUCCESS")
+        async with db.write() as session:
+            given = {"run_id": run, "at": now(), "level": "INFO", "message": "said"}
+            rows = [{**given, "sequence": number, "task": label} for number, label in enumerate(labels, start=1)]
+            await session.execute(insert(entries), rows)
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            found = list(await session.scalars(select(LogEntry).order_by(LogEntry.sequence)))
+    phases = [*Phase, Phase.RECOVER, None, None, None, None]  # Settle was the name of Recover
+    assert [(entry.phase, entry.message) for entry in found] == [(phase, "said") for phase in phases]
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import select, text
 from db import status, stored
 from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
+from db.phase import Phase
 from tests import factories
 
 
@@ -83,6 +84,16 @@ async def test_a_level_that_nobody_knows_is_a_warning(db: Database) -> None:
     async with db.read() as session:
         levels = list(await session.scalars(select(LogEntry.level).order_by(LogEntry.sequence)))
     assert levels == [LogLevel.WARNING, LogLevel.INFO]
+
+
+async def test_a_phase_that_nobody_knows_is_none(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    await factories.log(db, run, 2)
+    async with db.write() as session:
+        await session.execute(text("UPDATE log_entries SET phase = 'WASH' WHERE sequence = 1"))
+    async with db.read() as session:
+        phases = list(await session.scalars(select(LogEntry.phase).order_by(LogEntry.sequence)))
+    assert phases == [None, Phase.UP]
 
 
 async def test_what_is_written_is_read_again(db: Database) -> None:

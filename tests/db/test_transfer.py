@@ -65,7 +65,7 @@ async def source(own_sqlite_db: Database) -> Database:
     await factories.run(db, deployment, RunStatus.RUNNING)
     await factories.run(db, to=RunStatus.QUEUED, action=RunAction.DOWN, priority=-100)
     async with db.write() as session:
-        session.add(LogEntry(run_id=run.id, sequence=2 * BATCH + 2, level="ERROR", task=None, message=ODD))
+        session.add(LogEntry(run_id=run.id, sequence=2 * BATCH + 2, level="ERROR", phase=None, message=ODD))
         session.add(Worker(id="w", node="n", name="w", max_runs=8, started_at=now(), seen_at=now()))
         session.add(Token(name="ci", sha256="0" * 64, role=Role.VIEWER, host_labels=["a", ODD], revoked_at=now()))
         session.add(HostLabel(host_id=host.id, label="a"))

@@ -12,6 +12,7 @@ import httpx
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
+from db.phase import Phase
 from tests.e2e.server import Server
 from tests.support.docker import Docker
 from tests.support.sshd import SshServer
@@ -162,19 +163,19 @@ class Client:
             assert time.monotonic() < deadline, f"{run}\n{await self.log(run_id)}\n{self.server.log}"
             await asyncio.sleep(POLL_INTERVAL)
 
-    async def task(self, run_id: str, task: str, seconds: float = PATIENCE) -> None:
-        """Return when the run has begun `task`.  Raises: AssertionError."""
+    async def phase(self, run_id: str, phase: Phase, seconds: float = PATIENCE) -> None:
+        """Return when the run has begun `phase`.  Raises: AssertionError."""
         deadline = time.monotonic() + seconds
-        while not any(entry["task"] == task for entry in await self.log(run_id)):
+        while not any(entry["phase"] == phase for entry in await self.log(run_id)):
             run = await self.run(run_id)
             assert run["status"] not in FINAL, run
-            assert time.monotonic() < deadline, f"{run} has not come to {task}"
+            assert time.monotonic() < deadline, f"{run} has not come to {phase.label}"
             await asyncio.sleep(POLL_INTERVAL)
 
     async def log(self, run_id: str) -> list[Json]:
         """All entries of the run's log."""
         document = """query($id: ID!, $after: String) { run(id: $id) { log(first: 100, after: $after) {
-            nodes { sequence at level task message } pageInfo { hasNextPage endCursor } } } }"""
+            nodes { sequence at level phase message } pageInfo { hasNextPage endCursor } } } }"""
         entries: list[Json] = []
         after = None
         while True:

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from db.phase import Phase
 from tests.e2e.client import NEVER_UP, ONCE, SLEEPER, UNDECIDED, Client, Json
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.e2e.server import Server, at_work, wait_until
@@ -14,19 +15,19 @@ from tests.support.sshd import SshServer
 LIMIT = 20.0  # seconds; it takes about one, but not on a machine that is busy with other things
 
 
-@pytest.mark.parametrize("task", ["Pull", "Up", "Verify"])
+@pytest.mark.parametrize("phase", [Phase.PULL, Phase.UP, Phase.VERIFY])
 async def test_nothing_is_at_work_when_a_run_says_canceled(
-    client: Client, server: Server, host: str, sshd: SshServer, project: str, registry: str, task: str
+    client: Client, server: Server, host: str, sshd: SshServer, project: str, registry: str, phase: Phase
 ) -> None:
     services = {
-        "Pull": {"web": {**SLEEPER, "image": f"{registry}/slow:1"}},
-        "Up": NEVER_UP,
-        "Verify": {"web": UNDECIDED},
-    }[task]
+        Phase.PULL: {"web": {**SLEEPER, "image": f"{registry}/slow:1"}},
+        Phase.UP: NEVER_UP,
+        Phase.VERIFY: {"web": UNDECIDED},
+    }[phase]
     deployment = await client.deployment(host, await client.package(services), project)
     run_id = await client.start(deployment)
-    await client.task(run_id, task)
-    await asyncio.to_thread(wait_until, lambda: at_work(project), f"{task} is at work")
+    await client.phase(run_id, phase)
+    await asyncio.to_thread(wait_until, lambda: at_work(project), f"{phase.label} is at work")
     asked = time.monotonic()
     await client.cancel(run_id)
     run = await client.end_of(run_id)
@@ -47,7 +48,7 @@ async def test_a_deployment_runs_again_after_a_cancel(
     package = await client.package({"web": UNDECIDED})
     deployment = await client.deployment(await client.ssh_host(sshd), package, project)
     run_id = await client.start(deployment)
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     await client.cancel(run_id)
     await client.end_of(run_id)
     assert (await client.play(deployment, "DOWN"))["status"] == "SUCCESS"
@@ -70,7 +71,7 @@ async def test_a_queued_run_is_canceled_at_once(
     client = connect(make_server(max_runs=1))
     host, package = await client.local_host(), await client.package({"web": UNDECIDED})
     first = await client.start(await client.deployment(host, package, new_project()))
-    await client.task(first, "Prepare")
+    await client.phase(first, Phase.PREPARE)
     deployment = await client.deployment(host, package, new_project())
     queued = await client.start(deployment)
     run = await client.cancel(queued)

@@ -20,7 +20,7 @@ EVERYTHING = """{
     packages { nodes { id name version composeFile files { path sha256 mode onlyIfMissing text base64 } createdAt } }
     deployments { totalCount nodes { id status variables { name value secret } createdAt updatedAt latestRun {
         id number status message progress queuedAt startedAt finishedAt warnings containers { name service image state }
-        log(first: 100) { nodes { sequence at level task message } } } } }
+        log(first: 100) { nodes { sequence at level phase message } } } } }
 }"""
 
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 from sqlalchemy import inspect, text
 
+from db.phase import Phase
 from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, make_well, service
 from tests.e2e.conftest import NewProject
@@ -49,8 +50,8 @@ async def test_a_deployment_runs_to_success(client: Client, host: str, project: 
 
     log = await client.log(run_id)
     assert [entry["sequence"] for entry in log] == list(range(1, len(log) + 1))
-    tasks = [entry["task"] for entry in log if entry["task"]]
-    assert sorted(set(tasks), key=tasks.index) == ["Prepare", "Up", "Verify"]
+    phases = [entry["phase"] for entry in log if entry["phase"]]
+    assert sorted(set(phases), key=phases.index) == ["PREPARE", "UP", "VERIFY"]
     assert {entry["level"] for entry in log} == {"INFO"}
 
 
@@ -179,7 +180,7 @@ async def test_a_service_that_ends_well_counts_as_well(client: Client, project: 
 async def test_a_health_check_is_waited_for(client: Client, sshd: SshServer, project: str, docker: Docker) -> None:
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.ssh_host(sshd), package, project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     assert (await client.run(run_id))["status"] == "RUNNING"
     make_well(docker, project)
     run = await client.end_of(run_id)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from db.phase import Phase
 from tests.conftest import MakeSshd
 from tests.e2e.client import NEVER_UP, PATIENCE, SLEEPER, UNDECIDED, Client, Json, service
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
@@ -72,14 +73,14 @@ async def test_a_key_file_that_does_not_exist(client: Client, server: Server, ss
     assert (await client.log(run["id"]))[-1]["level"] == "ERROR"
     assert run["id"] in server.log
     assert "SSH_KEY_NOT_FOUND" in server.log
-    assert not any(entry["task"] for entry in await client.log(run["id"]))  # Ansible was not started
+    assert not any(entry["phase"] for entry in await client.log(run["id"]))  # Ansible was not started
 
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "passphrase", "mode", "directory", "public", "device"])
 async def test_a_key_file_that_is_no_usable_key(client: Client, sshd: SshServer, tmp_path: Path, kind: str) -> None:
     host = await client.ssh_host(sshd, sshKeyPath=str(_bad_key(tmp_path / "key", kind, sshd)))
     run = await fail_to_reach(client, host, "SSH_KEY_INVALID")
-    assert not any(entry["task"] for entry in await client.log(run["id"]))
+    assert not any(entry["phase"] for entry in await client.log(run["id"]))
 
 
 def _make_key(path: Path, passphrase: str = "") -> Path:
@@ -281,7 +282,7 @@ async def test_a_container_that_is_not_decided_upon(impatient: Client, project: 
         await impatient.local_host(), await impatient.package({"web": UNDECIDED}), project
     )
     run_id = await impatient.start(deployment)
-    await impatient.task(run_id, "Verify")
+    await impatient.phase(run_id, Phase.VERIFY)
     [container] = docker.containers(project)
     docker.run("pause", container)
     run = await impatient.end_of(run_id)

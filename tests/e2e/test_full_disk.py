@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from db.phase import Phase
 from tests.e2e.client import UNDECIDED, Refused, make_well
 from tests.e2e.conftest import QUICK, Connect
 from tests.e2e.server import Server, wait_until
@@ -44,7 +45,7 @@ async def test_a_runs_end_and_log_are_written_when_there_is_room_again(
     client = connect(cramped)
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.local_host(), package, project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     filling = _fill(cramped.data_dir)
     make_well(docker, project)
     wait_until(lambda: f"run {run_id} cannot be written" in cramped.log, "the server misses room", 120)

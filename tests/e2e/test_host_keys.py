@@ -72,7 +72,7 @@ async def test_a_new_host_is_refused_until_its_key_is_trusted(strict: Client, ss
     assert refused["reason"] == "HOST_KEY_UNKNOWN"
     assert "scanHostKey" in refused["message"]
     assert "trustHostKey" in refused["message"]
-    assert not any(entry["task"] for entry in await strict.log(refused["id"]))  # nobody has talked to it
+    assert not any(entry["phase"] for entry in await strict.log(refused["id"]))  # nobody has talked to it
 
     [shown] = await scan(strict, host)
     assert shown == {"type": "ssh-ed25519", "fingerprint": sshd.host_key_fingerprint, "isPinned": False}

@@ -11,6 +11,7 @@ from random import Random
 
 import pytest
 
+from db.phase import Phase
 from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, service
 from tests.e2e.conftest import QUICK, Connect, NewProject
@@ -47,7 +48,7 @@ async def test_runs_leave_no_files(
             deployment = await client.deployment(host, await client.package(services), names[-1])
             await client.play(deployment)
         run_id = await client.start(deployment)
-        await client.task(run_id, "Prepare")
+        await client.phase(run_id, Phase.PREPARE)
         await client.cancel(run_id)
         await client.end_of(run_id)
     after = _files(tmp_path) | _files(Path("/tmp"), "ansible*")
@@ -114,7 +115,7 @@ async def test_a_killed_play_leaves_no_connection_to_its_host(
 ) -> None:
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.ssh_host(sshd), package, project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     for pid in server.processes(run_id):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

@@ -10,6 +10,7 @@ from websockets.asyncio.client import connect as open_websocket
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
+from db.phase import Phase
 from tests.e2e.client import NEVER_UP, ONCE, PATIENCE, UNDECIDED, Client, Json, Refused, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.support.sshd import SshServer
@@ -209,14 +210,14 @@ async def test_a_status_is_followed_by_server_sent_events(client: Client, failin
 
 
 LASTING = {
-    "Pull": ({"web": service("true", image="REGISTRY/slow:1")}, "web Pulling"),
-    "Up": (NEVER_UP, "-slow-1  Started"),
-    "Verify": ({"web": UNDECIDED}, "Waiting for web (starting)"),
+    Phase.PULL: ({"web": service("true", image="REGISTRY/slow:1")}, "web Pulling"),
+    Phase.UP: (NEVER_UP, "-slow-1  Started"),
+    Phase.VERIFY: ({"web": UNDECIDED}, "Waiting for web (starting)"),
 }
 
 
-async def _come_while_it_lasts(client: Client, host: str, project: str, registry: str, task: str) -> None:
-    services, words = LASTING[task]
+async def _come_while_it_lasts(client: Client, host: str, project: str, registry: str, phase: Phase) -> None:
+    services, words = LASTING[phase]
     compose_file = json.dumps({"services": services}).replace("REGISTRY", registry)
     run_id = await client.start(await client.deployment(host, await client.package(compose_file), project))
     async with client.subscribe(LOG, id=run_id) as events, asyncio.timeout(PATIENCE):
@@ -228,15 +229,15 @@ async def _come_while_it_lasts(client: Client, host: str, project: str, registry
     await client.end_of(run_id)
 
 
-@pytest.mark.parametrize("task", LASTING)
+@pytest.mark.parametrize("phase", LASTING)
 async def test_words_of_a_phase_come_while_it_lasts(
-    client: Client, host: str, project: str, registry: str, task: str
+    client: Client, host: str, project: str, registry: str, phase: Phase
 ) -> None:
-    await _come_while_it_lasts(client, host, project, registry, task)
+    await _come_while_it_lasts(client, host, project, registry, phase)
 
 
 async def test_words_of_a_phase_come_while_it_lasts_also_where_ansible_is_started_anew(
     make_server: MakeServer, connect: Connect, project: str, registry: str
 ) -> None:
     client = connect(make_server(warm="false"))
-    await _come_while_it_lasts(client, await client.local_host(), project, registry, "Verify")
+    await _come_while_it_lasts(client, await client.local_host(), project, registry, Phase.VERIFY)

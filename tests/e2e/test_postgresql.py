@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from db.phase import Phase
 from tests.e2e.client import ONCE, UNDECIDED, Json, make_well, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.e2e.server import Server
@@ -39,7 +40,7 @@ async def test_after_a_kill_the_next_server_settles_the_run(
     project = new_project()
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.local_host(), package, project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     server.kill()
     make_well(docker, project)
     server.start()

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from db.phase import Phase
 from tests.e2e.client import NEVER_UP, ONCE, PATIENCE, SLEEPER, UNDECIDED, Client, Json, make_ill, make_well
 from tests.e2e.conftest import ALONE, QUICK, Connect, MakeServer, NewProject, projects
 from tests.e2e.server import Server, at_work, wait_until
@@ -26,7 +27,7 @@ RECOVERY = 30.0  # seconds that the server has to find out how a run ended
 class Moment:
     """What a run is doing when the server is killed, what its containers do then, and what is to be told afterwards."""
 
-    task: str
+    phase: Phase
     services: Json
     status: str = "FAILED"
     reason: str | None = "INTERRUPTED"
@@ -34,13 +35,13 @@ class Moment:
 
 
 MOMENTS = {
-    "pull": Moment("Pull", {"web": {**SLEEPER, "image": "REGISTRY/slow:1"}}),
-    "up": Moment("Up", NEVER_UP),
-    "verify-well": Moment("Verify", {"web": UNDECIDED}, "SUCCESS", None, then=make_well),
-    "verify-ill": Moment("Verify", {"web": UNDECIDED}, "FAILED", "UNHEALTHY", then=make_ill),
-    "verify-undecided": Moment("Verify", {"web": UNDECIDED}),
+    "pull": Moment(Phase.PULL, {"web": {**SLEEPER, "image": "REGISTRY/slow:1"}}),
+    "up": Moment(Phase.UP, NEVER_UP),
+    "verify-well": Moment(Phase.VERIFY, {"web": UNDECIDED}, "SUCCESS", None, then=make_well),
+    "verify-ill": Moment(Phase.VERIFY, {"web": UNDECIDED}, "FAILED", "UNHEALTHY", then=make_ill),
+    "verify-undecided": Moment(Phase.VERIFY, {"web": UNDECIDED}),
     # The last one, for it waits for a lock, and not for long.
-    "prepare": Moment("Prepare", {"web": SLEEPER}),
+    "prepare": Moment(Phase.PREPARE, {"web": SLEEPER}),
 }
 PLACES = [("LOCAL", "up"), ("LOCAL", "verify-well"), *(("SSH", name) for name in MOMENTS)]
 
@@ -72,9 +73,9 @@ async def aftermath(
                     transport, moment = place
                     package = await client.package(_services(MOMENTS[moment], registry))
                     if moment == "prepare":
-                        await asyncio.gather(*(client.task(runs[each], MOMENTS[each[1]].task) for each in runs))
+                        await asyncio.gather(*(client.phase(runs[each], MOMENTS[each[1]].phase) for each in runs))
                     runs[place] = await client.start(await client.deployment(hosts[transport], package, project))
-                await client.task(runs["SSH", "prepare"], "Prepare")
+                await client.phase(runs["SSH", "prepare"], Phase.PREPARE)
                 server.kill()
             for (_, moment), project in names.items():
                 if (then := MOMENTS[moment].then) is not None:
@@ -143,7 +144,7 @@ async def test_after_a_kill_an_unreachable_host_leaves_the_run_interrupted(
     sshd = make_sshd()
     host = await client.ssh_host(sshd)
     run_id = await client.start(await client.deployment(host, await client.package({"web": UNDECIDED}), project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     killable.kill()
     sshd.stop()
     killable.start()
@@ -161,7 +162,7 @@ async def test_queued_runs_are_played_after_a_kill(
     slow, quick = await client.package(NEVER_UP), await client.package({"once": ONCE})
     first = await client.start(await client.deployment(host, slow, new_project()))
     queued = [await client.start(await client.deployment(host, quick, new_project())) for _ in range(2)]
-    await client.task(first, "Up")
+    await client.phase(first, Phase.UP)
     server.kill()
     server.start()
     assert (await client.end_of(first))["status"] == "FAILED"
@@ -172,7 +173,7 @@ async def test_a_cancel_before_a_kill_counts(killable: Server, connect: Connect,
     client = connect(killable)
     host = await client.ssh_host(sshd)
     run_id = await client.start(await client.deployment(host, await client.package({"web": UNDECIDED}), project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     await client.cancel(run_id)
     killable.kill()
     killable.start()
@@ -191,7 +192,7 @@ async def test_a_polite_stop_interrupts_what_does_not_end_in_time(
     for name, host in zip(names, (await client.local_host(), await client.ssh_host(sshd)), strict=True):
         runs.append(await client.start(await client.deployment(host, package, name)))
     for run_id in runs:
-        await client.task(run_id, "Up")
+        await client.phase(run_id, Phase.UP)
     began = time.monotonic()
     status = server.stop()
     took = time.monotonic() - began
@@ -217,7 +218,7 @@ async def test_a_polite_stop_lets_runs_end_within_the_grace_time(
     project = new_project()
     playing = await client.start(await client.deployment(host, slow, project))
     queued = await client.start(await client.deployment(host, quick, new_project()))
-    await client.task(playing, "Verify")
+    await client.phase(playing, Phase.VERIFY)
     stopping = asyncio.create_task(asyncio.to_thread(server.stop, PATIENCE))
     await asyncio.to_thread(wait_until, lambda: "waiting up to" in server.log, "the server is stopping")
     make_well(docker, project)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.fernet import Fernet
 
+from db.phase import Phase
 from tests.e2e.client import UNDECIDED, Client, Json, make_well, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
 from tests.e2e.server import Server
@@ -62,7 +63,7 @@ async def test_runs_find_their_secrets_before_during_and_after_a_rotation(
     assert (await client.play(deployment))["status"] == "SUCCESS"
 
     during = await client.start(await deployment_of(client, host, project, slow=UNDECIDED))
-    await client.task(during, "Verify")
+    await client.phase(during, Phase.VERIFY)
     playing = asyncio.create_task(client.play(deployment))
     said = await asyncio.to_thread(command, servers[0], "secrets", "rotate")
     assert "2 secrets were encrypted anew." in said

@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from db.phase import Phase
 from tests.e2e.client import UNDECIDED, Client, Json, service
 from tests.e2e.conftest import QUICK, NewProject, projects
 from tests.e2e.database import stored_key
@@ -29,7 +30,7 @@ TRANSPORTS = ["LOCAL", "SSH"]
 EVERYTHING = """query($id: ID!) { deployment(id: $id) {
     status variables { name value secret } logs(first: 100) { nodes { message } }
     latestRun {
-        message warnings containers { name service image state ports } log(first: 100) { nodes { message task } }
+        message warnings containers { name service image state ports } log(first: 100) { nodes { message phase } }
     }
     package { composeFile files { text base64 } registryLogins { registry username } } } }"""
 LISTS = """{ viewer { name role } tokens(first: 100) { nodes { id name role hostLabels } }
@@ -144,7 +145,7 @@ class Story:
         self.registry.hold()
         runs = await self.start([waiting, pulling])
         for (_, way), run in runs.items():
-            await self.client.task(run, "Pull" if way == pulling else "Verify")
+            await self.client.phase(run, Phase.PULL if way == pulling else Phase.VERIFY)
         images = {f"/v2/team/{self.projects[transport, pulling]}/manifests/1" for transport in self.hosts}
         await asyncio.to_thread(wait_until, lambda: images <= self.registry.held, "images are asked for", 60)
         return list(runs.values())
@@ -342,7 +343,7 @@ async def test_a_key_that_is_refused_is_not_repeated(told: Told) -> None:
 async def test_the_files_of_a_run_are_private(server: Server, client: Client, project: str) -> None:
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.local_host(), package, project))
-    await client.task(run_id, "Prepare")
+    await client.phase(run_id, Phase.PREPARE)
     [directory] = server.run_root.iterdir()
     assert server.run_root.stat().st_mode & 0o777 == 0o700
     assert directory.stat().st_mode & 0o777 == 0o700

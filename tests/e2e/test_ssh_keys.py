@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
+from db.phase import Phase
 from tests.conftest import MakeSshd
 from tests.e2e.client import ONCE, UNDECIDED, Client
 from tests.e2e.conftest import Connect, MakeServer
@@ -76,7 +77,7 @@ async def test_a_killed_server_leaves_no_key(
     sshd.authorize(key["publicKey"])
     host = await client.ssh_host(sshd, sshKeyPath=None, sshKeyId=key["id"])
     run_id = await client.start(await client.deployment(host, await client.package({"web": UNDECIDED}), project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     text = stored_key(server)
     needles = parts(text)
     assert set(holders(text)) == {str(server.pid)}

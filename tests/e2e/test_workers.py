@@ -13,6 +13,7 @@ import httpx
 import psycopg
 import pytest
 
+from db.phase import Phase
 from tests.e2e.client import ONCE, UNDECIDED, Client, make_well
 from tests.e2e.conftest import QUICK, Connect, NewProject
 from tests.e2e.server import Server, at_work, wait_until
@@ -57,7 +58,7 @@ async def verifying(client: Client, project: str) -> str:
     """The id of a run that watches containers which are not well yet."""
     package = await client.package({"web": UNDECIDED})
     run_id = await client.start(await client.deployment(await client.local_host(), package, project))
-    await client.task(run_id, "Verify")
+    await client.phase(run_id, Phase.VERIFY)
     return run_id
 
 

@@ -44,7 +44,7 @@ async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Databa
     entries = await log_of(db, run.id)
     assert [entry.sequence for entry in entries] == list(range(1, 252))
     assert [entry.message for entry in entries[:3]] == ["line 0", "line 1", "line 2"]
-    assert (entries[-1].level, entries[-1].task, entries[-1].message) == (LogLevel.ERROR, None, "it broke")
+    assert (entries[-1].level, entries[-1].phase, entries[-1].message) == (LogLevel.ERROR, None, "it broke")
 
 
 async def test_a_run_that_begins_up_becomes_current_before_it_ends(db: Database, run: Run) -> None:
@@ -71,7 +71,7 @@ async def test_a_run_begins_with_an_entry_in_its_own_transaction(db: Database, r
     async with db.write() as session:
         assert await begin(session, run, "begun") == 1
     [entry] = await log_of(db, run.id)
-    assert (entry.sequence, entry.level, entry.task, entry.message) == (1, LogLevel.INFO, None, "begun")
+    assert (entry.sequence, entry.level, entry.phase, entry.message) == (1, LogLevel.INFO, None, "begun")
 
 
 async def test_a_run_that_was_taken_over_goes_on_behind_its_last_entry(db: Database, run: Run) -> None:

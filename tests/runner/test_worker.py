@@ -10,6 +10,7 @@ from sqlalchemy import select
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
+from db.phase import Phase
 from runner.tenure import Tenure
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -84,10 +85,10 @@ async def test_a_marker_that_names_no_run_is_nobodys(db: Database, worker: Worke
     assert "daos itself failed" not in str(ended.message)
 
 
-async def _said(db: Database, run: Run) -> list[tuple[LogLevel, str | None, str]]:
+async def _said(db: Database, run: Run) -> list[tuple[LogLevel, Phase | None, str]]:
     async with db.read() as session:
         entries = await session.scalars(select(LogEntry).where(LogEntry.run_id == run.id).order_by(LogEntry.sequence))
-        return [(entry.level, entry.task, entry.message) for entry in entries]
+        return [(entry.level, entry.phase, entry.message) for entry in entries]
 
 
 async def test_the_sentence_of_a_failure_is_in_the_log_once(db: Database, worker: Worker, playbooks: Path) -> None:
@@ -97,9 +98,9 @@ async def test_the_sentence_of_a_failure_is_in_the_log_once(db: Database, worker
     run = await queued_run(db)
     await worker.play(run.id, TENURE)
     said = await _said(db, run)
-    [(level, task, message)] = [each for each in said if detail in each[2]]
-    assert (level, task, message) == said[-1] == (LogLevel.ERROR, None, message)
-    assert (LogLevel.INFO, "Pull", "Error: pull access denied") in said
+    [(level, said_in, message)] = [each for each in said if detail in each[2]]
+    assert (level, said_in, message) == said[-1] == (LogLevel.ERROR, None, message)
+    assert (LogLevel.INFO, Phase.PULL, "Error: pull access denied") in said
     assert [each for each in said if each[0] is LogLevel.ERROR] == [said[-1]]
 
 
@@ -110,7 +111,7 @@ async def test_a_failure_that_the_runs_sentence_does_not_repeat_is_in_the_log(
     write_telling(playbooks, "recover.yml", *phase("recover", reason="DOCKER_UNAVAILABLE", detail="docker is away"))
     run = await queued_run(db)
     await worker.play(run.id, TENURE)
-    assert (LogLevel.ERROR, "Recover", "docker is away") in await _said(db, run)
+    assert (LogLevel.ERROR, Phase.RECOVER, "docker is away") in await _said(db, run)
 
 
 async def test_a_run_has_the_containers_and_warnings_that_its_host_told(
@@ -143,7 +144,7 @@ async def test_warnings_are_warnings_in_the_log_and_a_pull_moves_the_progress(
     write_telling(playbooks, "deploy.yml", *phases("prepare", "build"), *messages, end)
     run = await queued_run(db)
     await worker.play(run.id, TENURE)
-    assert (LogLevel.WARNING, "Pull", "careful") in await _said(db, run)
+    assert (LogLevel.WARNING, Phase.PULL, "careful") in await _said(db, run)
     async with db.read() as session:
         ended = await session.get_one(Run, run.id)
     assert ended.warnings == ["careful"]

@@ -25,7 +25,7 @@ RUN = """
     id number action trigger createdBy status reason message progress queuedAt startedAt finishedAt
     warnings containers { name service image state health exitCode restarts startedAt ports }
 """
-ENTRY = "sequence at level task message"
+ENTRY = "sequence at level phase message"
 DEPLOYMENT = f"""
     id status projectName createdAt updatedAt variables {{ name value secret }} missingVariables
     host {{ {HOST} }} package {{ {PACKAGE} }} latestRun {{ {RUN} deployment {{ id }} }} current {{ number }}
@@ -105,7 +105,7 @@ async def test_a_deployment_with_everything(api: Api) -> None:
     assert deployment["logs"]["totalCount"] == 5
     entry = deployment["logs"]["nodes"][0]
     assert entry == {
-        "sequence": 1, "at": "2026-01-31T12:00:01.000Z", "level": "INFO", "task": "up", "message": "line 1",
+        "sequence": 1, "at": "2026-01-31T12:00:01.000Z", "level": "INFO", "phase": "UP", "message": "line 1",
     }  # fmt: skip
     times = [deployment["createdAt"], deployment["updatedAt"], host["createdAt"], host["updatedAt"]]
     times += [latest["queuedAt"], latest["startedAt"], latest["finishedAt"]]

@@ -11,7 +11,7 @@ from tests import factories
 from tests.schema.api import TIMEOUT, Api
 
 WHOLE = "subscription ($id: ID!, $no: Boolean = false) { runLog(runId: $id) { complete entries { sequence message"
-WHOLE += " task @skip(if: $no) } } }"
+WHOLE += " phase @skip(if: $no) } } }"
 PART = "subscription ($id: ID!) { log: runLog(runId: $id) { entries { number: sequence } } }"
 
 
@@ -47,7 +47,7 @@ async def test_who_asks_the_same_shares_the_answer(api: Api, run: Run) -> None:
 
 async def test_who_asks_something_else_gets_that(api: Api, run: Run) -> None:
     whole, without, part = await follow(api, run, (WHOLE, {}), (WHOLE, {"no": True}), (PART, {}))
-    assert whole["runLog"]["entries"][0] == {"sequence": 2, "message": "line 2", "task": "up"}
+    assert whole["runLog"]["entries"][0] == {"sequence": 2, "message": "line 2", "phase": "UP"}
     assert without["runLog"]["entries"][0] == {"sequence": 2, "message": "line 2"}
     assert part == {"log": {"entries": [{"number": 2}, {"number": 3}]}}
 

@@ -25,7 +25,7 @@ CHANGED = """subscription ($after: String) { deploymentsChanged(after: $after) {
     status at cursor run { number } deployment { id projectName host { name } }
 } }"""
 LOG_OF_RUN = """subscription ($runId: ID!, $after: String) { runLog(runId: $runId, after: $after) {
-    entries { sequence at level task message } endCursor complete
+    entries { sequence at level phase message } endCursor complete
 } }"""
 
 
