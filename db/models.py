@@ -15,7 +15,7 @@ from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
 from db.containers import Container, Containers
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from db.stored import KnownWord, Texts
 
 
@@ -354,6 +354,19 @@ class LogEntry(Base):
     level: Mapped[LogLevel] = mapped_column(KnownWord(LogLevel, LogLevel.WARNING))
     phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: the server said it
     message: Mapped[str]
+
+
+class RunPhase(Base):
+    """A phase of a run that has begun, or that was skipped.  A row is added when that is known."""
+
+    __tablename__ = "run_phases"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)  # among those of the run; they can have gaps
+    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: of a release that knows more
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+    outcome: Mapped[PhaseOutcome | None] = mapped_column(KnownWord(PhaseOutcome, None))  # None: it is being played
 
 
 class StatusEvent(Base):

@@ -11,7 +11,19 @@ from sqlalchemy import event, select
 from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader_criteria
 from sqlalchemy.sql.base import ExecutableOption
 
-from db.models import Deployment, Host, HostLabel, LogEntry, Package, Run, SshKey, StatusEvent, Token, Variable
+from db.models import (
+    Deployment,
+    Host,
+    HostLabel,
+    LogEntry,
+    Package,
+    Run,
+    RunPhase,
+    SshKey,
+    StatusEvent,
+    Token,
+    Variable,
+)
 
 LABELS = "labels"  # in a session's info: a frozenset, or None where it sees everything
 MADE = "made"  # there too: the ids of the objects that it has added, in their order
@@ -48,4 +60,5 @@ def _criteria(labels: frozenset[str]) -> Iterator[ExecutableOption]:
     yield with_loader_criteria(Deployment, Deployment.host_id.in_(hosts), include_aliases=True)
     for entity in (Variable, Run, StatusEvent):
         yield with_loader_criteria(entity, entity.deployment_id.in_(on_them), include_aliases=True)
-    yield with_loader_criteria(LogEntry, LogEntry.run_id.in_(of_them), include_aliases=True)
+    for part in (LogEntry, RunPhase):
+        yield with_loader_criteria(part, part.run_id.in_(of_them), include_aliases=True)

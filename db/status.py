@@ -15,6 +15,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import run_phases
 from db.containers import Container
 from db.models import (
     UNKNOWN,
@@ -161,7 +162,10 @@ async def hand_back(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
     """Queue the run again, for any worker; False when the claim of `epoch` is no longer in force, or it is canceled."""
     held = (*_held(run_id, epoch), Run.cancel_requested_at.is_(None))
     statement = update(Run).where(*held).values(status=RunStatus.QUEUED, worker=None, progress=0.0)
-    return _hit(await session.execute(statement))
+    if not _hit(await session.execute(statement)):
+        return False
+    await run_phases.clear(session, run_id)
+    return True
 
 
 async def advance(session: AsyncSession, run_id: UUID, epoch: int, progress: float) -> bool:
@@ -232,11 +236,13 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], res
     if end.status is RunStatus.SUCCESS:
         values["progress"] = 1.0
     await _take_turn(session)
-    statement = update(Run).where(*where).values(finished_at=now(), worker=None, **values)
+    finished_at = now()
+    statement = update(Run).where(*where).values(finished_at=finished_at, worker=None, **values)
     ended = (await session.execute(statement.returning(Run.id, Run.deployment_id, Run.action))).one_or_none()
     if ended is None:
         return False
     succeeded = end.status is RunStatus.SUCCESS
+    await run_phases.close(session, ended.id, ended.action, finished_at, succeeded=succeeded)
     changes: dict[str, Any] = {"status": DeploymentStatus.SUCCESS if succeeded else DeploymentStatus.FAILED}
     if restores:
         changes["status"] = Deployment.status_before

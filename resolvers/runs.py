@@ -1,5 +1,6 @@
 """Runs: starting, cancelling and following them."""
 
+from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -20,6 +21,7 @@ from db.models import (
     LogEntry,
     Run,
     RunAction,
+    RunPhase,
     RunStatus,
     RunTrigger,
 )
@@ -129,6 +131,17 @@ async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, 
     same = (Run.deployment_id == newest.c.deployment_id) & (Run.number == newest.c.number)
     async with db.read() as session:
         return {run.deployment_id: run for run in await session.scalars(select(Run).join(newest, same))}
+
+
+async def phases_of(db: Database, run_ids: Sequence[UUID]) -> dict[UUID, list[RunPhase]]:
+    """The phases of each run that has begun or ended, in their order."""
+    known = select(RunPhase).where(RunPhase.run_id.in_(run_ids)).order_by(RunPhase.position)
+    phases: dict[UUID, list[RunPhase]] = defaultdict(list)
+    async with db.read() as session:
+        for phase in await session.scalars(known):
+            if phase.phase is not None:  # of a newer release
+                phases[phase.run_id].append(phase)
+    return phases
 
 
 async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> dict[UUID, Place]:

@@ -20,7 +20,7 @@ from typing import Any
 from db.database import Database
 from db.models import FailureReason, HostTransport, LogLevel, Run, RunAction, RunStatus
 from db.patience import patiently
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from db.status import End
 from runner import outcome, private, store, workspace
 from runner.hold import Hold
@@ -258,6 +258,7 @@ class Attempt:
             recorder.say(f"{event.task} begins.")
         if event.kind is Kind.PHASE and phase is not None:
             recorder.say(ANNOUNCEMENTS[phase], phase=phase)
+            recorder.begin_phase(phase)
             if phase is Phase.UP:
                 recorder.begin_up()
         for line in event.lines:
@@ -265,6 +266,8 @@ class Attempt:
         fraction = 1.0 if event.kind is Kind.OK else event.fraction
         if phase is not None and fraction is not None and (done := progress(phase, fraction)) is not None:
             recorder.advance(done)
+        if event.kind in {Kind.OK, Kind.FAILED} and phase is not None:
+            recorder.end_phase(phase, PhaseOutcome.OK if event.kind is Kind.OK else PhaseOutcome.FAILED)
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
             self._failures.setdefault(event.result.get("detail") or event.message, phase)
         if event.kind is Kind.WORDS:

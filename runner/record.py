@@ -10,12 +10,13 @@ from typing import cast
 from sqlalchemy import Table, func, insert, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import status
+from db import run_phases, status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import LogEntry, LogLevel, Run, now
 from db.patience import patiently
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
+from db.run_phases import PhaseChange
 from runner.mask import Mask
 
 BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every moment no more than it must
@@ -44,15 +45,17 @@ async def begin(session: AsyncSession, run: Run, message: str, level: LogLevel =
 
 
 class Recorder:
-    """The log and the progress of one claimed run, behind the entry that `begin` has written."""
+    """The log, the phases, and the progress of one claimed run, behind the entry that `begin` has written."""
 
     def __init__(self, db: Database, broadcast: Broadcast, run: Run, sequence: int, mask: Mask) -> None:
         self._db = db
         self._broadcast = broadcast
         self._run_id = run.id
         self._epoch = run.epoch
+        self._action = run.action
         self.mask = mask
         self._waiting: list[_Entry] = []
+        self._phases: list[PhaseChange] = []
         self._progress = 0.0
         self._begins_up = False  # and it is not written yet
         self._sequence = sequence
@@ -66,6 +69,16 @@ class Recorder:
         if self._count > MAX_ENTRIES and level is LogLevel.INFO:
             return
         self._waiting.append(_Entry(now(), level, phase, self.mask(message)[:MAX_MESSAGE]))
+        self._more.set()
+
+    def begin_phase(self, phase: Phase) -> None:
+        """Record that the phase begins now; returns at once."""
+        self._phases.append(PhaseChange(phase, now()))
+        self._more.set()
+
+    def end_phase(self, phase: Phase, outcome: PhaseOutcome) -> None:
+        """Record that the phase ends now; returns at once.  One that ends well without a begin was skipped."""
+        self._phases.append(PhaseChange(phase, now(), outcome))
         self._more.set()
 
     def advance(self, progress: float) -> None:
@@ -104,21 +117,24 @@ class Recorder:
         """Write all that is waiting."""
         self._more.clear()
         while True:
-            batch, progress, begins_up = list(self._waiting), self._progress, self._begins_up
-            write = partial(self._write, batch, progress, begins_up)
+            batch, phases = list(self._waiting), list(self._phases)
+            progress, begins_up = self._progress, self._begins_up
+            write = partial(self._write, batch, phases, progress, begins_up=begins_up)
             await patiently(write, f"the log of run {self._run_id} cannot be written")
             self._begins_up = self._begins_up and not begins_up
             self._broadcast.notify(self._run_id)
-            del self._waiting[: len(batch)]
-            if not self._waiting:
+            del self._waiting[: len(batch)], self._phases[: len(phases)]
+            if not self._waiting and not self._phases:
                 return
 
-    async def _write(self, batch: list[_Entry], progress: float, begins_up: bool) -> None:
+    async def _write(self, batch: list[_Entry], phases: list[PhaseChange], progress: float, *, begins_up: bool) -> None:
         async with self._db.write() as session:
             if not await status.advance(session, self._run_id, self._epoch, progress):
                 raise ClaimLost
             if begins_up:
                 await status.make_current(session, self._run_id, self._epoch)
+            if phases:
+                await run_phases.record(session, self._run_id, self._action, phases)
             rows = [
                 {
                     "run_id": self._run_id,

@@ -100,6 +100,10 @@ class Loaders:
         return self._many(deployments.missing_variables_of)
 
     @cached_property
+    def phases(self) -> DataLoader[UUID, list[models.RunPhase]]:
+        return self._many(runs.phases_of)
+
+    @cached_property
     def page(self) -> DataLoader["Below[Any]", Page[Any]]:
         return DataLoader(load_fn=self._pages)
 

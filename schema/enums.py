@@ -19,7 +19,7 @@ from db.models import (
     RunStatus,
     RunTrigger,
 )
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from resolvers.deployments import OrderField
 from resolvers.errors import ErrorCode
 from resolvers.paging import OrderDirection
@@ -36,6 +36,7 @@ __all__ = [
     "OrderDirection",
     "OrderField",
     "Phase",
+    "PhaseOutcome",
     "Role",
     "RunAction",
     "RunBlocker",
@@ -132,6 +133,15 @@ _describe(
         Phase.DOWN: "Removes containers and networks.",
         Phase.HALT: "Ends what is left of a canceled run on the host, and asks how far it had come.",
         Phase.RECOVER: "The same for a run that was cut off, and decides how it would have ended.",
+    },
+)
+_describe(
+    PhaseOutcome,
+    "How a phase ended.",
+    {
+        PhaseOutcome.OK: "It did what it was to do.",
+        PhaseOutcome.FAILED: "It failed, or the run did not succeed and ended in it.",
+        PhaseOutcome.SKIPPED: "It had nothing to do, or the run ended before it.",
     },
 )
 _describe(

@@ -335,6 +335,19 @@ class LogEntry:
         return cls(sequence=entry.sequence, at=entry.at, level=entry.level, phase=entry.phase, message=entry.message)
 
 
+@strawberry.type(description="A phase of a run.")
+class RunPhase:
+    phase: enums.Phase = strawberry.field(description="Which one.")
+    started_at: datetime | None = strawberry.field(description="When it began; null where it was skipped.")
+    finished_at: datetime | None = strawberry.field(description="When it ended; null before, or where it was skipped.")
+    outcome: enums.PhaseOutcome | None = strawberry.field(description="How it ended; null before.")
+
+    @classmethod
+    def from_model(cls, row: models.RunPhase) -> "RunPhase":
+        assert row.phase is not None  # the resolver leaves out those that it does not know
+        return cls(phase=row.phase, started_at=row.started_at, finished_at=row.finished_at, outcome=row.outcome)
+
+
 @strawberry.type(description="One execution of a deployment.")
 class Run(Node):
     number: int = strawberry.field(description="1, 2, 3 … within its deployment.")
@@ -398,6 +411,13 @@ class Run(Node):
     @strawberry.field(description="What was deployed.")
     async def deployment(self, info: Info) -> "Deployment":
         return Deployment.from_model(await info.context.loaders.deployment.load(self.deployment_key))
+
+    @strawberry.field(
+        description="Its phases, in their order: those that have begun or were skipped, and once it has ended all that "
+        "its action has.  Empty for runs of releases that did not record them."
+    )
+    async def phases(self, info: Info) -> list[RunPhase]:
+        return [RunPhase.from_model(row) for row in await info.context.loaders.phases.load(self.key)]
 
     @strawberry.field(description="The run's log, oldest first.")
     async def log(

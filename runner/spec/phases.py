@@ -1,17 +1,14 @@
-"""What daos knows about each phase: when it is played, what the log says as it begins, and how far a run is then.
+"""What daos knows about each phase: which actions play it, what the log says as it begins, and how far a run is then.
 
 Its time limit is in `runner.spec.run.Timeouts`.
 """
 
 from collections.abc import Mapping
 
-from db.models import RunAction
 from db.phase import Phase
+from db.run_phases import OF_ACTION
 
-OF_ACTION: Mapping[RunAction, tuple[Phase, ...]] = {
-    RunAction.UP: (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY),
-    RunAction.DOWN: (Phase.DOWN,),
-}
+__all__ = ["ANNOUNCEMENTS", "OF_ACTION", "progress"]
 
 ANNOUNCEMENTS: Mapping[Phase, str] = {
     Phase.PREPARE: "Sending the project's files to the host.",

@@ -13,7 +13,7 @@ import psycopg
 from psycopg.rows import dict_row
 
 from db.models import RunAction
-from runner.spec.phases import OF_ACTION
+from db.run_phases import OF_ACTION
 from runner.tenure import MAX_CLAIMS
 from tests.chaos.docker import Left
 from tests.chaos.host import Host

@@ -53,6 +53,12 @@ async def test_a_deployment_runs_to_success(client: Client, host: str, project: 
     phases = [entry["phase"] for entry in log if entry["phase"]]
     assert sorted(set(phases), key=phases.index) == ["PREPARE", "UP", "VERIFY"]
     assert {entry["level"] for entry in log} == {"INFO"}
+    document = "query($id: ID!) { run(id: $id) { phases { phase startedAt finishedAt outcome } } }"
+    played = (await client.ask(document, id=run_id))["run"]["phases"]
+    outcomes = {each["phase"]: each["outcome"] for each in played}
+    assert outcomes == {"PREPARE": "OK", "BUILD": "SKIPPED", "PULL": "SKIPPED", "UP": "OK", "VERIFY": "OK"}
+    times = [each[name] for each in played for name in ("startedAt", "finishedAt") if each["outcome"] == "OK"]
+    assert times == sorted(times)
 
 
 async def test_the_latest_run_and_all_runs_are_listed(client: Client, project: str) -> None:

@@ -11,8 +11,8 @@ from db import patience, status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.encryption import Secret
-from db.models import Deployment, LogEntry, LogLevel, Run, RunStatus
-from db.phase import Phase
+from db.models import Deployment, LogEntry, LogLevel, Run, RunPhase, RunStatus, now
+from db.phase import Phase, PhaseOutcome
 from runner.mask import Mask
 from runner.record import MAX_ENTRIES, MAX_MESSAGE, ClaimLost, Recorder, begin
 from tests import factories
@@ -54,6 +54,41 @@ async def test_a_run_that_begins_up_becomes_current_before_it_ends(db: Database,
     await recorder.write()
     async with db.read() as session:
         assert (await session.get_one(Deployment, run.deployment_id)).current_run_id == run.id
+
+
+async def test_phases_are_written_with_the_log_and_with_their_own_times(db: Database, run: Run) -> None:
+    recorder = make(db, run)
+    before = now()
+    recorder.begin_phase(Phase.PREPARE)
+    recorder.end_phase(Phase.PREPARE, PhaseOutcome.OK)
+    recorder.end_phase(Phase.BUILD, PhaseOutcome.OK)
+    recorder.begin_phase(Phase.PULL)
+    after = now()
+    recorder.close()
+    await recorder.write()
+    async with db.read() as session:
+        phases = list(await session.scalars(select(RunPhase).order_by(RunPhase.position)))
+    assert [(phase.phase, phase.outcome) for phase in phases] == [
+        (Phase.PREPARE, PhaseOutcome.OK), (Phase.BUILD, PhaseOutcome.SKIPPED), (Phase.PULL, None),
+    ]  # fmt: skip
+    prepare, build, pull = phases
+    assert prepare.started_at is not None
+    assert prepare.finished_at is not None
+    assert pull.started_at is not None
+    assert before <= prepare.started_at <= prepare.finished_at <= pull.started_at <= after
+    assert (build.started_at, build.finished_at, pull.finished_at) == (None, None, None)
+
+
+async def test_a_phase_of_a_lost_claim_is_not_written(db: Database, run: Run) -> None:
+    async with db.write() as session:
+        await status.take_over(session, run.id, "another worker")
+    recorder = make(db, run)
+    recorder.begin_phase(Phase.UP)
+    recorder.close()
+    with pytest.raises(ClaimLost):
+        await recorder.write()
+    async with db.read() as session:
+        assert await session.scalar(select(RunPhase)) is None
 
 
 async def test_what_is_said_while_writing_is_written_too(db: Database, run: Run) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy import select
 
 from db.broadcast import Broadcast
 from db.database import Database
-from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
-from db.phase import Phase
+from db.models import FailureReason, LogEntry, LogLevel, Run, RunPhase, RunStatus
+from db.phase import Phase, PhaseOutcome
 from runner.tenure import Tenure
 from runner.worker import Worker, WorkerSettings
 from tests import factories
@@ -89,6 +89,28 @@ async def _said(db: Database, run: Run) -> list[tuple[LogLevel, Phase | None, st
     async with db.read() as session:
         entries = await session.scalars(select(LogEntry).where(LogEntry.run_id == run.id).order_by(LogEntry.sequence))
         return [(entry.level, entry.phase, entry.message) for entry in entries]
+
+
+async def _phases(db: Database, run: Run) -> list[tuple[Phase | None, PhaseOutcome | None, bool]]:
+    """The phases with their outcomes, and whether they have times."""
+    async with db.read() as session:
+        rows = await session.scalars(select(RunPhase).where(RunPhase.run_id == run.id).order_by(RunPhase.position))
+        return [(row.phase, row.outcome, row.started_at is not None and row.finished_at is not None) for row in rows]
+
+
+async def test_the_phases_of_a_run_are_those_that_were_played(db: Database, worker: Worker, playbooks: Path) -> None:
+    quiet = phase("build")[1:]  # it ends without having been announced
+    failure = phase("pull", reason="IMAGE_PULL_FAILED", detail="denied")
+    write_telling(playbooks, "deploy.yml", *phase("prepare"), *quiet, *failure)
+    run = await queued_run(db)
+    await worker.play(run.id, TENURE)
+    assert await _phases(db, run) == [
+        (Phase.PREPARE, PhaseOutcome.OK, True),
+        (Phase.BUILD, PhaseOutcome.SKIPPED, False),
+        (Phase.PULL, PhaseOutcome.FAILED, True),
+        (Phase.UP, PhaseOutcome.SKIPPED, False),
+        (Phase.VERIFY, PhaseOutcome.SKIPPED, False),
+    ]
 
 
 async def test_the_sentence_of_a_failure_is_in_the_log_once(db: Database, worker: Worker, playbooks: Path) -> None:

@@ -4,10 +4,13 @@ import re
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
-from db import status
+from db import run_phases, status
 from db.containers import ContainerHealth, ContainerState
-from db.models import Deployment, Host, HostTransport, RunStatus
+from db.models import Deployment, Host, HostTransport, RunAction, RunStatus
+from db.phase import Phase, PhaseOutcome
+from db.run_phases import PhaseChange
 from resolvers.hosts import HOSTS
 from runner.store import Capacity
 from tests import factories
@@ -285,6 +288,36 @@ async def test_a_list_of_fifty_deployments_takes_as_many_statements_as_one_of_tw
     # for missing variables the deployments' packages, names of variables, and what the packages require;
     # Compose files, and how large these and the variables are, before they are read.
     assert few == 15
+
+
+async def test_phases_of_fifty_runs_take_one_statement_and_are_those_of_each(api: Api) -> None:
+    deployment = await factories.deployment(api.db)
+    for _ in range(49):
+        await factories.run(api.db, deployment, RunStatus.FAILED, action=RunAction.DOWN)
+    run = await factories.run(api.db, deployment, RunStatus.RUNNING)
+    started = factories.LONG_AGO
+    changes = [PhaseChange(Phase.PREPARE, started), PhaseChange(Phase.BUILD, started, PhaseOutcome.OK)]
+    async with api.db.write() as session:
+        await run_phases.record(session, run.id, run.action, changes)
+    document = "{ runs(first: 50) { nodes { phases { phase startedAt finishedAt outcome } } } }"
+    with selects() as seen:
+        first, *rest = (await api.ask(document))["runs"]["nodes"]
+    assert len(seen) == 2
+    unplayed = {"startedAt": None, "finishedAt": None, "outcome": "SKIPPED"}
+    assert first["phases"] == [
+        {"phase": "PREPARE", "startedAt": "2026-01-31T12:00:00.000Z", "finishedAt": None, "outcome": None},
+        {"phase": "BUILD", **unplayed},
+    ]
+    assert rest == [{"phases": [{"phase": "DOWN", **unplayed}]}] * 49
+
+
+async def test_phases_that_are_not_known_are_left_out(api: Api) -> None:
+    await factories.run(api.db, to=RunStatus.FAILED)
+    async with api.db.write() as session:
+        await session.execute(text("UPDATE run_phases SET phase = 'WASH' WHERE position <> 1"))
+        await session.execute(text("UPDATE run_phases SET outcome = 'CLEAN'"))
+    [run] = (await api.ask("{ runs { nodes { phases { phase outcome } } } }"))["runs"]["nodes"]
+    assert run["phases"] == [{"phase": "BUILD", "outcome": None}]
 
 
 async def test_pages_below_fifty_deployments_take_one_statement_a_level(api: Api) -> None:
