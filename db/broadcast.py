@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -43,7 +43,7 @@ class Listener:
 
 @dataclass
 class _InCommon:
-    """What the followers of a topic share, how many they are, and what is to be done after the last."""
+    """What some followers share, how many they are, and what is to be done after the last."""
 
     value: Any
     followers: int
@@ -55,9 +55,9 @@ class Broadcast:
 
     def __init__(self) -> None:
         self._listeners: dict[Topic, set[Listener]] = {}
-        self._in_common: dict[Topic, _InCommon] = {}
+        self._in_common: dict[Hashable, _InCommon] = {}
         self._pass_on: Callable[[tuple[Topic, ...]], None] | None = None
-        self.subscribers: Counter[str] = Counter(deployment=0, deployments=0, log=0)  # by what they follow
+        self.subscribers: Counter[str] = Counter(deployment=0, deployments=0, run=0, log=0)  # by what they follow
 
     @contextmanager
     def listen(self, topic: Topic) -> Iterator[Listener]:
@@ -82,19 +82,19 @@ class Broadcast:
             self.subscribers[to] -= 1
 
     @contextmanager
-    def share(self, topic: Topic, opened: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:
-        """What all who follow `topic` have in common: `opened` for the first of them, closed after the last."""
-        common = self._in_common.get(topic)
+    def share(self, key: Hashable, opened: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:
+        """What all who share `key` have in common: `opened` for the first of them, closed after the last."""
+        common = self._in_common.get(key)
         if common is None:
             end = ExitStack()
-            common = self._in_common[topic] = _InCommon(end.enter_context(opened()), 0, end)
+            common = self._in_common[key] = _InCommon(end.enter_context(opened()), 0, end)
         common.followers += 1
         try:
             yield common.value
         finally:
             common.followers -= 1
             if not common.followers:
-                del self._in_common[topic]
+                del self._in_common[key]
                 common.end.close()
 
     def notify(self, *topics: Topic) -> None:

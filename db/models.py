@@ -369,6 +369,16 @@ class RunPhase(Base):
     outcome: Mapped[PhaseOutcome | None] = mapped_column(KnownWord(PhaseOutcome, None))  # None: it is being played
 
 
+class RunEvent(Base):
+    """A run's status or phase changed at this time.  `sequence` counts from 1 within the run, without gaps."""
+
+    __tablename__ = "run_events"
+
+    run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
+    sequence: Mapped[int] = mapped_column(primary_key=True)
+    at: Mapped[datetime]
+
+
 class StatusEvent(Base):
     """A deployment's status became `status`.  `sequence` is the order in which everybody sees the changes."""
 

@@ -12,6 +12,7 @@ from uuid import UUID
 from sqlalchemy import delete, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
+from db import run_events
 from db.models import RunAction, RunPhase
 from db.phase import Phase, PhaseOutcome
 
@@ -31,7 +32,7 @@ class PhaseChange:
 
 
 async def record(session: AsyncSession, run_id: UUID, action: RunAction, changes: Sequence[PhaseChange]) -> None:
-    """Write the changes in their order.
+    """Write the changes in their order, each with an event of the run.
 
     A phase that is played again has its last times.  One that ends well and had not begun had nothing to do: SKIPPED.
     """
@@ -45,6 +46,7 @@ async def record(session: AsyncSession, run_id: UUID, action: RunAction, changes
         else:
             row.started_at, row.finished_at, row.outcome = row.started_at or change.at, change.at, change.outcome
     await session.flush()
+    await run_events.add(session, run_id, [change.at for change in changes])
 
 
 async def close(session: AsyncSession, run_id: UUID, action: RunAction, at: datetime, *, succeeded: bool) -> None:

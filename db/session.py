@@ -18,6 +18,7 @@ from db.models import (
     LogEntry,
     Package,
     Run,
+    RunEvent,
     RunPhase,
     SshKey,
     StatusEvent,
@@ -60,5 +61,5 @@ def _criteria(labels: frozenset[str]) -> Iterator[ExecutableOption]:
     yield with_loader_criteria(Deployment, Deployment.host_id.in_(hosts), include_aliases=True)
     for entity in (Variable, Run, StatusEvent):
         yield with_loader_criteria(entity, entity.deployment_id.in_(on_them), include_aliases=True)
-    for part in (LogEntry, RunPhase):
+    for part in (LogEntry, RunEvent, RunPhase):
         yield with_loader_criteria(part, part.run_id.in_(of_them), include_aliases=True)

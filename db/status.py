@@ -3,7 +3,8 @@
     deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED, or what it was if the run never began
     run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED,   RUNNING -> QUEUED
 
-A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction.
+A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction, and it
+writes their events.
 """
 
 from collections.abc import Collection, Sequence
@@ -15,7 +16,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, CursorResult, and_, delete, exists, func, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncSession
 
-from db import run_phases
+from db import run_events, run_phases
 from db.containers import Container
 from db.models import (
     UNKNOWN,
@@ -95,6 +96,7 @@ async def start(
     )
     session.add(run)
     await session.flush()
+    await run_events.add(session, run.id, [run.queued_at])
     await announce(session, deployment_id, DeploymentStatus.RUNNING, run.id)
     return run
 
@@ -107,7 +109,10 @@ async def claim(session: AsyncSession, run_id: UUID, worker: str, lease: float |
     where = [Run.id == run_id, Run.status == RunStatus.QUEUED]
     if lease is not None:
         where.append(_is_seen(worker, lease))
-    return await _hold(session, worker, *where)
+    run = await _hold(session, worker, *where)
+    if run is not None:
+        await run_events.add(session, run.id, [now()])
+    return run
 
 
 async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
@@ -165,6 +170,7 @@ async def hand_back(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
     if not _hit(await session.execute(statement)):
         return False
     await run_phases.clear(session, run_id)
+    await run_events.add(session, run_id, [now()])
     return True
 
 
@@ -208,13 +214,18 @@ async def cancel_queued(session: AsyncSession, run_id: UUID) -> bool:
 
 
 async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
-    """Ask whoever holds the run to end it; False when it is not running."""
+    """Ask whoever holds the run to end it; False when it is not running.  Of several requests the first counts."""
+    at = now()
     statement = (
         update(Run)
         .where(Run.id == run_id, Run.status == RunStatus.RUNNING)
-        .values(cancel_requested_at=func.coalesce(Run.cancel_requested_at, now()))
+        .values(cancel_requested_at=func.coalesce(Run.cancel_requested_at, at))
+        .returning(Run.cancel_requested_at)
     )
-    return _hit(await session.execute(statement))
+    requested_at = await session.scalar(statement)
+    if requested_at == at:
+        await run_events.add(session, run_id, [at])
+    return requested_at is not None
 
 
 async def newest_run(session: AsyncSession, deployment_id: UUID) -> UUID | None:
@@ -243,6 +254,7 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], res
         return False
     succeeded = end.status is RunStatus.SUCCESS
     await run_phases.close(session, ended.id, ended.action, finished_at, succeeded=succeeded)
+    await run_events.add(session, ended.id, [finished_at])
     changes: dict[str, Any] = {"status": DeploymentStatus.SUCCESS if succeeded else DeploymentStatus.FAILED}
     if restores:
         changes["status"] = Deployment.status_before

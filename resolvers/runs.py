@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, func, select
+from sqlalchemy import ColumnElement, UnaryExpression, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import status
@@ -21,6 +21,7 @@ from db.models import (
     LogEntry,
     Run,
     RunAction,
+    RunEvent,
     RunPhase,
     RunStatus,
     RunTrigger,
@@ -38,6 +39,7 @@ from runner.store import Place
 RUNS = Listing("allRuns", Run, key=(Run.id,))
 OF_DEPLOYMENT = Listing("runs", Run, key=(Run.number,), parent=Run.deployment_id)
 LOG = Listing("log", LogEntry, key=(LogEntry.sequence,), descending=False, parent=LogEntry.run_id)
+EVENTS = Listing("runEvents", RunEvent, key=(RunEvent.sequence,), descending=False, parent=RunEvent.run_id)
 DEPLOYMENT_LOG = Listing(
     "deploymentLog",
     LogEntry,
@@ -46,6 +48,8 @@ DEPLOYMENT_LOG = Listing(
     parent=Run.deployment_id,
     join=(Run, Run.id == LogEntry.run_id),
 )
+
+Entry = TypeVar("Entry", LogEntry, RunEvent)
 
 MAX_AT_ONCE = 100  # runs that one request may start
 
@@ -99,6 +103,15 @@ class LogBatch:
     end_cursor: str | None
     complete: bool
     made: dict[object, Any] = field(default_factory=dict, compare=False)  # see `tail.Piece`
+
+
+@dataclass(frozen=True)
+class RunChange:
+    """A run's status or phase changed `at` this time; `cursor` stands for this change, to go on behind it."""
+
+    cursor: str
+    at: datetime
+    run: Run  # as it is when this is emitted
 
 
 @dataclass(frozen=True)
@@ -202,8 +215,31 @@ async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str
     if ended:
         broadcast.notify(run.id, run.deployment_id, Everything.DEPLOYMENTS)
     else:
+        broadcast.notify(run.id)
         engine.cancel(run.id)
     return run
+
+
+async def watch(db: Database, broadcast: Broadcast, run_id: str, after: str | None = None) -> AsyncGenerator[RunChange]:
+    """The run now, or its changes behind the cursor `after`, then every change of its status and phase, in order.
+
+    Ends with the run, or when it is deleted.  Raises: NotFound, InvalidInput.
+    """
+    position = None if after is None else EVENTS.position("after", after)[0]
+    key = (await get(db, run_id)).id
+    everything = db.limited_to(None)  # all who may see the run see the same of it
+    with broadcast.subscribed("run"), tail.of(broadcast, key, Events(everything, key)) as shared:
+        if position is None:
+            position = (await _last_event(everything, key) or 1) - 1  # the last change is the run now
+        while (piece := await shared.behind(position)) is not None:
+            for event in piece.entries:
+                position = event.sequence
+                run = (await get_many(everything, [key])).get(key)
+                if run is None:
+                    return
+                yield RunChange(EVENTS.cursor([position]), event.at, run)
+            if piece.is_last:
+                return
 
 
 async def watch_log(
@@ -233,31 +269,50 @@ async def watch_log(
 
 
 @dataclass(frozen=True)
-class Log:
-    """The log of one run, to be followed."""
+class _OfRun(Generic[Entry]):
+    """What is numbered within one run, to be followed."""
 
     db: Database
     run_id: UUID
+    entity: ClassVar[type[LogEntry | RunEvent]]
 
-    async def read(self, position: int) -> Piece[LogEntry] | None:
-        log = select(LogEntry).where(LogEntry.run_id == self.run_id, LogEntry.sequence > position)
+    async def read(self, position: int) -> Piece[Entry] | None:
+        status, entries = await self._read(self.entity.sequence.asc(), self.entity.sequence > position)
+        return None if status is None else Piece(entries, status not in ACTIVE and len(entries) < tail.BATCH_SIZE)
+
+    async def read_end(self) -> Piece[Entry] | None:
+        status, entries = await self._read(self.entity.sequence.desc())
+        return None if status is None else Piece(entries[::-1], status not in ACTIVE)
+
+    def position(self, entry: Entry) -> int:
+        return entry.sequence
+
+    async def _read(
+        self, order: UnaryExpression[int], *where: ColumnElement[bool]
+    ) -> tuple[RunStatus | None, list[Entry]]:
+        entries = select(self.entity).where(self.entity.run_id == self.run_id, *where).order_by(order)
         async with self.db.read() as session:
             # One snapshot: a run that is seen as ended has all its entries in it.
             status = await session.scalar(select(Run.status).where(Run.id == self.run_id))
-            if status is None:
-                return None
-            entries = list(await session.scalars(log.order_by(LogEntry.sequence).limit(tail.BATCH_SIZE)))
-        return Piece(entries, status not in ACTIVE and len(entries) < tail.BATCH_SIZE)
+            found: Any = await session.scalars(entries.limit(tail.BATCH_SIZE))
+            return status, list(found)
 
-    async def read_end(self) -> Piece[LogEntry] | None:
-        log = select(LogEntry).where(LogEntry.run_id == self.run_id).order_by(LogEntry.sequence.desc())
-        async with self.db.read() as session:
-            status = await session.scalar(select(Run.status).where(Run.id == self.run_id))
-            entries = list(await session.scalars(log.limit(tail.BATCH_SIZE)))[::-1]
-        return None if status is None else Piece(entries, status not in ACTIVE)
 
-    def position(self, entry: LogEntry) -> int:
-        return entry.sequence
+class Log(_OfRun[LogEntry]):
+    """The log of one run."""
+
+    entity = LogEntry
+
+
+class Events(_OfRun[RunEvent]):
+    """The changes of one run's status and phase."""
+
+    entity = RunEvent
+
+
+async def _last_event(db: Database, run_id: UUID) -> int | None:
+    async with db.read() as session:
+        return await session.scalar(select(func.max(RunEvent.sequence)).where(RunEvent.run_id == run_id))
 
 
 async def _start(

@@ -150,8 +150,8 @@ class Tail(Generic[Entry]):
 
 
 def of(broadcast: Broadcast, topic: Topic, source: Source[Entry]) -> AbstractContextManager[Tail[Entry]]:
-    """The tail of what there is news of under `topic`, the same one for all who follow it."""
-    return broadcast.share(topic, lambda: own(broadcast, topic, source))
+    """The tail of what there is news of under `topic`, the same one for all who follow such a source there."""
+    return broadcast.share((topic, type(source)), lambda: own(broadcast, topic, source))
 
 
 @contextmanager

@@ -52,6 +52,17 @@ class DeploymentEvent(Event):
             return None
 
 
+@strawberry.type(description="A run's status or phase changed.")
+class RunEvent(Event):
+    run: Run = strawberry.field(description="The run when the event is sent.")
+    at: datetime = strawberry.field(description="When it changed.")
+    cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
+
+    @property
+    def subject(self) -> tuple[type[models.Run], UUID]:
+        return models.Run, self.run.key
+
+
 @strawberry.type(description="Further entries of a run's log.")
 class RunLogEvent(Event, Shareable):
     entries: list[LogEntry] = strawberry.field(description="At most 100, oldest first.")
@@ -111,6 +122,24 @@ class Subscription:
 
     @subscription(
         VIEWER,
+        "The run now, then every change of its status and phase in order, none skipped; completes with the run.  "
+        "Errors: NOT_FOUND.",
+        of_one=True,
+    )
+    async def run_changed(
+        self,
+        info: Info,
+        id: Id,  # noqa: A002 - the API's name
+        after: Resume = UNSET,
+    ) -> AsyncIterator[RunEvent]:
+        context = info.context
+        async with aclosing(runs.watch(context.db, context.broadcast, id, after or None)) as changes:
+            async for change in changes:
+                for event in built(_run_event, [change]):
+                    yield event
+
+    @subscription(
+        VIEWER,
         "A run's log from the cursor (null: from the start), then live; completes with the run.  Errors: NOT_FOUND.",
         of_one=True,
     )
@@ -135,6 +164,10 @@ def built(make: Callable[[Model], Built], models: Iterable[Model]) -> Iterator[B
             logger.exception("%s cannot be shown to those who follow it, and is skipped", type(model).__name__)
         else:
             yield made
+
+
+def _run_event(change: runs.RunChange) -> RunEvent:
+    return RunEvent(run=Run.from_model(change.run), at=change.at, cursor=change.cursor)
 
 
 def _event(change: deployments.Change) -> DeploymentEvent:

@@ -35,6 +35,8 @@ from db.models import (
     Package,
     PackageFile,
     Run,
+    RunEvent,
+    RunPhase,
     RunTrigger,
     Token,
     UTCDateTime,
@@ -429,6 +431,21 @@ async def test_entries_of_a_log_from_before_keep_their_phase(db_url: str) -> Non
             found = list(await session.scalars(select(LogEntry).order_by(LogEntry.sequence)))
     phases = [*Phase, Phase.RECOVER, None, None, None, None]  # Settle was the name of Recover
     assert [(entry.phase, entry.message) for entry in found] == [(phase, "said") for phase in phases]
+
+
+async def test_runs_from_before_have_one_event_and_no_phases(db_url: str) -> None:
+    async with factories.database(db_url) as db:
+        async with db.altering() as connection:
+            await connection.run_sync(_upgrade_to, "0007")
+        deployment, ended_at = await _first_deployment(db), factories.LONG_AGO
+        ended = await _old_run(db, deployment, 1, status="SUCCESS", started_at=ended_at)
+        queued = await _old_run(db, deployment, 2)
+        await migrations.upgrade(db)
+        async with db.read() as session:
+            events = {event.run_id: (event.sequence, event.at) for event in await session.scalars(select(RunEvent))}
+            queued_at = (await session.get_one(Run, queued)).queued_at
+            assert await session.scalar(select(func.count()).select_from(RunPhase)) == 0
+    assert events == {ended: (1, ended_at), queued: (1, queued_at)}
 
 
 async def test_a_migration_that_breaks_a_reference_is_undone(sqlite_db: Database) -> None:

@@ -8,16 +8,19 @@ from typing import TypeVar
 import pytest
 from sqlalchemy import Update, literal_column, select, update
 
-from db import status
+from db import run_phases, status
 from db.broadcast import Broadcast, Everything
 from db.database import Database
-from db.models import Deployment, DeploymentStatus, RunAction, RunStatus, StatusEvent
+from db.models import Deployment, DeploymentStatus, Run, RunAction, RunStatus, StatusEvent, now
+from db.phase import Phase
+from db.run_phases import PhaseChange
 from resolvers import deployments, runs, tail
 from resolvers.deployments import CHANGES, Change
 from resolvers.errors import InvalidInput, NotFound
-from resolvers.runs import LOG, LogBatch
+from resolvers.runs import EVENTS, LOG, LogBatch
 from tests import factories
 from tests.support.attacks import UNKNOWN
+from tests.support.recording_engine import RecordingEngine
 from tests.support.statements import selects
 
 Seen = TypeVar("Seen")
@@ -194,6 +197,8 @@ async def test_what_is_not_there_is_not_watched(db: Database, broadcast: Broadca
             await anext(deployments.watch(db, broadcast, unknown))
         with pytest.raises(NotFound):
             await anext(runs.watch_log(db, broadcast, unknown))
+        with pytest.raises(NotFound):
+            await anext(runs.watch(db, broadcast, unknown))
 
 
 async def test_a_cursor_of_something_else_is_refused(db: Database, broadcast: Broadcast) -> None:
@@ -205,6 +210,8 @@ async def test_a_cursor_of_something_else_is_refused(db: Database, broadcast: Br
             await anext(deployments.watch_all(db, broadcast, cursor))
     with pytest.raises(InvalidInput, match="after is not a cursor of this list"):
         await anext(runs.watch_log(db, broadcast, str(run.id), CHANGES.cursor([1])))
+    with pytest.raises(InvalidInput, match="after is not a cursor of this list"):
+        await anext(runs.watch(db, broadcast, str(run.id), LOG.cursor([1])))
 
 
 async def test_nobody_listens_after_watching(db: Database, broadcast: Broadcast) -> None:
@@ -212,6 +219,7 @@ async def test_nobody_listens_after_watching(db: Database, broadcast: Broadcast)
     for watched in (
         deployments.watch(db, broadcast, str(run.deployment_id)),
         deployments.watch_all(db, broadcast, CHANGES.cursor([0])),
+        runs.watch(db, broadcast, str(run.id)),
     ):
         async with aclosing(watched):
             await _take(watched, 1)
@@ -365,3 +373,104 @@ async def test_a_queued_run_that_is_canceled_completes_its_empty_log(db: Databas
         assert await status.cancel_queued(session, run.id)
     broadcast.notify(run.id)
     assert [(batch.entries, batch.complete) for batch in await rest] == [([], True)]
+
+
+async def _begin_phases(db: Database, run: Run, *phases: Phase) -> None:
+    async with db.write() as session:
+        assert await status.advance(session, run.id, run.epoch, 0.5)
+        await run_phases.record(session, run.id, run.action, [PhaseChange(phase, now()) for phase in phases])
+
+
+async def _end(db: Database, run: Run) -> None:
+    async with db.write() as session:
+        assert await status.finish(session, run.id, run.epoch, factories.end())
+
+
+def _cursors(*sequences: int) -> list[str]:
+    return [EVENTS.cursor([sequence]) for sequence in sequences]
+
+
+async def test_a_run_comes_as_it_is_now_then_its_changes_to_its_end(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)  # its events are 1 and 2
+    async with aclosing(runs.watch(db, broadcast, str(run.id))) as watched:
+        [first] = await _take(watched, 1)
+        assert (first.cursor, first.run.status, first.run.id) == (*_cursors(2), RunStatus.RUNNING, run.id)
+        coming = asyncio.create_task(_take(watched, 2))
+        await _begin_phases(db, run, Phase.PREPARE, Phase.UP)
+        broadcast.notify(run.id)
+        assert [change.cursor for change in await coming] == _cursors(3, 4)
+        rest = asyncio.create_task(_rest(watched))
+        await _end(db, run)
+        broadcast.notify(run.id)
+        [last] = await rest
+    assert (last.cursor, last.run.status, last.at) == (*_cursors(5), RunStatus.SUCCESS, last.run.finished_at)
+
+
+async def test_a_run_that_has_ended_comes_once(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.FAILED)
+    [only] = await _rest(runs.watch(db, broadcast, str(run.id)))
+    assert (only.run.status, only.cursor) == (RunStatus.FAILED, *_cursors(3))
+    assert await _rest(runs.watch(db, broadcast, str(run.id), only.cursor)) == []
+
+
+async def test_a_slow_subscriber_of_a_run_misses_nothing_and_sees_nothing_twice(
+    db: Database, broadcast: Broadcast
+) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with aclosing(runs.watch(db, broadcast, str(run.id))) as watched:
+        seen = await _take(watched, 1)
+        for _ in range(11):
+            await _begin_phases(db, run, *[Phase.UP] * 10)  # more changes than are read at once
+        await _end(db, run)
+        broadcast.notify(run.id)
+        seen += await _rest(watched)
+    assert [change.cursor for change in seen] == _cursors(*range(2, 114))
+    assert {change.run.status for change in seen[1:]} == {RunStatus.SUCCESS}  # as it was when they were emitted
+
+
+async def test_a_subscriber_of_a_run_that_reconnects_again_and_again_misses_nothing(
+    db: Database, broadcast: Broadcast
+) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    cursor, seen = EVENTS.cursor([0]), []
+    for _ in range(10):
+        await _begin_phases(db, run, Phase.PREPARE, Phase.UP)
+        async with aclosing(runs.watch(db, broadcast, str(run.id), cursor)) as watched:
+            seen += await _take(watched, 2)
+            cursor = seen[-1].cursor
+    await _end(db, run)
+    seen += await _rest(runs.watch(db, broadcast, str(run.id), cursor))
+    assert [change.cursor for change in seen] == _cursors(*range(1, 24))
+
+
+async def test_subscribers_of_a_run_beside_its_writer_see_the_same(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    begin = EVENTS.cursor([0])
+    rests = [asyncio.create_task(_rest(runs.watch(db, broadcast, str(run.id), begin))) for _ in range(3)]
+    log = asyncio.create_task(_rest(runs.watch_log(db, broadcast, str(run.id))))  # has a tail of its own
+    for _ in range(10):
+        await _begin_phases(db, run, Phase.PREPARE, Phase.UP)
+        broadcast.notify(run.id)
+    await _end(db, run)
+    broadcast.notify(run.id)
+    for rest in rests:
+        assert [change.cursor for change in await rest] == _cursors(*range(1, 24))
+    assert [batch.complete for batch in await log] == [True]
+
+
+async def test_watching_a_run_ends_when_it_is_deleted(db: Database, broadcast: Broadcast) -> None:
+    run = await factories.run(db, to=RunStatus.SUCCESS)
+    async with aclosing(runs.watch(db, broadcast, str(run.id), EVENTS.cursor([0]))) as watched:
+        await _take(watched, 1)
+        await deployments.remove(db, broadcast, str(run.deployment_id))
+        assert await _rest(watched) == []
+
+
+async def test_a_cancel_is_a_change_of_a_run(db: Database, broadcast: Broadcast, engine: RecordingEngine) -> None:
+    run = await factories.run(db, to=RunStatus.RUNNING)
+    async with aclosing(runs.watch(db, broadcast, str(run.id))) as watched:
+        [first] = await _take(watched, 1)
+        coming = asyncio.create_task(_take(watched, 1))
+        await runs.cancel(db, engine, broadcast, str(run.id))
+        [canceled] = await coming
+    assert (first.run.cancel_requested_at, canceled.run.cancel_requested_at) == (None, canceled.at)

@@ -31,7 +31,7 @@ DECLARED = {
         "Query.deployment", "Query.deploymentByName", "Query.deployments", "Query.host",
         "Query.hostByName", "Query.hosts", "Query.node", "Query.nodes",
         "Query.package", "Query.packages", "Query.run", "Query.runs", "Query.viewer", "Subscription.deploymentStatus",
-        "Subscription.deploymentsChanged", "Subscription.runLog",
+        "Subscription.deploymentsChanged", "Subscription.runChanged", "Subscription.runLog",
     ],
     Role.OPERATOR: [
         "Mutation.cancelRun", "Mutation.runDeployment", "Mutation.runDeployments", "Mutation.scanHostKey",
@@ -212,6 +212,7 @@ async def test_streams_tell_of_the_tokens_hosts_only(api: Api) -> None:
     for document, key in (
         ("subscription($id: ID!) { deploymentStatus(id: $id) { status } }", theirs["deployment"]),
         ("subscription($id: ID!) { runLog(runId: $id) { complete } }", theirs["run"]),
+        ("subscription($id: ID!) { runChanged(id: $id) { at } }", theirs["run"]),
     ):
         assert (await api.subscription_error(document, id=key))["extensions"]["code"] == "NOT_FOUND"
     document = "subscription($after: String) { deploymentsChanged(after: $after) { deployment { id } } }"
@@ -229,12 +230,13 @@ async def test_streams_tell_of_the_tokens_hosts_only(api: Api) -> None:
     [
         "subscription($id: ID!) { it: deploymentStatus(id: $id) { status } }",
         "subscription($id: ID!) { it: runLog(runId: $id) { entries { message } } }",
+        "subscription($id: ID!) { it: runChanged(id: $id) { run { status } } }",
     ],
-    ids=["status", "log"],
+    ids=["status", "log", "run"],
 )
 async def test_a_stream_of_one_row_ends_when_the_host_loses_the_label(api: Api, document: str) -> None:
     ours, _ = await _two_sites(api)
-    key = ours["run" if "runLog" in document else "deployment"]
+    key = ours["deployment" if "deploymentStatus" in document else "run"]
     stream = await api.schema.subscribe(document, variable_values={"id": key}, context_value=api.context)
     async with asyncio.timeout(TIMEOUT), aclosing(stream):
         first = await anext(stream)

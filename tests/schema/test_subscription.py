@@ -6,9 +6,11 @@ import json
 import pytest
 from sqlalchemy import text
 
-from db import status
+from db import run_phases, status
 from db.broadcast import Everything
 from db.models import Deployment, RunStatus
+from db.phase import Phase
+from db.run_phases import PhaseChange
 from resolvers import deployments
 from resolvers.deployments import CHANGES
 from resolvers.hosts import HOSTS
@@ -26,6 +28,11 @@ CHANGED = """subscription ($after: String) { deploymentsChanged(after: $after) {
 } }"""
 LOG_OF_RUN = """subscription ($runId: ID!, $after: String) { runLog(runId: $runId, after: $after) {
     entries { sequence at level phase message } endCursor complete
+} }"""
+
+
+RUN_CHANGED = """subscription ($id: ID!, $after: String) { runChanged(id: $id, after: $after) {
+    at cursor run { id status phases { phase outcome } deployment { status } }
 } }"""
 
 
@@ -175,6 +182,31 @@ async def test_the_log_of_a_run_is_followed_to_its_end(api: Api) -> None:
     assert [entry["sequence"] for entry in last["entries"]] == list(range(103, 153))
 
 
+async def test_a_run_is_followed_to_its_end(api: Api) -> None:
+    run = await factories.run(api.db, to=RunStatus.RUNNING)
+    async with api.subscribe(RUN_CHANGED, id=str(run.id)) as events:
+        [now] = await take(events)
+        assert now["run"] == {"id": str(run.id), "status": "RUNNING", "phases": [], "deployment": {"status": "RUNNING"}}
+        coming = asyncio.create_task(take(events))
+        changes = [PhaseChange(Phase.PREPARE, factories.LONG_AGO)]
+        async with api.db.write() as session:
+            await status.advance(session, run.id, run.epoch, 0.5)
+            await run_phases.record(session, run.id, run.action, changes)
+        api.context.broadcast.notify(run.id)
+        [began] = await coming
+        assert began["at"] == "2026-01-31T12:00:00.000Z"
+        assert began["run"]["phases"] == [{"phase": "PREPARE", "outcome": None}]
+        ending = asyncio.create_task(rest(events))
+        async with api.db.write() as session:
+            await status.finish(session, run.id, run.epoch, factories.end())
+        api.context.broadcast.notify(run.id)
+        [ended] = await ending
+    assert (ended["run"]["status"], ended["run"]["deployment"]["status"]) == ("SUCCESS", "SUCCESS")
+    assert ended["run"]["phases"][0] == {"phase": "PREPARE", "outcome": "OK"}
+    async with api.subscribe(RUN_CHANGED, id=str(run.id), after=now["cursor"]) as events:
+        assert [event["cursor"] for event in await rest(events)] == [began["cursor"], ended["cursor"]]
+
+
 async def test_an_empty_log_has_no_cursor(api: Api) -> None:
     run = await factories.run(api.db, to=RunStatus.FAILED)
     async with api.subscribe(LOG_OF_RUN, runId=str(run.id)) as events:
@@ -182,7 +214,9 @@ async def test_an_empty_log_has_no_cursor(api: Api) -> None:
 
 
 @pytest.mark.parametrize(
-    ("document", "name", "kind"), [(STATUS, "id", "Deployment"), (LOG_OF_RUN, "runId", "Run")], ids=["status", "log"]
+    ("document", "name", "kind"),
+    [(STATUS, "id", "Deployment"), (LOG_OF_RUN, "runId", "Run"), (RUN_CHANGED, "id", "Run")],
+    ids=["status", "log", "run"],
 )
 async def test_what_is_not_there_is_not_found(api: Api, document: str, name: str, kind: str) -> None:
     for unknown in UNKNOWN:
@@ -197,6 +231,7 @@ async def test_a_cursor_of_something_else_is_refused(api: Api) -> None:
         (STATUS, {"id": str(run.deployment_id), "after": LOG.cursor([1])}),
         (CHANGED, {"after": HOSTS.cursor(["x"])}),
         (LOG_OF_RUN, {"runId": str(run.id), "after": CHANGES.cursor([1])}),
+        (RUN_CHANGED, {"id": str(run.id), "after": LOG.cursor([1])}),
     ):
         error = await api.subscription_error(document, **given)
         assert error["message"] == "after is not a cursor of this list."
@@ -210,6 +245,7 @@ async def test_nobody_listens_after_unsubscribing(api: Api) -> None:
         (STATUS, {"id": str(run.deployment_id)}),
         (CHANGED, {"after": CHANGES.cursor([0])}),
         (LOG_OF_RUN, {"runId": str(run.id)}),
+        (RUN_CHANGED, {"id": str(run.id)}),
     ):
         async with api.subscribe(document, **given) as events:
             await take(events)
