@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -11,7 +11,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, Row, Select, SQLColumnExpression, UnaryExpression, and_, delete, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import defer
+from sqlalchemy.orm import aliased, defer
 from uuid_utils.compat import uuid7
 
 from db import status, stored
@@ -90,9 +90,14 @@ class Filter:
 
     def conditions(self) -> list[ColumnElement[bool]]:
         """The filter as conditions that must all hold."""
-        conditions: list[ColumnElement[bool]] = []
+        conditions = self.but_status()
         if self.status_in is not None:
             conditions.append(Deployment.status.in_(self.status_in))
+        return conditions
+
+    def but_status(self) -> list[ColumnElement[bool]]:
+        """The same without the one that is about the status."""
+        conditions: list[ColumnElement[bool]] = []
         # An id that nothing has matches nothing, as any other condition that does not hold.
         if self.host_id is not None:
             conditions.append(Deployment.host_id == ids.parse(self.host_id))
@@ -286,10 +291,18 @@ async def watch(
             yield change
 
 
-async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None) -> AsyncGenerator[Change]:
-    """Every change of any deployment from now on, or from the cursor `after`, in order.  Raises: InvalidInput."""
-    find = tail.own if db.is_limited else tail.of
-    with broadcast.subscribed("deployments"), find(broadcast, Everything.DEPLOYMENTS, Changes(db)) as changes:
+async def watch_all(
+    db: Database, broadcast: Broadcast, after: str | None = None, narrowed: Filter | None = None
+) -> AsyncGenerator[Change]:
+    """Every change of any deployment from now on, or from the cursor `after`, in order.
+
+    Of a filter's statuses it has to be the one before or after the change; all else is as it is when the change is
+    read.  Raises: InvalidInput.
+    """
+    narrowed = None if narrowed == Filter() else narrowed
+    find = tail.of if narrowed is None and not db.is_limited else tail.own
+    source = Changes(db, narrowed=narrowed)
+    with broadcast.subscribed("deployments"), find(broadcast, Everything.DEPLOYMENTS, source) as changes:
         position = await _last_change(db) or 0 if after is None else CHANGES.position("after", after)[0]
         async for change in _follow(changes, position):
             yield change
@@ -297,10 +310,11 @@ async def watch_all(db: Database, broadcast: Broadcast, after: str | None = None
 
 @dataclass(frozen=True)
 class Changes:
-    """The changes of one deployment's status, or of all, to be followed."""
+    """The changes of one deployment's status, or of all that a filter lets through, to be followed."""
 
     db: Database
     deployment_id: UUID | None = None
+    narrowed: Filter | None = None
 
     async def read(self, position: int) -> Piece[Change] | None:
         return await self._read(StatusEvent.sequence > position, StatusEvent.sequence.asc())
@@ -313,18 +327,35 @@ class Changes:
         return entry.event.sequence
 
     async def _read(self, condition: ColumnElement[bool], order: UnaryExpression[int]) -> Piece[Change] | None:
+        beyond = condition
         if self.deployment_id is not None:
             condition = and_(condition, StatusEvent.deployment_id == self.deployment_id)
+        if self.narrowed is not None:
+            condition = and_(condition, *_matching(self.narrowed))
         end = None
         async with self.db.read() as session:
             try:
                 found = list((await session.execute(_changes(condition).order_by(order).limit(tail.BATCH_SIZE))).all())
             except UNREADABLE:
                 found, end = await _read_singly(session, condition, order)
+            if self.narrowed is not None and end is None and len(found) < tail.BATCH_SIZE:
+                # What does not match is not read again and again.
+                end = await session.scalar(select(func.max(StatusEvent.sequence)).where(beyond))
             one = self.deployment_id
             if not found and end is None and one is not None and await session.get(Deployment, one) is None:
                 return None
         return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found], end=end)
+
+
+def _matching(narrowed: Filter) -> Iterator[ColumnElement[bool]]:
+    """What holds for events that match the filter."""
+    if others := narrowed.but_status():
+        yield StatusEvent.deployment_id.in_(select(Deployment.id).where(*others))
+    if narrowed.status_in is not None:
+        earlier = aliased(StatusEvent)
+        of_same = earlier.deployment_id == StatusEvent.deployment_id, earlier.sequence < StatusEvent.sequence
+        before = select(earlier.status).where(*of_same).order_by(earlier.sequence.desc()).limit(1).scalar_subquery()
+        yield or_(StatusEvent.status.in_(narrowed.status_in), before.in_(narrowed.status_in))
 
 
 def _changes(condition: ColumnElement[bool]) -> Select[StatusEvent, Run]:

@@ -14,12 +14,13 @@ from db import models
 from db.models import Role
 from resolvers import deployments, runs
 from resolvers.errors import NotFound
+from schema import filters
 from schema.context import Info
 from schema.enums import DeploymentStatus
 from schema.permission import Event, subscription
 from schema.query import Id
 from schema.sharing import Shareable
-from schema.types import Deployment, LogEntry, Run
+from schema.types import Deployment, LogEntry, Run, WhichDeployments
 
 logger = logging.getLogger(__name__)
 
@@ -112,10 +113,20 @@ class Subscription:
                 for event in built(_event, [change]):
                     yield event
 
-    @subscription(VIEWER, "Every change of any deployment from now on, in order, none skipped.", of_one=False)
-    async def deployments_changed(self, info: Info, after: Resume = UNSET) -> AsyncIterator[DeploymentEvent]:
-        context = info.context
-        async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None)) as changes:
+    @subscription(
+        VIEWER,
+        "Every change of any deployment from now on, in order, none skipped; with a filter, if it matched before or "
+        "after the change.",
+        of_one=False,
+    )
+    async def deployments_changed(
+        self,
+        info: Info,
+        after: Resume = UNSET,
+        filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
+    ) -> AsyncIterator[DeploymentEvent]:
+        context, narrowed = info.context, filters.of_deployments(filter)
+        async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None, narrowed)) as changes:
             async for change in changes:
                 for event in built(_event, [change]):
                     yield event

@@ -15,7 +15,7 @@ from db.models import Deployment, DeploymentStatus, Run, RunAction, RunStatus, S
 from db.phase import Phase
 from db.run_phases import PhaseChange
 from resolvers import deployments, runs, tail
-from resolvers.deployments import CHANGES, Change
+from resolvers.deployments import CHANGES, Change, Filter
 from resolvers.errors import InvalidInput, NotFound
 from resolvers.runs import EVENTS, LOG, LogBatch
 from tests import factories
@@ -474,3 +474,51 @@ async def test_a_cancel_is_a_change_of_a_run(db: Database, broadcast: Broadcast,
         await runs.cancel(db, engine, broadcast, str(run.id))
         [canceled] = await coming
     assert (first.run.cancel_requested_at, canceled.run.cancel_requested_at) == (None, canceled.at)
+
+
+async def test_a_filter_lets_changes_through_that_match_before_or_after(db: Database, broadcast: Broadcast) -> None:
+    host, other = await factories.host(db, labels=["ours"]), await factories.host(db)
+    one = await factories.deployment(db, on=host, project_name="shop")
+    two = await factories.deployment(db, on=other)
+    await _play(db, broadcast, one, 2)
+    await _play(db, broadcast, two, 2)
+    begin, each = CHANGES.cursor([0]), [PENDING, RUNNING, SUCCESS, RUNNING, FAILED]
+    for narrowed, expected in (
+        (Filter(), [*each, *each]),
+        (Filter(host_id=str(host.id)), each),
+        (Filter(package_id=str(two.package_id)), each),
+        (Filter(host_labels_any=frozenset({"ours"})), each),
+        (Filter(search="SHO"), each),
+        (Filter(host_id=str(host.id), status_in=frozenset({PENDING})), [PENDING, RUNNING]),
+        (Filter(host_id=str(host.id), status_in=frozenset({SUCCESS})), [SUCCESS, RUNNING]),
+        (Filter(host_id=str(host.id), status_in=frozenset({PENDING, FAILED})), [PENDING, RUNNING, FAILED]),
+    ):
+        async with aclosing(deployments.watch_all(db, broadcast, begin, narrowed)) as watched:
+            assert sorted(_statuses(await _take(watched, len(expected)))) == sorted(expected), narrowed
+
+
+async def test_a_filtered_stream_goes_on_behind_what_does_not_match(db: Database, broadcast: Broadcast) -> None:
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    narrowed, begin = Filter(host_id=str(one.host_id)), CHANGES.cursor([0])
+    async with aclosing(deployments.watch_all(db, broadcast, begin, narrowed)) as watched:
+        seen = await _take(watched, 1)
+        coming = asyncio.create_task(_take(watched, 2))
+        async with db.write() as session:  # more than are read at once
+            session.add_all(StatusEvent(deployment_id=two.id, status=RUNNING) for _ in range(250))
+        broadcast.notify(Everything.DEPLOYMENTS)
+        await _play(db, broadcast, one, 1)
+        seen += await coming
+    assert _sequences(seen) == await _all_sequences(db, one)
+    async with aclosing(deployments.watch_all(db, broadcast, seen[0].cursor, narrowed)) as watched:
+        assert _sequences(await _take(watched, 2)) == _sequences(seen[1:])
+
+
+async def test_what_a_filter_leaves_out_is_not_read_again(db: Database, broadcast: Broadcast) -> None:
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    await _play(db, broadcast, two, 3)
+    source = deployments.Changes(db, narrowed=Filter(host_id=str(one.host_id)))
+    last = (await _all_sequences(db, one, two))[-1]
+    piece = await source.read(0)
+    assert piece is not None
+    assert (_sequences(list(piece.entries)), piece.end) == (await _all_sequences(db, one), last)
+    assert await source.read(last) == tail.Piece([])

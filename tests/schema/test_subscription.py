@@ -161,6 +161,20 @@ async def test_every_change_of_any_deployment_is_followed(api: Api) -> None:
         ]  # fmt: skip
 
 
+async def test_changes_that_a_filter_matches_are_followed(api: Api) -> None:
+    one, two = await factories.deployment(api.db), await factories.deployment(api.db)
+    document = """subscription ($after: String, $filter: DeploymentFilter) {
+        deploymentsChanged(after: $after, filter: $filter) { deploymentId status }
+    }"""
+    narrowed = {"hostId": str(two.host_id), "statusIn": ["SUCCESS"]}
+    async with api.subscribe(document, after=CHANGES.cursor([0]), filter=narrowed) as events:
+        await _finish(api, one)
+        await _finish(api, two)
+        assert await take(events) == [{"deploymentId": str(two.id), "status": "SUCCESS"}]
+    error = await api.subscription_error(document, filter={"hostLabelsAny": [str(number) for number in range(101)]})
+    assert error["extensions"]["code"] == "BAD_USER_INPUT"
+
+
 async def test_the_log_of_a_run_is_followed_to_its_end(api: Api) -> None:
     run = await factories.run(api.db, to=RunStatus.RUNNING)
     await factories.log(api.db, run, 2)
