@@ -396,6 +396,25 @@ class StatusEvent(Base):
     at: Mapped[datetime] = mapped_column(default=now)
 
 
+class DeletedDeployment(Base):
+    """A deployment that was deleted `at` this time, as it was then.  It is kept for a while, see db.status.
+
+    Its `sequence` is one of those of `StatusEvent`, whose rows go with their deployment.
+    """
+
+    __tablename__ = "deleted_deployments"
+    __table_args__ = (Index("uq_deleted_deployments_sequence", "sequence", unique=True),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True)
+    sequence: Mapped[int] = mapped_column(BigInteger)
+    # No foreign keys: the host and the package can be deleted before the row is removed.
+    host_id: Mapped[UUID]
+    package_id: Mapped[UUID]
+    project_name: Mapped[str]
+    status: Mapped[DeploymentStatus] = mapped_column(KnownWord(DeploymentStatus, DeploymentStatus.FAILED))
+    at: Mapped[datetime] = mapped_column(default=now, index=True)
+
+
 class Token(Base):
     """An access token.  Only its SHA-256 is kept: it has 256 random bits, so that a slow hash would add nothing."""
 

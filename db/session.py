@@ -12,6 +12,7 @@ from sqlalchemy.orm import ORMExecuteState, Session, UOWTransaction, with_loader
 from sqlalchemy.sql.base import ExecutableOption
 
 from db.models import (
+    DeletedDeployment,
     Deployment,
     Host,
     HostLabel,
@@ -58,7 +59,8 @@ def _criteria(labels: frozenset[str]) -> Iterator[ExecutableOption]:
     on_them = select(deployments.c.id).where(deployments.c.host_id.in_(hosts))
     of_them = select(runs.c.id).where(runs.c.deployment_id.in_(on_them))
     yield with_loader_criteria(Host, Host.id.in_(hosts), include_aliases=True)
-    yield with_loader_criteria(Deployment, Deployment.host_id.in_(hosts), include_aliases=True)
+    for placed in (Deployment, DeletedDeployment):
+        yield with_loader_criteria(placed, placed.host_id.in_(hosts), include_aliases=True)
     for entity in (Variable, Run, StatusEvent):
         yield with_loader_criteria(entity, entity.deployment_id.in_(on_them), include_aliases=True)
     for part in (LogEntry, RunEvent, RunPhase):

@@ -20,6 +20,7 @@ from db import run_events, run_phases
 from db.containers import Container
 from db.models import (
     UNKNOWN,
+    DeletedDeployment,
     Deployment,
     DeploymentStatus,
     FailureReason,
@@ -50,14 +51,43 @@ def clock() -> ColumnElement[datetime]:
 
 NOT_BEGUN = "The run was canceled before it had begun."
 BEGUN_BEFORE = "The run was canceled while it waited to be played again; it may have changed the host."
+KEPT = timedelta(days=7)  # for which a deletion can be read by those who follow the changes of all
 _EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is "daos"
 
 
-async def announce(session: AsyncSession, deployment_id: UUID, status: DeploymentStatus, run_id: UUID | None) -> None:
+async def announce(
+    session: AsyncSession, deployment_id: UUID, status: DeploymentStatus, run_id: UUID | None
+) -> StatusEvent:
     """Record that the deployment's status became `status`."""
     await _take_turn(session)
-    session.add(StatusEvent(deployment_id=deployment_id, run_id=run_id, status=status))
+    event = StatusEvent(deployment_id=deployment_id, run_id=run_id, status=status)
+    session.add(event)
     await session.flush()
+    return event
+
+
+async def remove(session: AsyncSession, deployment_id: UUID) -> Deployment | None:
+    """Delete a deployment with its runs and logs; None when a run of it is active or it is not there."""
+    await _take_turn(session)
+    idle = Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING
+    deployment = await session.scalar(select(Deployment).where(*idle).with_for_update())
+    if deployment is None:
+        return None
+    # The row of this event goes with the deployment; what it leaves is a number in the order of all changes.
+    event = await announce(session, deployment.id, deployment.status, None)
+    await session.execute(delete(Deployment).where(*idle))
+    session.add(
+        DeletedDeployment(
+            id=deployment.id,
+            sequence=event.sequence,
+            host_id=deployment.host_id,
+            package_id=deployment.package_id,
+            project_name=deployment.project_name,
+            status=deployment.status,
+        )
+    )
+    await session.execute(delete(DeletedDeployment).where(DeletedDeployment.at < now() - KEPT))
+    return deployment
 
 
 async def _take_turn(session: AsyncSession) -> None:

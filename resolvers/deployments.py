@@ -8,17 +8,17 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import ColumnElement, Row, Select, SQLColumnExpression, UnaryExpression, and_, delete, func, or_, select
+from sqlalchemy import ColumnElement, Row, Select, SQLColumnExpression, UnaryExpression, and_, func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
-from sqlalchemy.orm import aliased, defer
+from sqlalchemy.orm import InstrumentedAttribute, aliased, defer
 from uuid_utils.compat import uuid7
 
 from db import status, stored
 from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.encryption import Secret
-from db.models import Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
+from db.models import DeletedDeployment, Deployment, DeploymentStatus, Host, Package, Run, StatusEvent, Variable
 from db.stored import UNREADABLE
 from resolvers import hosts, idempotency, ids, names, packages, tail
 from resolvers.errors import HostNotFound, NotFound, PackageNotFound, ProjectTaken, RunInProgress
@@ -72,6 +72,8 @@ ALL, ON_HOST, OF_PACKAGE = _listings(), _listings(Deployment.host_id), _listings
 DEPLOYMENTS = ALL[NEWEST_FIRST]
 CHANGES = Listing("changes", StatusEvent, key=(StatusEvent.sequence,), descending=False)
 
+Placed = type[Deployment] | type[DeletedDeployment]
+
 MAX_SLUG = 40  # characters of a package's name in a project name made from it
 
 
@@ -88,28 +90,28 @@ class Filter:
     def __post_init__(self) -> None:
         names.check_choices("host_labels_any", self.host_labels_any)
 
-    def conditions(self) -> list[ColumnElement[bool]]:
+    def conditions(self, of: Placed = Deployment) -> list[ColumnElement[bool]]:
         """The filter as conditions that must all hold."""
-        conditions = self.but_status()
+        conditions = self.but_status(of)
         if self.status_in is not None:
-            conditions.append(Deployment.status.in_(self.status_in))
+            conditions.append(of.status.in_(self.status_in))
         return conditions
 
-    def but_status(self) -> list[ColumnElement[bool]]:
+    def but_status(self, of: Placed = Deployment) -> list[ColumnElement[bool]]:
         """The same without the one that is about the status."""
         conditions: list[ColumnElement[bool]] = []
         # An id that nothing has matches nothing, as any other condition that does not hold.
         if self.host_id is not None:
-            conditions.append(Deployment.host_id == ids.parse(self.host_id))
+            conditions.append(of.host_id == ids.parse(self.host_id))
         if self.package_id is not None:
-            conditions.append(Deployment.package_id == ids.parse(self.package_id))
+            conditions.append(of.package_id == ids.parse(self.package_id))
         if self.host_labels_any is not None:
-            conditions.append(Deployment.host_id.in_(hosts.with_any(self.host_labels_any)))
+            conditions.append(of.host_id.in_(hosts.with_any(self.host_labels_any)))
         if self.search is not None:
             on_hosts = select(Host.id).where(names.contain(self.search, Host.name))
             of_packages = select(Package.id).where(names.contain(self.search, Package.name))
-            in_project = names.contain(self.search, Deployment.project_name)
-            conditions.append(or_(in_project, Deployment.host_id.in_(on_hosts), Deployment.package_id.in_(of_packages)))
+            in_project = names.contain(self.search, of.project_name)
+            conditions.append(or_(in_project, of.host_id.in_(on_hosts), of.package_id.in_(of_packages)))
         return conditions
 
 
@@ -120,6 +122,7 @@ class Change:
     cursor: str
     event: StatusEvent
     run: Run | None  # that did it
+    is_deletion: bool = False  # the deployment was deleted; `status` is what it was then
 
 
 async def get(db: Database, deployment_id: str) -> Deployment:
@@ -259,18 +262,15 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Dele
 
     Raises: NotFound, RunInProgress.
     """
-    # One statement, so that a run that is started at the same moment is not lost.
-    idle = Deployment.status != DeploymentStatus.RUNNING
-    statement = delete(Deployment).where(Deployment.id == ids.parse(deployment_id), idle)
+    key = ids.parse(deployment_id)
     async with db.write() as session:
-        found = await session.execute(statement.returning(Deployment.id, Deployment.current_run_id))
-        row = found.one_or_none()
-        if row is None:
+        removed = await status.remove(session, key) if key is not None else None
+        if removed is None:
             found_id = (await _get(session, deployment_id)).id
             # The run may have ended since the statement above: it is still the one to name.
             raise RunInProgress(id=deployment_id, run=await status.newest_run(session, found_id))
-    broadcast.notify(row.id, Everything.DEPLOYMENTS)
-    return Deleted(row.id, left_running=row.current_run_id is not None)
+    broadcast.notify(removed.id, Everything.DEPLOYMENTS)
+    return Deleted(removed.id, left_running=removed.current_run_id is not None)
 
 
 async def watch(
@@ -294,7 +294,7 @@ async def watch(
 async def watch_all(
     db: Database, broadcast: Broadcast, after: str | None = None, narrowed: Filter | None = None
 ) -> AsyncGenerator[Change]:
-    """Every change of any deployment from now on, or from the cursor `after`, in order.
+    """Every change of any deployment from now on, or from the cursor `after`, in order, and every deletion.
 
     Of a filter's statuses it has to be the one before or after the change; all else is as it is when the change is
     read.  Raises: InvalidInput.
@@ -317,34 +317,64 @@ class Changes:
     narrowed: Filter | None = None
 
     async def read(self, position: int) -> Piece[Change] | None:
-        return await self._read(StatusEvent.sequence > position, StatusEvent.sequence.asc())
+        return await self._read(position, falling=False)
 
     async def read_end(self) -> Piece[Change] | None:
-        piece = await self._read(StatusEvent.sequence > 0, StatusEvent.sequence.desc())
+        piece = await self._read(0, falling=True)
         return None if piece is None else Piece(piece.entries[::-1], end=piece.end)
 
     def position(self, entry: Change) -> int:
         return entry.event.sequence
 
-    async def _read(self, condition: ColumnElement[bool], order: UnaryExpression[int]) -> Piece[Change] | None:
-        beyond = condition
+    async def _read(self, position: int, *, falling: bool) -> Piece[Change] | None:
+        async with self.db.read() as session:
+            found, end = await self._events(session, position, falling=falling)
+            if self.deployment_id is None:
+                found += await self._deletions(session, position, found, end, falling=falling)
+            elif not found and end is None and await session.get(Deployment, self.deployment_id) is None:
+                return None
+            if self.narrowed is not None and end is None and len(found) < tail.BATCH_SIZE:
+                end = await _last(session, position)  # what does not match is not read again and again
+        found.sort(key=self.position, reverse=falling)
+        return Piece(found[: tail.BATCH_SIZE], end=end if len(found) <= tail.BATCH_SIZE else None)
+
+    async def _events(self, session: AsyncSession, position: int, *, falling: bool) -> tuple[list[Change], int | None]:
+        """Changes of a status behind `position`, and the position up to which was read where some cannot be."""
+        condition = StatusEvent.sequence > position
         if self.deployment_id is not None:
             condition = and_(condition, StatusEvent.deployment_id == self.deployment_id)
         if self.narrowed is not None:
             condition = and_(condition, *_matching(self.narrowed))
+        order = _order(StatusEvent.sequence, falling=falling)
         end = None
-        async with self.db.read() as session:
-            try:
-                found = list((await session.execute(_changes(condition).order_by(order).limit(tail.BATCH_SIZE))).all())
-            except UNREADABLE:
-                found, end = await _read_singly(session, condition, order)
-            if self.narrowed is not None and end is None and len(found) < tail.BATCH_SIZE:
-                # What does not match is not read again and again.
-                end = await session.scalar(select(func.max(StatusEvent.sequence)).where(beyond))
-            one = self.deployment_id
-            if not found and end is None and one is not None and await session.get(Deployment, one) is None:
-                return None
-        return Piece([Change(CHANGES.cursor([row[0].sequence]), *row) for row in found], end=end)
+        try:
+            rows = list((await session.execute(_changes(condition).order_by(order).limit(tail.BATCH_SIZE))).all())
+        except UNREADABLE:
+            rows, end = await _read_singly(session, condition, order)
+        return [Change(CHANGES.cursor([row[0].sequence]), *row) for row in rows], end
+
+    async def _deletions(
+        self, session: AsyncSession, position: int, found: list[Change], end: int | None, *, falling: bool
+    ) -> list[Change]:
+        """The deletions behind `position`; where changes could not be read, those between changes that were read."""
+        conditions = [DeletedDeployment.sequence > position]
+        if self.narrowed is not None:
+            conditions += self.narrowed.conditions(DeletedDeployment)
+        if end is not None:
+            first = min(map(self.position, found), default=end) if falling else position
+            conditions.append(DeletedDeployment.sequence.between(first, end))
+        order = _order(DeletedDeployment.sequence, falling=falling)
+        statement = select(DeletedDeployment).where(*conditions).order_by(order).limit(tail.BATCH_SIZE)
+        return [_deletion(row) for row in await session.scalars(statement)]
+
+
+def _order(sequence: InstrumentedAttribute[int], *, falling: bool) -> UnaryExpression[int]:
+    return sequence.desc() if falling else sequence.asc()
+
+
+def _deletion(row: DeletedDeployment) -> Change:
+    event = StatusEvent(sequence=row.sequence, deployment_id=row.id, run_id=None, status=row.status, at=row.at)
+    return Change(CHANGES.cursor([row.sequence]), event, None, is_deletion=True)
 
 
 def _matching(narrowed: Filter) -> Iterator[ColumnElement[bool]]:
@@ -386,11 +416,20 @@ async def _follow(changes: Tail[Change], position: int) -> AsyncGenerator[Change
 
 
 async def _last_change(db: Database, deployment_id: UUID | None = None) -> int | None:
-    statement = select(func.max(StatusEvent.sequence))
-    if deployment_id is not None:
-        statement = statement.where(StatusEvent.deployment_id == deployment_id)
     async with db.read() as session:
-        return await session.scalar(statement)
+        if deployment_id is None:
+            return await _last(session)
+        of_it = StatusEvent.deployment_id == deployment_id
+        return await session.scalar(select(func.max(StatusEvent.sequence)).where(of_it))
+
+
+async def _last(session: AsyncSession, position: int = 0) -> int | None:
+    """The last change or deletion behind `position`; None where there is none."""
+    lasts = [
+        await session.scalar(select(func.max(of.sequence)).where(of.sequence > position))
+        for of in (StatusEvent, DeletedDeployment)
+    ]
+    return max((last for last in lasts if last is not None), default=None)
 
 
 async def _get(session: AsyncSession, deployment_id: str) -> Deployment:

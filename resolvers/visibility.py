@@ -5,9 +5,9 @@ from uuid import UUID
 from sqlalchemy import select
 
 from db.database import Database
-from db.models import Deployment, Run
+from db.models import DeletedDeployment, Deployment, Run
 
-Seen = type[Deployment] | type[Run]
+Seen = type[Deployment] | type[DeletedDeployment] | type[Run]
 
 
 async def is_visible(db: Database, entity: Seen, key: UUID) -> bool:

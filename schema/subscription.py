@@ -31,19 +31,24 @@ VIEWER = Role.VIEWER
 Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
 
 
-@strawberry.type(description="A deployment's status became `status`.")
+@strawberry.type(description="A deployment's status became `status`, or it was deleted.")
 class DeploymentEvent(Event):
     deployment_id: strawberry.ID = strawberry.field(description="The deployment's id, also when it has been deleted.")
-    status: DeploymentStatus = strawberry.field(description="The status that began with this change.")
-    run: Run | None = strawberry.field(description="The run that changed it; null for a new deployment.")
+    status: DeploymentStatus = strawberry.field(
+        description="The status that began with this change; of a deletion, the last one."
+    )
+    run: Run | None = strawberry.field(
+        description="The run that changed it; null for a new deployment, and for a deletion."
+    )
     at: datetime = strawberry.field(description="When it changed.")
     cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
 
     key: strawberry.Private[UUID]
+    is_deletion: strawberry.Private[bool]
 
     @property
-    def subject(self) -> tuple[type[models.Deployment], UUID]:
-        return models.Deployment, self.key
+    def subject(self) -> tuple[type[models.Deployment] | type[models.DeletedDeployment], UUID]:
+        return (models.DeletedDeployment if self.is_deletion else models.Deployment), self.key
 
     @strawberry.field(description="The deployment when the event is sent; null if it has been deleted.")
     async def deployment(self, info: Info) -> Deployment | None:
@@ -115,8 +120,8 @@ class Subscription:
 
     @subscription(
         VIEWER,
-        "Every change of any deployment from now on, in order, none skipped; with a filter, if it matched before or "
-        "after the change.",
+        "Every change of any deployment from now on, also its deletion, in order, none skipped; with a filter, if it "
+        "matched before or after the change.",
         of_one=False,
     )
     async def deployments_changed(
@@ -189,4 +194,5 @@ def _event(change: deployments.Change) -> DeploymentEvent:
         at=change.event.at,
         cursor=change.cursor,
         key=change.event.deployment_id,
+        is_deletion=change.is_deletion,
     )

@@ -6,11 +6,21 @@ from dataclasses import replace
 from uuid import UUID, uuid4
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from db import status
 from db.database import Database
-from db.models import Deployment, DeploymentStatus, FailureReason, Run, RunAction, RunStatus, StatusEvent
+from db.models import (
+    DeletedDeployment,
+    Deployment,
+    DeploymentStatus,
+    FailureReason,
+    Run,
+    RunAction,
+    RunStatus,
+    StatusEvent,
+    now,
+)
 from tests import factories
 from tests.support.locks import until_one_waits
 
@@ -320,6 +330,43 @@ async def test_a_deployment_is_running_exactly_while_a_run_is_active(db: Databas
     run = await factories.run(db, to=current)
     _, deployment = await _stored(db, run)
     assert deployment.status is RUNNING if current not in ENDED else deployment.status is not RUNNING
+
+
+async def test_a_deployment_that_is_deleted_leaves_a_row_for_a_while(db: Database) -> None:
+    old, deployment = await factories.deployment(db), await factories.deployment(db)
+    run = await factories.run(db, deployment, RunStatus.RUNNING)
+    async with db.write() as session:
+        assert await status.remove(session, deployment.id) is None
+        assert await status.remove(session, uuid4()) is None
+        assert await status.remove(session, old.id) is not None
+    async with db.write() as session:
+        await session.execute(update(DeletedDeployment).values(at=now() - status.KEPT))
+        await status.finish(session, run.id, run.epoch, factories.end())
+        assert await status.remove(session, deployment.id) is not None
+    async with db.read() as session:
+        [row] = await session.scalars(select(DeletedDeployment))
+        assert list(await session.scalars(select(StatusEvent))) == []
+    shown = (row.id, row.host_id, row.package_id, row.project_name, row.status)
+    assert shown == (deployment.id, deployment.host_id, deployment.package_id, deployment.project_name, SUCCESS)
+    await factories.deployment(db)
+    async with db.read() as session:
+        assert (await session.scalar(select(StatusEvent.sequence)) or 0) > row.sequence
+
+
+async def test_a_deletion_waits_for_its_turn(postgresql_db: Database) -> None:
+    db = postgresql_db
+    one, two = await factories.deployment(db), await factories.deployment(db)
+
+    async def remove() -> bool:
+        async with db.write() as session:
+            return await status.remove(session, two.id) is not None
+
+    async with db.write() as session:
+        assert await status.start(session, one.id, RunAction.UP) is not None
+        removing = asyncio.create_task(remove())
+        await until_one_waits(db)
+        assert await status.start(session, two.id, RunAction.UP) is not None
+    assert not await removing
 
 
 @pytest.mark.parametrize("current", RunStatus)

@@ -9,7 +9,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from alembic import command
-from sqlalchemy import Connection, delete, func, inspect, select, text
+from sqlalchemy import Connection, func, inspect, select, text
 from sqlalchemy.orm import undefer
 
 from db import migrations, status, transfer
@@ -74,7 +74,7 @@ async def source(own_sqlite_db: Database) -> Database:
         await session.execute(text("UPDATE runs SET progress = 0.1 + 0.2 WHERE number = 1"))
     gone = await factories.deployment(db)
     async with db.write() as session:
-        await session.execute(delete(Deployment).where(Deployment.id == gone.id))
+        assert await status.remove(session, gone.id)
     return db
 
 

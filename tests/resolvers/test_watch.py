@@ -292,7 +292,8 @@ async def test_who_is_behind_what_is_deleted_goes_on_with_what_comes(db: Databas
             await deployments.remove(db, broadcast, str(deployment.id))
         new = await factories.deployment(db)
         broadcast.notify(Everything.DEPLOYMENTS)
-        assert [change.event.deployment_id for change in await _take(first, 1)] == [new.id]
+        seen = [(change.event.deployment_id, change.is_deletion) for change in await _take(first, 3)]
+        assert seen == [(gone.id, True), (kept.id, True), (new.id, False)]
         assert (await _take(second, 1))[0].event.deployment_id in {gone.id, new.id}
 
 
@@ -522,3 +523,87 @@ async def test_what_a_filter_leaves_out_is_not_read_again(db: Database, broadcas
     assert piece is not None
     assert (_sequences(list(piece.entries)), piece.end) == (await _all_sequences(db, one), last)
     assert await source.read(last) == tail.Piece([])
+
+
+async def _remove(db: Database, broadcast: Broadcast, *removed: Deployment) -> None:
+    for deployment in removed:
+        await deployments.remove(db, broadcast, str(deployment.id))
+
+
+async def test_a_deletion_is_a_change_of_all_and_comes_once_and_in_order(db: Database, broadcast: Broadcast) -> None:
+    one, two = await factories.deployment(db), await factories.deployment(db)
+    async with aclosing(deployments.watch_all(db, broadcast, CHANGES.cursor([0]))) as watched:
+        [_, second] = await _take(watched, 2)
+        await _play(db, broadcast, two, 1)
+        seen = await _take(watched, 2)
+        coming = asyncio.create_task(_take(watched, 2))
+        await _remove(db, broadcast, one, two)
+        seen += await coming
+    told = [(change.event.deployment_id, change.event.status, change.is_deletion) for change in seen]
+    assert told == [
+        (two.id, RUNNING, False), (two.id, SUCCESS, False), (one.id, PENDING, True), (two.id, SUCCESS, True),
+    ]  # fmt: skip
+    assert _sequences(seen) == sorted(_sequences(seen))
+    for late, expected in ((second, seen[2:]), (seen[2], seen[3:])):  # events of what is deleted are gone
+        async with aclosing(deployments.watch_all(db, broadcast, late.cursor)) as watched:
+            told_late = await _take(watched, len(expected))
+        assert _sequences(told_late) == _sequences(expected)
+
+
+async def test_a_filter_lets_deletions_through_that_matched(db: Database, broadcast: Broadcast) -> None:
+    host = await factories.host(db, labels=["ours"])
+    one = await factories.deployment(db, on=host, project_name="shop")
+    others = [await factories.deployment(db) for _ in range(3)]
+    begin = CHANGES.cursor([(await _all_sequences(db, one, *others))[-1]])
+    await _remove(db, broadcast, others[0], one, others[1])
+    for narrowed in (
+        Filter(host_id=str(host.id)),
+        Filter(package_id=str(one.package_id), status_in=frozenset({PENDING})),
+        Filter(host_labels_any=frozenset({"ours"})),
+        Filter(search="Shop"),
+    ):
+        async with aclosing(deployments.watch_all(db, broadcast, begin, narrowed)) as watched:
+            [change] = await _take(watched, 1)
+            assert (change.event.deployment_id, change.is_deletion) == (one.id, True)
+    running = Filter(status_in=frozenset({RUNNING}))
+    await _play(db, broadcast, others[2], 1)
+    async with aclosing(deployments.watch_all(db, broadcast, begin, running)) as watched:
+        assert (await _take(watched, 1))[0].event.deployment_id == others[2].id
+
+
+async def test_deletions_on_other_hosts_are_not_told(db: Database, broadcast: Broadcast) -> None:
+    ours, theirs = [await factories.host(db, labels=[label]) for label in ("ours", "theirs")]
+    one, two = await factories.deployment(db, on=theirs), await factories.deployment(db, on=ours)
+    await _remove(db, broadcast, one, two)
+    limited = db.limited_to(frozenset({"ours"}))
+    async with aclosing(deployments.watch_all(limited, broadcast, CHANGES.cursor([0]))) as watched:
+        assert [change.event.deployment_id for change in await _take(watched, 1)] == [two.id]
+
+
+async def test_deletions_beside_changes_that_cannot_be_read_are_all_told(db: Database, broadcast: Broadcast) -> None:
+    kept = await factories.deployment(db)
+    gone = [await factories.deployment(db) for _ in range(4)]
+    for deployment in gone:
+        async with db.write() as session:
+            events = [StatusEvent(deployment_id=kept.id, status=RUNNING) for _ in range(60)]
+            session.add_all(events)
+            await session.flush()
+            await session.execute(_melting([event.sequence for event in events[:-1]]))
+        await _remove(db, broadcast, deployment)
+    source = deployments.Changes(db)
+    seen: list[Change] = []
+    position = 0
+    while (piece := await source.read(position)) and (piece.entries or piece.end):
+        seen += piece.entries
+        position = max([piece.end or 0, *_sequences(list(piece.entries))])
+    assert _sequences(seen) == sorted(_sequences(seen))
+    told = [(change.event.deployment_id, change.is_deletion) for change in seen]
+    expected = [(kept.id, False)]
+    for deployment in gone:
+        expected += [(kept.id, False), (deployment.id, True)]
+    assert told == expected
+    last = await source.read_end()
+    assert last is not None
+    assert last.end is not None
+    first, end = last.entries[0].event.sequence, last.end  # what is behind `end` is read next
+    assert _sequences(list(last.entries)) == [sequence for sequence in _sequences(seen) if first <= sequence <= end]

@@ -8,13 +8,14 @@ from sqlalchemy import text
 
 from db import run_phases, status
 from db.broadcast import Everything
-from db.models import Deployment, RunStatus
+from db.models import Deployment, Role, RunStatus
 from db.phase import Phase
 from db.run_phases import PhaseChange
 from resolvers import deployments
 from resolvers.deployments import CHANGES
 from resolvers.hosts import HOSTS
 from resolvers.runs import LOG
+from resolvers.tokens import Principal
 from schema.subscription import built
 from tests import factories
 from tests.schema.api import Api, rest, take
@@ -146,6 +147,18 @@ async def test_an_event_of_a_deleted_deployment_has_its_id_and_no_deployment(api
         gone = {"deploymentId": str(deployment.id), "deployment": None}
         # Both were read together with the first one.
         assert await take(events, 2) == [{"status": "RUNNING", **gone}, {"status": "SUCCESS", **gone}]
+        assert await take(events) == [{"status": "SUCCESS", **gone}]  # the deletion
+
+
+async def test_a_deletion_is_told_to_a_limited_token_that_saw_the_deployment_and_to_no_other(api: Api) -> None:
+    host = await factories.host(api.db, labels=["ours"])
+    ours, theirs = await factories.deployment(api.db, on=host), await factories.deployment(api.db)
+    for deployment in (theirs, ours):
+        await deployments.remove(api.db, api.context.broadcast, str(deployment.id))
+    api.context.identify(Principal("me", Role.VIEWER, frozenset({"ours"})))
+    document = "subscription ($after: String) { deploymentsChanged(after: $after) { deploymentId run { id } } }"
+    async with api.subscribe(document, after=CHANGES.cursor([0])) as events:
+        assert await take(events) == [{"deploymentId": str(ours.id), "run": None}]
 
 
 async def test_every_change_of_any_deployment_is_followed(api: Api) -> None:
