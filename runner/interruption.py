@@ -10,10 +10,10 @@ from enum import StrEnum
 from db.containers import Container
 from db.models import FailureReason, RunStatus
 from db.phase import Phase
+from db.run_phases import OF_ACTION
 from db.status import End
 from runner.outcome import containers, failed, failure_message, known_reason, success, unreachable, warned, warnings
 from runner.play.event import Event, Kind
-from runner.spec.phases import OF_ACTION
 from runner.spec.run import Project
 
 

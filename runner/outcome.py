@@ -8,9 +8,9 @@ from typing import Any
 
 from db.containers import Container, read_all
 from db.models import FailureReason, RunAction, RunStatus
+from db.run_phases import OF_ACTION
 from db.status import End
 from runner.play.event import Event, Kind
-from runner.spec.phases import OF_ACTION
 from runner.spec.run import Project
 from runner.ssh import failures
 

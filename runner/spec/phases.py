@@ -1,14 +1,11 @@
-"""What daos knows about each phase: which actions play it, what the log says as it begins, and how far a run is then.
+"""What the log says as a phase begins, and how far a run is then.
 
-Its time limit is in `runner.spec.run.Timeouts`.
+Which phases an action has is in `db.run_phases`, their time limits are in `runner.spec.run.Timeouts`.
 """
 
 from collections.abc import Mapping
 
 from db.phase import Phase
-from db.run_phases import OF_ACTION
-
-__all__ = ["ANNOUNCEMENTS", "OF_ACTION", "progress"]
 
 ANNOUNCEMENTS: Mapping[Phase, str] = {
     Phase.PREPARE: "Sending the project's files to the host.",
