@@ -41,9 +41,9 @@ from db.notify import Wire
 from runner.mask import Mask
 from runner.record import Recorder
 from tests import factories
-from tests.e2e.client import Client
-from tests.e2e.server import Server
+from tests.support.client import Client
 from tests.support.postgres import serve_postgres
+from tests.support.server import Server
 
 SLOTS = 8  # runs that are played at once
 HOSTS = 100  # so many that none is full

@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.site import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
-from tests.e2e.client import Client
-from tests.e2e.server import wait_until
+from tests.support.bench import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
+from tests.support.client import Client
+from tests.support.server import wait_until
 
 PLAIN = Path(__file__).with_name("plain")
 

@@ -26,11 +26,11 @@ from random import Random
 
 from websockets.asyncio.client import ClientConnection
 
-from bench.site import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
-from tests.e2e.client import Client
-from tests.e2e.remains import Place
-from tests.e2e.server import Server
-from tests.e2e.turmoil import Turmoil
+from tests.support.bench import AT_ONCE, COMPOSE_FILE, Meter, Site, opened
+from tests.support.client import Client
+from tests.support.remains import Place
+from tests.support.server import Server
+from tests.support.turmoil import Turmoil
 
 CALM = 10.0  # seconds after the last run until the server counts as idle
 PATIENCE = 90.0  # seconds for what is left to go away: ssh's masters are kept for a minute

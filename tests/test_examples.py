@@ -15,10 +15,10 @@ from graphql import DocumentNode, GraphQLSchema, build_schema, parse, validate
 from graphql.execution.values import VariableValues, get_variable_values
 from graphql.language import OperationDefinitionNode
 
-from tests.e2e.server import Server, wait_until
 from tests.support.docker import Docker
 from tests.support.port import free_port
 from tests.support.requirement import require
+from tests.support.server import Server, wait_until
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()

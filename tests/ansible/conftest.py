@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.ansible.machine import NOBODY, Machine
 from tests.support.docker import Docker
+from tests.support.machine import NOBODY, Machine
 from tests.support.sshd import SshServer
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.ansible.machine import Machine, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, service
 
 DB = service("sleep", "1000")
 

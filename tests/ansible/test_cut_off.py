@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import Machine, service
+from tests.support.machine import Machine, service
 
 WEB = {"web": service("sleep", "1000")}
 UP = ("prepare", "build", "pull", "up")

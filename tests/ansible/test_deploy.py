@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests.ansible.machine import Machine, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, service
 
 
 def test_a_deployment_ends_with_its_services_running(machine: Machine) -> None:

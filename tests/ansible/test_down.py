@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
-from tests.ansible.machine import Machine, service
 from tests.support.docker import PROJECT_LABEL, Docker
+from tests.support.machine import Machine, service
 
 WEB = {"web": service("sleep", "1000")}
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.ansible.machine import UNREACHABLE, Machine, compose_by_docker, kill_with_children, service, wait_for
+from tests.support.machine import UNREACHABLE, Machine, compose_by_docker, kill_with_children, service, wait_for
 
 # Up waits for a dependency that will not get healthy.
 HANGING = {

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import Machine, Result, as_nobody, compose_that, contents, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, Result, as_nobody, compose_that, contents, service
 
 WEB = {"web": service("sleep", "1000")}
 NOTHING = {"web": service("true", scale=0)}  # no container, for what depends on files alone

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import Machine, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, service
 
 UNREACHABLE = "missing.invalid/nothing:1"
 

@@ -15,7 +15,7 @@ from runner.host.answers import MOST_SHOWN_OF_CONTAINERS, Answers
 from runner.host.delivery import Delivery, pack
 from runner.play.play import LINE_LIMIT
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import PROJECT, load_plugin
+from tests.support.machine import PROJECT, load_plugin
 
 PHASES = ("prepare", "build", "pull", "up", "verify")
 BEGUN = b"= phase prepare\n"
@@ -187,7 +187,7 @@ def test_a_host_that_asks_and_does_not_read_is_ended() -> None:
 MEASURE = """
 import resource, sys
 from runner.host.answers import Answers
-from tests.ansible.machine import load_plugin
+from tests.support.machine import load_plugin
 
 plugin = load_plugin()
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024

@@ -18,9 +18,9 @@ from db.models import HostTransport, RunAction
 from runner.spec import run as content
 from runner.spec.run import Login, Project
 from runner.ssh.target import Target
-from tests.ansible.machine import Machine, kill_with_children, service, wait_for
 from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.canaries import watching
+from tests.support.machine import Machine, kill_with_children, service, wait_for
 from tests.support.registry import Registry, serve_registry
 
 USERNAME = "robot$me"

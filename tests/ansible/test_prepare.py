@@ -17,8 +17,8 @@ from uuid import uuid4
 import pytest
 
 from runner.host.delivery import Delivery
-from tests.ansible.machine import Machine, Result, compose_by_docker, compose_that, contents, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, Result, compose_by_docker, compose_that, contents, service
 
 WEB = {"web": service("sleep", "1000")}
 

@@ -11,9 +11,9 @@ from uuid import uuid4
 
 import pytest
 
-from tests.ansible.machine import PLAYBOOKS, Machine, Result, kill_with_children, service, wait_for
 from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.docker import Docker
+from tests.support.machine import PLAYBOOKS, Machine, Result, kill_with_children, service, wait_for
 
 WEB = {"web": service("sleep", "1000")}
 

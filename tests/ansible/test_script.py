@@ -12,8 +12,8 @@ import pytest
 from runner.host import script
 from runner.host.answers import Answers
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
 from tests.support.docker import Docker
+from tests.support.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
 
 plugin = load_plugin()
 SHELLS = [["dash"], ["busybox", "sh"], ["bash", "--posix"]]

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.ansible.machine import Machine, compose_that, service
 from tests.support.docker import Docker
+from tests.support.machine import Machine, compose_that, service
 
 UNHEALTHY_AT_ONCE = {"test": "echo refused; exit 4", "interval": "1s", "retries": 1}
 NEVER_HEALTHY = {"test": "false", "interval": "1s", "retries": 100}

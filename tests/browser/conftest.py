@@ -8,9 +8,9 @@ from playwright.async_api import BrowserContext, async_playwright, expect
 
 from daos.http.explorer import FILES
 from tests.browser.explorer import Explorer
-from tests.e2e.server import Server
 from tests.support.chromium import Chromium
 from tests.support.requirement import require
+from tests.support.server import Server
 
 TIMEOUT = 15_000  # milliseconds that something may take to be on the page
 PERMISSIONS = ["clipboard-read", "clipboard-write"]

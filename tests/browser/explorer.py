@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from playwright.async_api import ConsoleMessage, Locator, Page, WebSocket, expect
 
-from tests.e2e.server import LINK, Server
+from tests.support.server import LINK, Server
 
 Json = dict[str, Any]
 

@@ -8,7 +8,7 @@ import pytest
 from playwright.async_api import expect
 
 from tests.browser.explorer import Explorer
-from tests.e2e.client import service
+from tests.support.client import service
 from tests.support.docker import Docker
 
 RUN_TIMEOUT = 60_000  # milliseconds

@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from daos.http.explorer import IDE, is_built
-from tests.e2e.server import Server
+from tests.support.server import Server
 
 PAGE = "<!doctype html><title>a page</title>"
 SCRIPT = "'a script'"

@@ -9,7 +9,7 @@ from playwright.async_api import expect
 
 from tests.browser.conftest import NewTab
 from tests.browser.explorer import Explorer
-from tests.e2e.server import Server
+from tests.support.server import Server
 
 
 async def test_the_printed_link_opens_graphiql_and_a_query_runs(explorer: Explorer) -> None:

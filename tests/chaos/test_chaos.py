@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from tests.chaos.scenario import SHORT, staged
 from tests.support import postgres, sshd
+from tests.support.chaos.scenario import SHORT, staged
 from tests.support.requirement import require
 
 SEED = 5

@@ -4,10 +4,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from tests.chaos.checks import Tables, complaint, untold, untrue_ends
-from tests.chaos.docker import Docker, Left
-from tests.chaos.host import Host, Word
-from tests.chaos.traffic import Accepted, Deployed
+from tests.support.chaos.checks import Tables, complaint, untold, untrue_ends
+from tests.support.chaos.docker import Docker, Left
+from tests.support.chaos.host import Host, Word
+from tests.support.chaos.traffic import Accepted, Deployed
 from tests.support.sshd import SshServer
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

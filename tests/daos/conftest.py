@@ -8,7 +8,7 @@ import pytest
 
 from db.database import sqlite_url
 from tests import factories
-from tests.daos.serving import Served, serving
+from tests.support.serving import Served, serving
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,8 @@ from db.database import Database
 from db.models import Base, Role
 from resolvers import tokens
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, Served
 from tests.support.attacks import LONG, PATHS, TEMPLATES, UNPRINTABLE
+from tests.support.serving import ADMIN_TOKEN, Served
 
 STRINGS = (*TEMPLATES, *PATHS, *UNPRINTABLE, "", "   ", "-x", "a b", "[::1]%25x", "169.254.169.254", LONG)
 REFUSALS = {

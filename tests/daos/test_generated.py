@@ -24,7 +24,7 @@ from resolvers import private_keys, tokens
 from resolvers.errors import ErrorCode
 from schema.errors import RequestCode
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served
+from tests.support.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served
 
 Operation: TypeAlias = schemathesis.APIOperation[Any, Any, Any, Any]  # a field of Query or Mutation
 Documents: TypeAlias = Callable[[Operation], SearchStrategy[str]]

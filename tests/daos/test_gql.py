@@ -12,7 +12,7 @@ from graphql import GraphQLError
 from websockets.exceptions import ConnectionClosedError
 
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served
+from tests.support.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served
 
 HOST = "query ($id: ID!) { host(id: $id) { name } }"
 HOSTS = "{ hosts(first: 0) { nodes { id } } }"

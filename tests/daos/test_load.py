@@ -16,7 +16,7 @@ from db.database import Database
 from db.models import StatusEvent
 from resolvers.deployments import CHANGES
 from tests import factories
-from tests.daos.serving import PATIENCE, Served, serving
+from tests.support.serving import PATIENCE, Served, serving
 
 FILES = 1000  # of a package
 DEPLOYMENTS = 20

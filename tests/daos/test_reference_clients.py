@@ -3,8 +3,8 @@
 import pytest
 
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, Served
 from tests.support.node import Node
+from tests.support.serving import ADMIN_TOKEN, Served
 
 AUDITS = 61
 DELETE = "mutation ($id: ID!) { deleteHost(input: {hostId: $id}) { deletedHostId } }"

@@ -27,8 +27,8 @@ from db.models import Role, now
 from resolvers import tokens
 from resolvers.deployments import CHANGES
 from tests import factories
-from tests.daos.serving import Served, serving
 from tests.schema.test_permission import needs
+from tests.support.serving import Served, serving
 
 OPERATIONS = {"Query": "query", "Mutation": "mutation", "Subscription": "subscription"}
 EXECUTABLE = schema.make()

@@ -13,13 +13,13 @@ import pytest
 from daos.auth.tokens import admin_token
 from daos.settings import Settings
 from db.encryption import Keyring
+from tests.deploy.units import AFTER_GRACE
 from tests.support.docker import why_missing
 from tests.support.requirement import find_program, require
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = ROOT / "deploy" / "compose"
 NODES = {"api-1": "serve", "api-2": "serve", "worker-1": "worker", "worker-2": "worker"}
-AFTER_GRACE = 48  # seconds that a stop takes besides DAOS_SHUTDOWN_GRACE: see docs/operations.md
 
 Json = dict[str, Any]
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from daos.settings import Settings
-from tests.deploy.test_compose import AFTER_GRACE
-from tests.deploy.units import UNITS, directives
+from tests.deploy.units import AFTER_GRACE, UNITS, directives
 from tests.support.requirement import find_program, require
 
 COMMAND = "/srv/daos/env/bin/daos"

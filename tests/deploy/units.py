@@ -1,8 +1,9 @@
-"""Units of systemd, read as far as tests look at them."""
+"""Units of systemd, read as far as tests look at them, and the time that a stop takes at most."""
 
 from pathlib import Path
 
 UNITS = sorted((Path(__file__).parents[2] / "deploy" / "systemd").glob("*.service"))
+AFTER_GRACE = 48  # seconds that a stop takes besides DAOS_SHUTDOWN_GRACE: see docs/operations.md
 
 
 def directives(unit: Path) -> dict[str, list[str]]:

@@ -11,14 +11,14 @@ from typing import Protocol
 
 import pytest
 
-from tests.e2e.client import Client
-from tests.e2e.server import Server
-from tests.e2e.site import Site, serve_site
 from tests.support import compose_versions
 from tests.support import sshd as sshd_support
+from tests.support.client import Client
 from tests.support.docker import Docker, make_hello
 from tests.support.postgres import Postgres
 from tests.support.requirement import require
+from tests.support.server import Server
+from tests.support.site import Site, serve_site
 from tests.support.sshd import SshServer
 
 QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}

@@ -6,10 +6,10 @@ import time
 import pytest
 
 from db.phase import Phase
-from tests.e2e.client import NEVER_UP, ONCE, SLEEPER, UNDECIDED, Client, Json
 from tests.e2e.conftest import Connect, MakeServer, NewProject
-from tests.e2e.server import Server, at_work, wait_until
+from tests.support.client import NEVER_UP, ONCE, SLEEPER, UNDECIDED, Client, Json
 from tests.support.docker import Docker
+from tests.support.server import Server, at_work, wait_until
 from tests.support.sshd import SshServer
 
 LIMIT = 20.0  # seconds; it takes about one, but not on a machine that is busy with other things

@@ -13,9 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.client import Client, Json, Refused
 from tests.e2e.conftest import Connect, NewProject, NewSite
-from tests.e2e.site import TRANSPORTS, Site
 from tests.support import compose_versions
 from tests.support.cases import (
     CASES,
@@ -28,8 +26,10 @@ from tests.support.cases import (
     run_command,
     services_word,
 )
+from tests.support.client import Client, Json, Refused
 from tests.support.compose_versions import COMPOSES
 from tests.support.docker import Docker
+from tests.support.site import TRANSPORTS, Site
 
 PATIENCE = 300.0  # seconds for a run: a case may have to wait for its container
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.client import Client, Json, service
 from tests.e2e.conftest import QUICK, Connect, MakeServer
-from tests.e2e.server import Server
 from tests.e2e.test_start import refuse
+from tests.support.client import Client, Json, service
 from tests.support.docker import Docker
+from tests.support.server import Server
 
 SECRET = "correct horse battery staple"
 EVERYTHING = """{

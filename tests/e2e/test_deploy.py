@@ -10,11 +10,11 @@ from sqlalchemy import inspect, text
 
 from db.phase import Phase
 from tests.conftest import MakeSshd
-from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, make_well, service
 from tests.e2e.conftest import NewProject
-from tests.e2e.database import connected
-from tests.e2e.server import Server
+from tests.support.client import ONCE, SLEEPER, UNDECIDED, Client, make_well, service
+from tests.support.database import connected
 from tests.support.docker import Docker
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 HOSTILE = {

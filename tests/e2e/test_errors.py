@@ -8,9 +8,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from tests.e2e.client import ONCE, UNDECIDED, Client, Refused
 from tests.e2e.conftest import Connect, MakeServer
-from tests.e2e.database import connected
+from tests.support.client import ONCE, UNDECIDED, Client, Refused
+from tests.support.database import connected
 
 NOBODY = "01890000-0000-7000-8000-000000000000"
 COMPOSE = '{"services": {"web": {"image": "demo:1"}}}'

@@ -13,12 +13,12 @@ import pytest
 
 from db.phase import Phase
 from tests.conftest import MakeSshd
-from tests.e2e.client import NEVER_UP, PATIENCE, SLEEPER, UNDECIDED, Client, Json, service
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
-from tests.e2e.server import Server, at_work
+from tests.support.client import NEVER_UP, PATIENCE, SLEEPER, UNDECIDED, Client, Json, service
 from tests.support.docker import Docker
 from tests.support.port import free_port
 from tests.support.programs import link_programs
+from tests.support.server import Server, at_work
 from tests.support.sshd import SshServer
 
 

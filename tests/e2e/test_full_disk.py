@@ -12,12 +12,12 @@ import httpx
 import pytest
 
 from db.phase import Phase
-from tests.e2e.client import UNDECIDED, Refused, make_well
 from tests.e2e.conftest import QUICK, Connect
-from tests.e2e.server import Server, wait_until
 from tests.e2e.test_tokens import daos
+from tests.support.client import UNDECIDED, Refused, make_well
 from tests.support.docker import Docker
 from tests.support.requirement import require
+from tests.support.server import Server, wait_until
 
 FILLING = "filling"
 

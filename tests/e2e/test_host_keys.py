@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import MakeSshd
-from tests.e2e.client import SLEEPER, Client, Json, Refused
 from tests.e2e.conftest import QUICK, NewProject
-from tests.e2e.server import Server
+from tests.support.client import SLEEPER, Client, Json, Refused
+from tests.support.server import Server
 from tests.support.sshd import SshServer, make_key
 
 KEYS = "keys { type fingerprint isPinned }"

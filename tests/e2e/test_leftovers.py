@@ -13,13 +13,13 @@ import pytest
 
 from db.phase import Phase
 from tests.conftest import MakeSshd
-from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, service
 from tests.e2e.conftest import QUICK, Connect, NewProject
-from tests.e2e.remains import Place, command
-from tests.e2e.server import Server, at_work, wait_until
-from tests.e2e.turmoil import Turmoil
+from tests.support.client import ONCE, SLEEPER, UNDECIDED, Client, service
 from tests.support.docker import Docker
+from tests.support.remains import Place, command
+from tests.support.server import Server, at_work, wait_until
 from tests.support.sshd import SshServer
+from tests.support.turmoil import Turmoil
 
 
 @pytest.fixture

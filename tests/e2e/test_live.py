@@ -11,8 +11,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
 from db.phase import Phase
-from tests.e2e.client import NEVER_UP, ONCE, PATIENCE, UNDECIDED, Client, Json, Refused, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
+from tests.support.client import NEVER_UP, ONCE, PATIENCE, UNDECIDED, Client, Json, Refused, service
 from tests.support.sshd import SshServer
 
 STATUS = """subscription($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {

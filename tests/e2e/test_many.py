@@ -3,9 +3,9 @@
 import asyncio
 
 from tests.conftest import MakeSshd
-from tests.e2e.client import ONCE, SLEEPER, UNDECIDED, Client, Refused
 from tests.e2e.conftest import Connect, NewProject
-from tests.e2e.server import Server, at_work
+from tests.support.client import ONCE, SLEEPER, UNDECIDED, Client, Refused
+from tests.support.server import Server, at_work
 
 
 async def test_one_of_twenty_clients_that_run_a_deployment_at_once_is_accepted(

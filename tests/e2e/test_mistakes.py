@@ -14,15 +14,15 @@ import httpx
 import pytest
 
 from runner.host import compose_words
-from tests.e2e.client import SLEEPER, UNDECIDED, Client, Json, Refused, service
 from tests.e2e.conftest import NewProject, projects
-from tests.e2e.server import Server
 from tests.support import sshd as sshd_support
+from tests.support.client import SLEEPER, UNDECIDED, Client, Json, Refused, service
 from tests.support.docker import Docker
 from tests.support.port import free_port
 from tests.support.programs import link_programs
 from tests.support.registry import Registry, serve_registry
 from tests.support.requirement import require
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 KEPT = " The previous containers keep running."

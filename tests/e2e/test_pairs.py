@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Connect, NewSite
-from tests.e2e.pairs import play_pair
 from tests.support.compose_versions import COMPOSES
 from tests.support.docker import Docker
+from tests.support.pairs import play_pair
 
 FEW, MANY = 3, 45
 

@@ -14,16 +14,17 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.e2e.client import SLEEPER, UNDECIDED, Client, Json, make_well
 from tests.e2e.conftest import QUICK, NewProject, projects
-from tests.e2e.server import Server, at_work, wait_until
+from tests.support import dying
+from tests.support.client import SLEEPER, UNDECIDED, Client, Json, make_well
 from tests.support.docker import Docker
 from tests.support.postgres import Postgres
 from tests.support.requirement import SYSTEM_DIRECTORIES
+from tests.support.server import Server, at_work, wait_until
 from tests.support.sshd import SshServer, serve_ssh
 
 MANUAL = Path(__file__).parents[2] / "docs" / "operations.md"
-DYING = Path(__file__).with_name("dying.py")
+DYING = Path(dying.__file__)
 ROW = re.compile(
     r"\| (?P<point>[^|]+) \| `(?P<alone>\w+)`, (?P<alone_ups>\d) \| `(?P<shared>\w+)`, (?P<shared_ups>\d) \|"
 )

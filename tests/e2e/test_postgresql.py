@@ -6,10 +6,10 @@ import pytest
 from cryptography.fernet import Fernet
 
 from db.phase import Phase
-from tests.e2e.client import ONCE, UNDECIDED, Json, make_well, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
-from tests.e2e.server import Server
+from tests.support.client import ONCE, UNDECIDED, Json, make_well, service
 from tests.support.docker import Docker
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 

@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from tests.e2e.client import Client
 from tests.e2e.conftest import Connect, MakeServer
-from tests.e2e.server import Server, wait_until
+from tests.support.client import Client
 from tests.support.port import free_port
 from tests.support.requirement import find_program, require
+from tests.support.server import Server, wait_until
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "compose" / "haproxy.cfg"
 TOKEN = "daos_of-both"

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.client import Client, service
-from tests.e2e.server import Server, wait_until
 from tests.support.canaries import holding, leaking, watching
+from tests.support.client import Client, service
 from tests.support.registry import Registry, serve_registry
+from tests.support.server import Server, wait_until
 
 PASSWORD = f"x{secrets.token_hex(8)}"
 

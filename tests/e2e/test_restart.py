@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from db.phase import Phase
-from tests.e2e.client import NEVER_UP, ONCE, PATIENCE, SLEEPER, UNDECIDED, Client, Json, make_ill, make_well
 from tests.e2e.conftest import ALONE, QUICK, Connect, MakeServer, NewProject, projects
-from tests.e2e.server import Server, at_work, wait_until
+from tests.support.client import NEVER_UP, ONCE, PATIENCE, SLEEPER, UNDECIDED, Client, Json, make_ill, make_well
 from tests.support.docker import Docker
+from tests.support.server import Server, at_work, wait_until
 from tests.support.sshd import SshServer
 
 RECOVERY = 30.0  # seconds that the server has to find out how a run ended

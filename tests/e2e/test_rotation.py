@@ -9,12 +9,12 @@ import pytest
 from cryptography.fernet import Fernet
 
 from db.phase import Phase
-from tests.e2e.client import UNDECIDED, Client, Json, make_well, service
 from tests.e2e.conftest import Connect, MakeServer, NewProject
-from tests.e2e.server import Server
 from tests.e2e.test_copy import daos
 from tests.e2e.test_start import refuse
+from tests.support.client import UNDECIDED, Client, Json, make_well, service
 from tests.support.docker import Docker
+from tests.support.server import Server
 
 SECRET = "correct horse battery staple"
 LONG_AGO = 1_000_000_000  # seconds since 1970

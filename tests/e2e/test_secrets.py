@@ -16,14 +16,14 @@ import httpx
 import pytest
 
 from db.phase import Phase
-from tests.e2e.client import UNDECIDED, Client, Json, service
 from tests.e2e.conftest import QUICK, NewProject, projects
-from tests.e2e.database import stored_key
-from tests.e2e.server import Server, wait_until
-from tests.runner.ssh.test_keys import make_key
 from tests.support.canaries import Watched, files_below, holding, leaking, parts, watching
+from tests.support.client import UNDECIDED, Client, Json, service
+from tests.support.database import stored_key
 from tests.support.docker import Docker
+from tests.support.keys import make_key
 from tests.support.registry import Registry, serve_registry
+from tests.support.server import Server, wait_until
 from tests.support.sshd import SshServer
 
 TRANSPORTS = ["LOCAL", "SSH"]

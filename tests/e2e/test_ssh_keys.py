@@ -12,13 +12,13 @@ from cryptography.hazmat.primitives.serialization import (
 
 from db.phase import Phase
 from tests.conftest import MakeSshd
-from tests.e2e.client import ONCE, UNDECIDED, Client
 from tests.e2e.conftest import Connect, MakeServer
-from tests.e2e.database import stored_key
-from tests.e2e.server import Server, wait_until
 from tests.e2e.test_failures import fail_to_reach
-from tests.runner.ssh.test_key_in_memory import holders
 from tests.support.canaries import files_below, leaking, parts
+from tests.support.client import ONCE, UNDECIDED, Client
+from tests.support.database import stored_key
+from tests.support.keys import holders
+from tests.support.server import Server, wait_until
 from tests.support.sshd import SshServer
 
 

@@ -14,10 +14,10 @@ import pytest
 
 from daos import __version__
 from daos.http.explorer import is_built
-from tests.e2e.client import SLEEPER, UNDECIDED
 from tests.e2e.conftest import QUICK, Connect, MakeServer, NewProject
-from tests.e2e.server import Server
+from tests.support.client import SLEEPER, UNDECIDED
 from tests.support.installation import InstalledDaos
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 PATH = "/usr/local/bin:/usr/bin:/bin"

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from tests.e2e.client import Client, Refused
 from tests.e2e.conftest import Connect, MakeServer
-from tests.e2e.server import Server
+from tests.support.client import Client, Refused
+from tests.support.server import Server
 
 
 def daos(server: Server, *arguments: str) -> str:

@@ -5,9 +5,9 @@ import re
 import httpx
 import pytest
 
-from tests.e2e.client import ONCE
 from tests.e2e.conftest import Connect, MakeServer
-from tests.e2e.server import Server
+from tests.support.client import ONCE
+from tests.support.server import Server
 
 
 def plays(server: Server) -> dict[str, int]:

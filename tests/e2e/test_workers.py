@@ -14,10 +14,10 @@ import psycopg
 import pytest
 
 from db.phase import Phase
-from tests.e2e.client import ONCE, UNDECIDED, Client, make_well
 from tests.e2e.conftest import QUICK, Connect, NewProject
-from tests.e2e.server import Server, at_work, wait_until
+from tests.support.client import ONCE, UNDECIDED, Client, make_well
 from tests.support.docker import Docker
+from tests.support.server import Server, at_work, wait_until
 from tests.support.sshd import SshServer
 
 LEASE = 3.0

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.serialization import (
 
 from db.encryption import Secret
 from resolvers.private_keys import Unusable, generate, read
-from tests.runner.ssh.test_keys import make_key
+from tests.support.keys import make_key
 
 PASSPHRASE = "correct horse"
 NONE = NoEncryption()

@@ -16,7 +16,7 @@ from runner.host.inspection import Health
 from runner.host.text import one_line, printable
 from runner.mask import MAX_SENTENCE, MAX_WARNING, Mask
 from tests import factories
-from tests.ansible.machine import SCRIPT, load_plugin
+from tests.support.machine import SCRIPT, load_plugin
 
 SECRET = "hunter2-swordfish-0123456789"
 STRANGE = 'sec\x07ret\x1b[31m\tpass\u2028word <&> "quo\'ted" \\back $dollar é\U0001f4a3'

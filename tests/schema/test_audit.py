@@ -13,8 +13,8 @@ from resolvers import audit, tokens
 from resolvers.audit import TIDY_SIZE, Deed
 from resolvers.tokens import Principal
 from tests import factories
-from tests.db.test_storage import full
 from tests.schema.api import Api
+from tests.support.full_disk import full
 
 LOG = "{ auditLog { nodes { principal tokenId address mutation objectIds outcome } totalCount } }"
 CREATE_HOST = "mutation($input: CreateHostInput!) { createHost(input: $input) { host { id } } }"

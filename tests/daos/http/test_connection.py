@@ -14,7 +14,7 @@ from websockets.frames import Frame, Opcode
 
 from daos.cli import MAX_MESSAGE
 from daos.http.connection import MAX_INIT
-from tests.daos.serving import ADMIN_TOKEN, PATIENCE, Served
+from tests.support.serving import ADMIN_TOKEN, PATIENCE, Served
 
 ASK = b'{"query":"{__typename}"}'
 ANSWER = b'{"data":{"__typename":"Query"}}'

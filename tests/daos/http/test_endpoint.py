@@ -18,7 +18,7 @@ from sqlalchemy import text
 from db.database import Database
 from resolvers.errors import TokenUnknown, Unauthenticated
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served, serving
+from tests.support.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served, serving
 
 JSON = "application/json"
 GRAPHQL_RESPONSE = "application/graphql-response+json"

@@ -14,7 +14,7 @@ import pytest
 from db.database import Database
 from resolvers import tokens
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, PATIENCE, Served, serving
+from tests.support.serving import ADMIN_TOKEN, PATIENCE, Served, serving
 
 MIB = 1024 * 1024
 FILES = "packages(first: 1) { nodes { files { text } } }"

@@ -14,7 +14,7 @@ from db.database import Database
 from db.encryption import Secret
 from resolvers import tokens
 from tests import factories
-from tests.daos.serving import PATIENCE, Served, Socket, serving
+from tests.support.serving import PATIENCE, Served, Socket, serving
 
 CHEAP = "subscription { deploymentsChanged { cursor } }"  # costs 2
 DEAR = "subscription { deploymentsChanged { deployment { runs(first: 20) { nodes { id } } } } }"  # costs 43

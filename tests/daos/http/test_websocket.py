@@ -16,7 +16,7 @@ from db.database import Database
 from db.models import Host, LogEntry, LogLevel, RunStatus, Token
 from resolvers import tokens
 from tests import factories
-from tests.daos.serving import ADMIN_TOKEN, PATIENCE, Served, serving
+from tests.support.serving import ADMIN_TOKEN, PATIENCE, Served, serving
 
 INIT = {"type": "connection_init", "payload": {"authorization": f"Bearer {ADMIN_TOKEN}"}}
 CHANGES = "subscription { deploymentsChanged { cursor } }"

@@ -17,7 +17,7 @@ from db.notify import Wire
 from runner.engine.embedded import EmbeddedEngine
 from runner.worker import Worker, WorkerSettings
 from tests import factories
-from tests.db.test_storage import fill, full
+from tests.support.full_disk import fill, full
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 NOWHERE = "postgresql://daos@127.0.0.1:1/daos"

@@ -22,7 +22,7 @@ from runner.ssh.control_masters import Masters
 from runner.ssh.target import Target
 from tests.conftest import MakeSshd
 from tests.runner.plays import DEADLINE
-from tests.runner.ssh.test_key_in_memory import holders
+from tests.support.keys import holders
 from tests.support.sshd import SshServer
 
 

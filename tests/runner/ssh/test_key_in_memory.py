@@ -4,14 +4,14 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from resolvers import private_keys
-from runner.ssh.key_in_memory import NAME, shown
+from runner.ssh.key_in_memory import shown
 from tests.runner.plays import wait_for
+from tests.support.keys import holders
 
 KEY = private_keys.generate()
 
@@ -24,16 +24,6 @@ with shown(Secret(sys.argv[1])) as path:
     print(path, child.pid, flush=True)
     sys.stdin.read()
 """
-
-
-def holders(key: str) -> list[str]:
-    """The pids of all processes that have this key open."""
-    found = []
-    for descriptor in Path("/proc").glob("[0-9]*/fd/*"):
-        with suppress(OSError):
-            if NAME in str(descriptor.readlink()) and descriptor.read_text() == key:
-                found.append(descriptor.parts[2])
-    return found
 
 
 def test_ssh_reads_the_key_in_the_block() -> None:

@@ -8,13 +8,7 @@ import pytest
 
 from db.models import FailureReason
 from runner.ssh.keys import KeyProblem, check_private_key, fingerprint
-
-
-def make_key(path: Path, *, kind: str = "ed25519", passphrase: str = "", pem: bool = False) -> Path:
-    form = ["-m", "PEM"] if pem else []
-    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-f", str(path), *form]
-    subprocess.run(command, check=True)
-    return path
+from tests.support.keys import make_key
 
 
 @pytest.mark.parametrize(("kind", "pem"), [("ed25519", False), ("ecdsa", False), ("rsa", False), ("rsa", True)])

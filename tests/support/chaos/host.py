@@ -1,4 +1,4 @@
-"""Hosts: each a real sshd with a home of its own and the `docker` of `tests.chaos.docker`."""
+"""Hosts: each a real sshd with a home of its own and the `docker` of `tests.support.chaos.docker`."""
 
 import contextlib
 import json
@@ -8,16 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.chaos import docker
-from tests.chaos.docker import Docker, Left
-from tests.support.requirement import SYSTEM_DIRECTORIES
+from tests.support.chaos import docker
+from tests.support.chaos.docker import Docker, Left
 from tests.support.sshd import SshServer, serve_ssh
+from tests.support.stand_in_docker import install
 
 PROGRAM = """#!/bin/sh
 exec {python} -SEP {docker} "$@"
 """
-# Without this daos starts compose's own program, where this machine has one.
-ASK_DOCKER = '{"cliPluginsExtraDirs": []}'
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,10 @@ class Host:
 @contextmanager
 def served(directory: Path, address: str) -> Iterator[Host]:
     """A host that listens at the address, with all its files in the directory."""
-    home, program = directory / "home", directory / "bin/docker"
-    for inside in (home / "docker", program.parent, directory / "sshd"):
+    home = directory / "home"
+    for inside in (home / "docker", directory / "sshd"):
         inside.mkdir(parents=True)
-    program.write_text(PROGRAM.format(python=sys.executable, docker=docker.__file__))
-    program.chmod(0o755)
-    (program.parent / "config.json").write_text(ASK_DOCKER)
-    environment = {"HOME": str(home), "DOCKER_CONFIG": str(program.parent)}
-    path = f"{program.parent}:{SYSTEM_DIRECTORIES}"
-    with serve_ssh(directory / "sshd", address, path=path, environment=environment) as sshd:
+    logins = install(directory / "bin", PROGRAM.format(python=sys.executable, docker=docker.__file__))
+    environment = {"HOME": str(home), **logins.environment}
+    with serve_ssh(directory / "sshd", address, path=logins.path, environment=environment) as sshd:
         yield Host(sshd, home)

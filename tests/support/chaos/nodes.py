@@ -18,8 +18,8 @@ import httpx
 from websockets.exceptions import WebSocketException
 
 from daos.settings import Settings
-from tests.e2e.client import Client, Json, Refused
-from tests.e2e.server import Server
+from tests.support.client import Client, Json, Refused
+from tests.support.server import Server
 
 Given = TypeVarTuple("Given")
 Answer = TypeVar("Answer")

@@ -12,14 +12,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from db.encryption import Keyring
-from tests.chaos import checks, host
-from tests.chaos.checks import Tables
-from tests.chaos.host import Host
-from tests.chaos.nodes import Api, Doubles, Node
-from tests.chaos.traffic import Accepted, Traffic
-from tests.chaos.troubles import RUN_CANCELED, Extent, Troubles
-from tests.e2e.server import Server
+from tests.support.chaos import checks, host
+from tests.support.chaos.checks import Tables
+from tests.support.chaos.host import Host
+from tests.support.chaos.nodes import Api, Doubles, Node
+from tests.support.chaos.traffic import Accepted, Traffic
+from tests.support.chaos.troubles import RUN_CANCELED, Extent, Troubles
 from tests.support.postgres import Postgres, serve_postgres
+from tests.support.server import Server
 
 WORKERS, API_NODES, HOSTS = 3, 2, 2
 

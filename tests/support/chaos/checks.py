@@ -15,12 +15,12 @@ from psycopg.rows import dict_row
 from db.models import RunAction
 from db.run_phases import OF_ACTION
 from runner.tenure import MAX_CLAIMS
-from tests.chaos.docker import Left
-from tests.chaos.host import Host
-from tests.chaos.nodes import Node
-from tests.chaos.traffic import Accepted, Deployed
-from tests.chaos.troubles import PLAY_KILLED, RUN_CANCELED
-from tests.e2e.remains import Place, command
+from tests.support.chaos.docker import Left
+from tests.support.chaos.host import Host
+from tests.support.chaos.nodes import Node
+from tests.support.chaos.traffic import Accepted, Deployed
+from tests.support.chaos.troubles import PLAY_KILLED, RUN_CANCELED
+from tests.support.remains import Place, command
 
 Row = Mapping[str, Any]
 

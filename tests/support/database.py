@@ -7,7 +7,7 @@ from sqlalchemy import Connection, create_engine, text
 
 from db.database import sqlite_url
 from db.encryption import Keyring
-from tests.e2e.server import Server
+from tests.support.server import Server
 
 
 @contextmanager

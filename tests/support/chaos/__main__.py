@@ -7,7 +7,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from tests.chaos.scenario import LONG, SHORT, staged
+from tests.support.chaos.scenario import LONG, SHORT, staged
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
 """That a bench without docker goes all the way of a run."""
 
-from bench.site import COMPOSE_FILE, opened
-from tests.e2e.client import Client
-from tests.e2e.server import Server
 from tests.support import sshd
+from tests.support.bench import COMPOSE_FILE, opened
+from tests.support.client import Client
 from tests.support.docker import Docker
 from tests.support.requirement import require
+from tests.support.server import Server
 
 
 async def test_a_site_without_docker_deploys(docker: Docker) -> None:

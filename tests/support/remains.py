@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from daos.settings import Settings
-from tests.e2e.server import Server, processes_with, wait_until
+from tests.support.server import Server, processes_with, wait_until
 from tests.support.sshd import SshServer
 
 DATABASE = {"daos.db", "daos.db-shm", "daos.db-wal"}

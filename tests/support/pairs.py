@@ -1,6 +1,6 @@
 """Plays generated pairs of packages on the real server, and compares what runs with what is described.
 
-`python -m tests.e2e.pairs --minutes 30 [--seed N]`, or scripts/pairs, goes on for as long.
+`python -m tests.support.pairs --minutes 30 [--seed N]`, or scripts/pairs, goes on for as long.
 """
 
 import argparse
@@ -15,12 +15,12 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tests.e2e.client import Client, Refused
-from tests.e2e.site import TRANSPORTS, Site, serve_site
 from tests.support import described
+from tests.support.client import Client, Refused
 from tests.support.compose_versions import COMPOSES, why_missing
 from tests.support.docker import Docker, make_docker, make_hello
 from tests.support.generated_packages import Pair, Version, generate
+from tests.support.site import TRANSPORTS, Site, serve_site
 
 PATIENCE = 120.0  # seconds for a run
 AT_ONCE = 2  # pairs: half of the time is waiting

@@ -11,10 +11,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.e2e.server import Server
 from tests.support.docker import Docker, make_docker
 from tests.support.requirement import SYSTEM_DIRECTORIES
+from tests.support.server import Server
 from tests.support.sshd import SshServer, serve_ssh
+from tests.support.stand_in_docker import Logins, install
 
 AT_ONCE = 8
 COMPOSE_FILE = json.dumps(
@@ -46,9 +47,6 @@ case "$*" in
         ;;
 esac
 """
-# The role starts compose's own program where docker would find it; where docker's configuration names further places,
-# it asks docker.
-ASK_DOCKER = '{"cliPluginsExtraDirs": []}'
 # The one host stands for many.
 SETTINGS = {
     "DAOS_SETTLE_SECONDS": "0.5",
@@ -125,18 +123,12 @@ def opened(*, no_docker: bool = False) -> Iterator[Site]:
     """A site of one's own; with `no_docker`, docker there does nothing, at once, and says that all is well."""
     with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as name:
         directory = Path(name)
-        for inside in ("bin", "sshd", "tmp"):
+        for inside in ("sshd", "tmp"):
             (directory / inside).mkdir()
-        path, environment = SYSTEM_DIRECTORIES, {"TMPDIR": str(directory / "tmp")}
-        if no_docker:
-            program = directory / "bin/docker"
-            program.write_text(NO_DOCKER)
-            program.chmod(0o755)
-            (directory / "bin/config.json").write_text(ASK_DOCKER)
-            path = f"{program.parent}:{path}"
-            environment["DOCKER_CONFIG"] = str(program.parent)
-        with serve_ssh(directory / "sshd", "127.0.9.1", path=path, environment=environment) as sshd:
+        logins = install(directory / "bin", NO_DOCKER) if no_docker else Logins(SYSTEM_DIRECTORIES, {})
+        environment = {"TMPDIR": str(directory / "tmp"), **logins.environment}
+        with serve_ssh(directory / "sshd", "127.0.9.1", path=logins.path, environment=environment) as sshd:
             try:
                 yield Site(directory, sshd, make_docker())
             finally:
-                shutil.rmtree("/tmp/daos-bench", ignore_errors=True)  # noqa: S108
+                shutil.rmtree("/tmp/daos-bench", ignore_errors=True)

@@ -7,9 +7,9 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.chaos.host import Host, Word
-from tests.chaos.nodes import Api
-from tests.e2e.client import Client, Json
+from tests.support.chaos.host import Host, Word
+from tests.support.chaos.nodes import Api
+from tests.support.client import Client, Json
 
 STATUS = """subscription($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {
     status cursor run { id } } }"""

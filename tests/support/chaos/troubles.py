@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
 
-from tests.chaos.nodes import Node, plays
-from tests.chaos.traffic import Accepted, Traffic
+from tests.support.chaos.nodes import Node, plays
+from tests.support.chaos.traffic import Accepted, Traffic
 from tests.support.postgres import Postgres
 
 MOST_PATIENCE = 5.0  # seconds that a trouble waits for a worker that plays something

@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.e2e.client import Client
-from tests.e2e.server import Server
 from tests.support import compose_versions, sshd
+from tests.support.client import Client
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 TRANSPORTS = ("LOCAL", "SSH")

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.e2e.client import Client, Json
-from tests.e2e.remains import Place
-from tests.e2e.server import at_work, wait_until
+from tests.support.client import Client, Json
 from tests.support.docker import Docker
+from tests.support.remains import Place
+from tests.support.server import at_work, wait_until
 
 LONGEST_WAIT = 1.5  # seconds until a run is cancelled, or the warm process is killed
 

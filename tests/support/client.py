@@ -13,8 +13,8 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Subprotocol
 
 from db.phase import Phase
-from tests.e2e.server import Server
 from tests.support.docker import Docker
+from tests.support.server import Server
 from tests.support.sshd import SshServer
 
 Json = dict[str, Any]
