@@ -5,8 +5,7 @@ import pytest
 from db.models import Role
 from resolvers.tokens import Principal
 from tests import factories
-from tests.schema.api import Api
-from tests.schema.test_audit import entries
+from tests.support.api import Api, audit_entries
 from tests.support.port import free_port
 from tests.support.sshd import SshServer
 
@@ -27,7 +26,7 @@ async def test_a_key_is_scanned_and_trusted_and_both_are_written_down(api: Api, 
     assert (await api.ask(SCAN, id=str(host.id)))["scanHostKey"]["keys"] == [{**shown, "isPinned": True}]
     error = await api.error(TRUST, id=str(host.id), fingerprint=NONE)
     assert error["extensions"]["problems"][0]["path"] == ["input", "fingerprint"]
-    written = [(entry["mutation"], entry["objectIds"], entry["outcome"]) for entry in await entries(api)]
+    written = [(entry["mutation"], entry["objectIds"], entry["outcome"]) for entry in await audit_entries(api)]
     assert written == [
         ("trustHostKey", [str(host.id)], "BAD_USER_INPUT"),
         ("scanHostKey", [str(host.id)], "OK"),

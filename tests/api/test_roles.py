@@ -27,7 +27,7 @@ from db.models import Role, now
 from resolvers import tokens
 from resolvers.deployments import CHANGES
 from tests import factories
-from tests.schema.test_permission import needs
+from tests.support.api import needs
 from tests.support.serving import Served, serving
 
 OPERATIONS = {"Query": "query", "Mutation": "mutation", "Subscription": "subscription"}

@@ -1,7 +1,6 @@
 """A new key while others read and write: nothing is lost, and no key goes that something needs."""
 
 import asyncio
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from sqlalchemy import delete, select, update
 from db import rotation
 from db.database import Database
 from db.encryption import Keyring, Secret
-from db.key_file import Busy, KeyFile
+from db.key_file import KeyFile
 from db.models import IdempotencyKey, Variable
 from db.rotation import BATCH, CIPHERTEXTS, CannotRotate
 from tests import factories
@@ -151,31 +150,3 @@ def test_every_column_with_ciphertexts_is_known() -> None:
         "ssh_keys.ciphertext",
         "variables.ciphertext",
     }
-
-
-def test_the_file_is_replaced_as_a_whole_and_stays_as_private_as_it_was(tmp_path: Path, path: Path) -> None:
-    path.chmod(0o640)
-    link = tmp_path / "link"
-    link.symlink_to(path)
-    old = path.read_text()
-    inode = path.stat().st_ino
-    KeyFile(link).put_new_key()
-    assert link.is_symlink()
-    assert stat.S_IMODE(path.stat().st_mode) == 0o640
-    assert path.stat().st_ino != inode
-    assert path.read_text().splitlines(keepends=True)[1:] == [old]
-    assert set(tmp_path.iterdir()) >= {path, link}
-    assert [file for file in tmp_path.iterdir() if file.name.startswith("keys.")] == []
-
-
-def test_a_file_that_is_not_there_is_not_made(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError):
-        KeyFile(tmp_path / "keys")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_one_at_a_time_changes_the_file(path: Path) -> None:
-    with KeyFile(path).reserved(), pytest.raises(Busy), KeyFile(path).reserved():
-        pass
-    with KeyFile(path).reserved():
-        pass

@@ -8,7 +8,7 @@ from db.database import Database
 from resolvers.tokens import Principal
 from schema.context import Context
 from schema.pace import Pace
-from tests.schema.api import Api
+from tests.support.api import Api
 from tests.support.recording_engine import RecordingEngine
 
 

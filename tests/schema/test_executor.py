@@ -17,7 +17,7 @@ from resolvers.tokens import Principal
 from schema.context import Context
 from schema.limits import Limits
 from tests import factories
-from tests.schema.api import TIMEOUT, Api, take
+from tests.support.api import TIMEOUT, Api, take
 
 MIB = 1024 * 1024
 REFUSED = {"code": "OPERATION_TOO_COMPLEX", "status": 400, "limit": "answer"}

@@ -5,7 +5,7 @@ from typing import Any
 from db.models import Deployment, Role, RunStatus
 from resolvers.tokens import Principal
 from tests import factories
-from tests.schema.api import Api
+from tests.support.api import Api
 from tests.support.attacks import UNSTORABLE
 from tests.support.statements import selects
 

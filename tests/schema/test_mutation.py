@@ -13,7 +13,7 @@ from resolvers import private_keys
 from resolvers.tokens import Principal
 from tests import factories
 from tests.factories import COMPOSE_FILE
-from tests.schema.api import Api
+from tests.support.api import Api
 from tests.support.attacks import LONG, TEMPLATES, UNKNOWN, UNPRINTABLE
 from tests.support.recording_engine import RecordingEngine
 

@@ -18,9 +18,9 @@ from db.models import AuditEntry, HostLabel, Role, Run, RunStatus
 from resolvers import deployments, hosts, tokens
 from resolvers.deployments import CHANGES
 from resolvers.tokens import Principal
-from schema.permission import Event, Followed, Needs, Recorded
+from schema.permission import Event, Followed, Recorded
 from tests import factories
-from tests.schema.api import TIMEOUT, Api, take
+from tests.support.api import TIMEOUT, Api, needs, take
 from tests.support.attacks import UNKNOWN
 
 ADMINS_TYPES = {"Token", "AuditEntry"}
@@ -52,13 +52,6 @@ def roots(of: schema.Schema) -> Iterator[tuple[str, GraphQLField]]:
         assert kind is not None
         for name, field in kind.fields.items():
             yield f"{kind.name}.{name}", field
-
-
-def needs(field: GraphQLField) -> Needs:
-    """The one declaration of the field; without it the test that asks fails."""
-    definition: Any = field.extensions["strawberry-definition"]
-    [declared] = [each for each in definition.extensions if isinstance(each, Needs)]
-    return declared
 
 
 def test_every_field_of_the_roots_says_which_role_it_needs(executable_schema: schema.Schema) -> None:

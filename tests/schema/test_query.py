@@ -14,7 +14,7 @@ from db.run_phases import PhaseChange
 from resolvers.hosts import HOSTS
 from runner.store import Capacity
 from tests import factories
-from tests.schema.api import Api
+from tests.support.api import Api
 from tests.support.attacks import UNKNOWN
 from tests.support.recording_engine import RecordingEngine
 from tests.support.statements import selects

@@ -8,7 +8,7 @@ import pytest
 
 from db.models import Run, RunStatus
 from tests import factories
-from tests.schema.api import TIMEOUT, Api
+from tests.support.api import TIMEOUT, Api
 
 WHOLE = "subscription ($id: ID!, $no: Boolean = false) { runLog(runId: $id) { complete entries { sequence message"
 WHOLE += " phase @skip(if: $no) } } }"

@@ -18,7 +18,7 @@ from resolvers.runs import LOG
 from resolvers.tokens import Principal
 from schema.subscription import built
 from tests import factories
-from tests.schema.api import Api, rest, take
+from tests.support.api import Api, rest, take
 from tests.support.attacks import UNKNOWN
 
 STATUS = """subscription ($id: ID!, $after: String) { deploymentStatus(id: $id, after: $after) {

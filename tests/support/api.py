@@ -1,4 +1,4 @@
-"""A client of the schema itself."""
+"""A client of the schema itself, and what the schema declares."""
 
 import asyncio
 from collections.abc import AsyncGenerator
@@ -7,15 +7,19 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 from uuid import UUID
 
+from graphql import GraphQLField
 from strawberry.types import ExecutionResult
 
 from db.database import Database
 from db.models import Base
+from resolvers.tokens import Principal
 from schema import Schema
 from schema.context import Context
+from schema.permission import Needs
 
 Row = TypeVar("Row", bound=Base)
 
+AUDIT_LOG = "{ auditLog { nodes { principal tokenId address mutation objectIds outcome } totalCount } }"
 TIMEOUT = 5.0  # seconds; sooner than the look of a subscription that needs no news
 
 Events = AsyncGenerator[dict[str, Any], None]
@@ -97,3 +101,17 @@ async def rest(events: Events) -> list[dict[str, Any]]:
     """The one field of all events until the end."""
     async with asyncio.timeout(TIMEOUT):
         return [next(iter(event.values())) async for event in events]
+
+
+def needs(field: GraphQLField) -> Needs:
+    """The one declaration of the field; without it the test that asks fails."""
+    definition: Any = field.extensions["strawberry-definition"]
+    [declared] = [each for each in definition.extensions if isinstance(each, Needs)]
+    return declared
+
+
+async def audit_entries(api: Api) -> list[dict[str, Any]]:
+    """The audit, newest first, as an admin sees it."""
+    api.context.identify(Principal("auditor"))
+    nodes: list[dict[str, Any]] = (await api.ask(AUDIT_LOG))["auditLog"]["nodes"]
+    return nodes

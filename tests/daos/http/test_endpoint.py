@@ -1,13 +1,10 @@
 """Requests and their answers."""
 
 import asyncio
-import base64
-import gzip
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,103 +15,8 @@ from sqlalchemy import text
 from db.database import Database
 from resolvers.errors import TokenUnknown, Unauthenticated
 from tests import factories
-from tests.support.serving import ADMIN_TOKEN, NO_TLS, PATIENCE, Served, serving
-
-JSON = "application/json"
-GRAPHQL_RESPONSE = "application/graphql-response+json"
-EVENTS = "text/event-stream"
-ASK = b'{"query":"{__typename}"}'
-SUBSCRIBE = {"query": "subscription { deploymentsChanged { cursor } }"}
-URQL = f"{GRAPHQL_RESPONSE}, application/graphql+json, {JSON}, {EVENTS}, multipart/mixed"
-
-
-def code(response: httpx.Response) -> Any:
-    """The code of the answer's first error."""
-    return response.json()["errors"][0]["extensions"]["code"]
-
-
-async def post(served: Served, body: bytes = ASK, **headers: str) -> httpx.Response:
-    """The answer to a POST; the headers are written with underscores."""
-    named = {"content-type": JSON} | {name.replace("_", "-"): value for name, value in headers.items()}
-    async with served.client() as client:
-        return await client.post(served.url, content=body, headers=named)
-
-
-async def get(served: Served, accept: str = JSON, **parameters: str) -> httpx.Response:
-    async with served.client() as client:
-        return await client.get(served.url, params=parameters, headers={"accept": accept})
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b'"x"',
-        b"1",
-        b"null",
-        b"true",
-        b"[]",
-        b"{",
-        b"{}",
-        b"\xff\xfe",
-        b"[" * 100_000,
-        b'{"query":"{__typename}","variables":' + b"[" * 100_000,
-        b'{"query":"{__typename}","variables":{"a":' + b"9" * 5000 + b"}}",
-        b'{"query":"{__typename}","variables":{"a":NaN}}',
-        b'{"query":"{__typename}","variables":{"a":"\\ud800"}}',
-        b'{"query":1}',
-        b'{"query":""}',
-        b'{"query":null}',
-        b'{"query":"{__typename}","variables":"x"}',
-        b'{"query":"{__typename}","variables":[]}',
-        b'{"query":"{__typename}","extensions":1}',
-        b'{"query":"{__typename}","operationName":1}',
-        b"[" + b",".join([ASK] * 100) + b"]",
-        gzip.compress(ASK, mtime=0),
-    ],
-    ids=lambda body: repr(body[:40]),
-)
-async def test_a_malformed_body_is_a_bad_request(served: Served, body: bytes) -> None:
-    response = await post(served, body)
-    assert (response.status_code, code(response)) == (400, "BAD_REQUEST")
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "text/plain",
-        "application/x-www-form-urlencoded",
-        "multipart/form-data; boundary=x",
-        "text/plain; application/json",
-        "text/application/json",
-        "application/jsonx",
-        "application/graphql",
-        "application/json; charset=iso-8859-1",
-        "",
-    ],
-)
-async def test_a_body_of_another_type_is_unsupported(served: Served, content_type: str) -> None:
-    response = await post(served, content_type=content_type)
-    assert (response.status_code, code(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
-
-
-async def test_a_body_without_a_type_is_unsupported(served: Served) -> None:
-    async with served.client() as client:
-        request = client.build_request("POST", served.url, content=ASK)
-        assert "content-type" not in request.headers
-        assert (await client.send(request)).status_code == 415
-
-
-@pytest.mark.parametrize("content_type", ["Application/JSON", "application/json; charset=UTF-8", JSON + ";x=y"])
-async def test_json_is_taken_however_it_is_written(served: Served, content_type: str) -> None:
-    response = await post(served, content_type=content_type)
-    assert response.json() == {"data": {"__typename": "Query"}}
-
-
-async def test_a_compressed_body_is_unsupported(served: Served) -> None:
-    bomb = gzip.compress(b" " * 50_000_000)
-    response = await post(served, bomb, content_encoding="gzip")
-    assert (response.status_code, code(response)) == (415, "UNSUPPORTED_MEDIA_TYPE")
+from tests.support.requests import ASK, EVENTS, GRAPHQL_RESPONSE, HEAD, JSON, SUBSCRIBE, URQL, code, get, post, trickled
+from tests.support.serving import ADMIN_TOKEN, Served, serving
 
 
 @pytest.mark.parametrize("method", ["HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
@@ -317,80 +219,6 @@ async def test_a_browser_is_sent_to_the_page(served: Served) -> None:
     assert (response.status_code, response.headers["location"]) == (303, "graphql/ide/")
 
 
-async def test_a_large_body_is_refused_declared_or_not(own_sqlite_db: Database, tmp_path: Path) -> None:
-    async def pieces() -> AsyncIterator[bytes]:
-        for _ in range(20):
-            yield b" " * 1_000_000
-
-    async with serving(own_sqlite_db, tmp_path) as served, served.client() as client:
-        for content in (b" " * 20_000_000, pieces()):
-            response = await client.post(served.url, content=content, headers={"content-type": JSON})
-            assert (response.status_code, code(response)) == (413, "PAYLOAD_TOO_LARGE")
-
-
-@pytest.mark.parametrize(
-    "file",
-    [{"content": "key = 'value'\n" * 74_000}, {"base64": base64.b64encode(bytes(1024 * 1024)).decode()}],
-    ids=["text", "base64"],
-)
-async def test_a_package_of_the_largest_size_is_taken(served: Served, file: dict[str, str]) -> None:
-    [name] = file
-    files = [{"path": f"{number}.conf"} | file for number in range(4)]
-    compose_file = factories.COMPOSE_FILE + "# comment\n" * 100_000
-    response = await served.ask(
-        "mutation ($input: CreatePackageInput!) { createPackage(input: $input) { package { name } } }",
-        variables={"input": {"name": name, "version": "1", "composeFile": compose_file, "files": files}},
-    )
-    assert response.json() == {"data": {"createPackage": {"package": {"name": name}}}}
-
-
-HEAD = f"POST /graphql HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {ADMIN_TOKEN}\r\nContent-Type: {JSON}\r\n"
-
-
-@pytest.mark.parametrize(
-    ("headers", "body", "status"),
-    [
-        ("Content-Length: 24\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n", b"0\r\n\r\n", b"400"),
-        ("Content-Length: x\r\n", ASK, b"400"),
-        ("Content-Length: -1\r\n", ASK, b"400"),
-        ("Content-Length: 24\r\nContent-Length: 25\r\n", ASK, b"400"),
-        ("Content-Length: 1000000\r\n", ASK, b"408"),
-        ("Transfer-Encoding: chunked\r\n", b"5\r\n{\"que\r\n", b"408"),
-    ],
-)  # fmt: skip
-async def test_a_body_that_cannot_end_is_refused_and_the_connection_closed(
-    served: Served, headers: str, body: bytes, status: bytes
-) -> None:
-    answer = await served.send(f"{HEAD}{headers}\r\n".encode() + body)
-    assert answer.split(b" ", 2)[1] == status
-
-
-async def trickled(served: Served, first: bytes, drop: bytes) -> bytes:
-    """What the server says to `first` and a `drop` every 50 ms, until it closes the connection."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
-    writer.write(first)
-
-    async def trickle() -> None:
-        while True:
-            await asyncio.sleep(0.05)
-            writer.write(drop)
-
-    answer = b""
-    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
-        trickling = group.create_task(trickle())
-        with suppress(ConnectionResetError):  # the answer to a drop that comes after the close
-            while more := await reader.read(64 * 1024):
-                answer += more
-        trickling.cancel()
-    writer.close()
-    return answer
-
-
-async def test_a_body_that_trickles_is_cut(served: Served) -> None:
-    answer = await trickled(served, f"{HEAD}Content-Length: 1000\r\n\r\n".encode(), b" ")
-    assert answer.split()[1] == b"408"
-
-
 @pytest.mark.parametrize(
     ("first", "drop"),
     [(b"P", b"O"), (b"POST /graphql HTTP/1.1\r\n", b"X: y\r\n"), (HEAD.encode(), b"x")],
@@ -427,17 +255,6 @@ async def test_a_body_that_trickles_after_its_answer_is_cut(
     assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [status]
 
 
-@pytest.mark.parametrize("head", [HEAD, HEAD.replace("Authorization", "X"), HEAD.replace("/graphql", "/nowhere")])
-@pytest.mark.parametrize("together", [True, False])
-async def test_a_body_that_is_none_is_no_error_of_the_server(
-    served: Served, caplog: pytest.LogCaptureFixture, head: str, together: bool
-) -> None:
-    request = f"{head}Transfer-Encoding: chunked\r\n\r\n".encode()
-    answer = await (served.send(request + b"zz\r\n") if together else trickled(served, request, b"zz\r\n"))
-    assert re.findall(rb"HTTP/1.1 (\d+)", answer)[0] in {b"400", b"401", b"404"}
-    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
-
-
 async def test_a_connection_that_asks_nothing_is_closed_without_an_answer(served: Served) -> None:
     assert await served.send(b"") == b""
 
@@ -450,13 +267,6 @@ async def test_a_connection_that_rests_between_requests_is_kept(served: Served) 
             ports.append(response.extensions["network_stream"].get_extra_info("client_addr"))
             await asyncio.sleep(pause)
     assert ports[0] == ports[1]
-
-
-@pytest.mark.parametrize("length", [20_000, 70_000])
-async def test_a_long_url_is_refused(served: Served, length: int) -> None:
-    head = HEAD.replace("POST /graphql", "GET /graphql?query=" + "x" * length)
-    answer = await served.send(f"{head}Connection: close\r\n\r\n".encode())
-    assert answer.split(b" ", 2)[1] in {b"414", b"400"}  # uvicorn has its own limit
 
 
 async def test_a_short_and_plain_request_id_is_kept(served: Served) -> None:
@@ -519,75 +329,6 @@ async def test_a_name_that_is_none_is_not_logged(served: Served, caplog: pytest.
     await served.ask("query A { __typename }", operationName=name)
     [record] = [record for record in caplog.records if record.name == "schema.log"]
     assert record.fields["operation"] is None  # type: ignore[attr-defined] # by `extra`
-
-
-async def test_a_subscription_is_streamed_where_events_are_acceptable(served: Served) -> None:
-    deployment = await factories.deployment(served.db)
-    query = f'subscription {{ deploymentStatus(id: "{deployment.id}") {{ status }} }}'
-    for accept in (EVENTS, URQL, f"{EVENTS}, */*;q=0.1"):
-        async with (
-            served.client() as client,
-            client.stream("POST", served.url, json={"query": query}, headers={"accept": accept}) as response,
-        ):
-            assert response.headers["content-type"].startswith(EVENTS)
-            lines = response.aiter_lines()
-            assert await anext(lines) == "event: next"
-            assert await anext(lines) == 'data: {"data":{"deploymentStatus":{"status":"PENDING"}}}'
-
-
-async def test_a_query_is_streamed_where_only_events_are_preferred(served: Served) -> None:
-    response = await post(served, accept=EVENTS)
-    assert response.headers["content-type"].startswith(EVENTS)
-    assert response.text.split("\r\n\r\n")[0] == 'event: next\r\ndata: {"data":{"__typename":"Query"}}'
-
-
-async def test_a_subscription_without_events_is_not_acceptable(served: Served) -> None:
-    response = await post(served, json.dumps(SUBSCRIBE).encode(), accept=JSON)
-    assert (response.status_code, code(response)) == (406, "NOT_ACCEPTABLE")
-
-
-async def test_an_error_of_a_subscription_is_an_event(served: Served) -> None:
-    query = 'subscription { deploymentStatus(id: "nothing") { status } }'
-    response = await post(served, json.dumps({"query": query}).encode(), accept=EVENTS)
-    event = json.loads(response.text.split("\r\n")[1].removeprefix("data: "))
-    assert event["errors"][0]["extensions"] == {"code": "NOT_FOUND", "status": 404}
-
-
-async def test_event_streams_of_a_token_are_limited(own_sqlite_db: Database, tmp_path: Path) -> None:
-    async with (
-        serving(own_sqlite_db, tmp_path, max_streams=1) as served,
-        served.client() as client,
-        client.stream("POST", served.url, json=SUBSCRIBE, headers={"accept": EVENTS}),
-    ):
-        response = await post(served, json.dumps(SUBSCRIBE).encode(), accept=EVENTS)
-        assert (response.status_code, code(response)) == (429, "TOO_MANY_REQUESTS")
-        assert response.headers["retry-after"] == "10"
-
-
-async def test_a_client_that_leaves_makes_room_for_another_event_stream(
-    own_sqlite_db: Database, tmp_path: Path
-) -> None:
-    async with serving(own_sqlite_db, tmp_path, max_streams=1) as served, served.client() as client:
-        for _ in range(3):
-            async with asyncio.timeout(PATIENCE):
-                status = 429
-                while status == 429:
-                    async with client.stream(
-                        "POST", served.url, json=SUBSCRIBE, headers={"accept": EVENTS}
-                    ) as response:
-                        status = response.status_code
-            assert status == 200
-
-
-async def test_a_server_with_an_open_event_stream_stops(own_sqlite_db: Database, tmp_path: Path) -> None:
-    async with httpx.AsyncClient(timeout=PATIENCE, trust_env=False, verify=NO_TLS) as client:
-        async with serving(own_sqlite_db, tmp_path) as served:
-            headers = {"accept": EVENTS, "authorization": f"Bearer {ADMIN_TOKEN}"}
-            request = client.build_request("POST", served.url, json=SUBSCRIBE, headers=headers)
-            response = await client.send(request, stream=True)
-            start = time.monotonic()
-        assert time.monotonic() - start < 2
-        assert await response.aread() == b""  # whole, and without `complete`: the client asks again
 
 
 def bombs() -> Iterator[tuple[str, str]]:

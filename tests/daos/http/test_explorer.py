@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 from daos.http.explorer import IDE, is_built
-from tests.support.server import Server
+from tests.support.requirement import require
+from tests.support.serving import Served
 
 PAGE = "<!doctype html><title>a page</title>"
 SCRIPT = "'a script'"
@@ -155,10 +156,11 @@ async def test_what_is_no_file_of_the_page_is_not_found(client: httpx.AsyncClien
         pytest.param("a" * 300, id="too-long"),
     ],
 )
-def test_no_path_leads_out_of_the_page(server: Server, path: str) -> None:
-    with httpx.Client() as client:
+async def test_no_path_leads_out_of_the_page(served: Served, path: str) -> None:
+    require("explorer", None if is_built() else "GraphiQL is not built (scripts/explorer)")
+    async with served.client() as client:
         # As the request's target, or the client would tidy the path up.
-        response = client.get(server.url, extensions={"target": f"/graphql/ide/{path}".encode()})
+        response = await client.get(served.url, extensions={"target": f"/graphql/ide/{path}".encode()})
     assert (response.status_code, response.text) == (404, "Not Found")
 
 
