@@ -31,6 +31,7 @@ from tests.support.docker import Docker
 from tests.support.installation import InstalledDaos
 from tests.support.node import Node
 from tests.support.postgres import Postgres
+from tests.support.quick import is_quick, may_have_quick
 from tests.support.recording_engine import RecordingEngine
 from tests.support.requirement import SYSTEM_DIRECTORIES, require
 from tests.support.sshd import SshServer
@@ -42,6 +43,31 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="cases with both transports and each compose, generated pairs, and every point to be killed at",
     )
+    parser.addoption(
+        "--quick",
+        action="store_true",
+        help="tests of single modules only, without containers, browsers, sshd, and PostgreSQL",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave what `--quick` does not run unread: collecting all takes a third of its time."""
+    if not config.getoption("quick"):
+        return None
+    return None if may_have_quick(collection_path.relative_to(config.rootpath)) else True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        kept = [item for item in items if _is_quick(item)]
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(kept)])
+        items[:] = kept
+
+
+def _is_quick(item: pytest.Item) -> bool:
+    assert isinstance(item, pytest.Function)
+    parameters = item.callspec.params if hasattr(item, "callspec") else {}
+    return is_quick(item.path.relative_to(item.config.rootpath), item.fixturenames, parameters)
 
 
 @pytest.hookimpl(optionalhook=True)  # it is pytest-xdist's

@@ -199,7 +199,7 @@ def test_what_a_host_needs_is_what_the_script_on_it_asks_for(document: str) -> N
 
 
 def test_the_number_of_test_processes_is_the_one_of_the_script() -> None:
-    [number] = re.findall(r"--numprocesses (\d+)", (ROOT / "scripts" / "test").read_text())
+    [number] = set(re.findall(r"--numprocesses (\d+)", (ROOT / "scripts" / "test").read_text()))
     assert f"all tests under coverage, in {number} processes;" in (ROOT / "CONTRIBUTING.md").read_text()
 
 
