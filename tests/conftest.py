@@ -44,6 +44,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="cases with both transports and each compose, generated pairs, and every point to be killed at",
     )
     parser.addoption(
+        "--both",
+        action="store_true",
+        help="whole servers on SQLite and PostgreSQL, not only on the one that tests/support/databases.py assigns",
+    )
+    parser.addoption(
         "--quick",
         action="store_true",
         help="tests of single modules only, without containers, browsers, sshd, and PostgreSQL",

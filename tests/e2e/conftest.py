@@ -1,17 +1,17 @@
 """Servers, clients, and projects that are removed afterwards."""
 
 import contextlib
-import os
 import secrets
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Protocol
 
 import pytest
 
-from tests.support import compose_versions
+from tests.support import compose_versions, databases
 from tests.support import sshd as sshd_support
 from tests.support.client import Client
 from tests.support.docker import Docker, make_hello
@@ -25,9 +25,7 @@ QUICK = {"DAOS_SETTLE_SECONDS": "0.5", "DAOS_VERIFY_TIMEOUT": "90"}
 
 
 # What is said of a server that has its database to itself; tests/e2e/test_workers.py has what others do instead.
-ALONE = pytest.mark.skipif(
-    os.environ.get("DAOS_TEST_DATABASE") == "postgresql", reason="with PostgreSQL another node goes on with the run"
-)
+ALONE = pytest.mark.usefixtures("alone")
 
 
 class MakeServer(Protocol):
@@ -39,24 +37,63 @@ NewSite = Callable[[str, Mapping[str, str]], Site]
 Connect = Callable[[Server], Client]
 
 
-@pytest.fixture(scope="session")
-def of_a_database(request: pytest.FixtureRequest) -> Iterator[Callable[[], dict[str, str]]]:
-    """Settings of a new database: SQLite in the data directory, or with DAOS_TEST_DATABASE=postgresql one of that."""
-    if os.environ.get("DAOS_TEST_DATABASE", "sqlite") == "sqlite":
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.config.getoption("both") and "database" in metafunc.fixturenames:
+        path = Path(metafunc.module.__file__)
+        metafunc.parametrize("database", databases.for_both(path), indirect=True, scope="module")
+
+
+@pytest.fixture(scope="module")
+def database(request: pytest.FixtureRequest) -> str:
+    """The engine of the file's servers: see tests/support/databases.py."""
+    chosen: str = getattr(request, "param", databases.of_file(request.path))
+    return chosen
+
+
+@pytest.fixture
+def alone(database: str) -> None:
+    if database == databases.POSTGRESQL:
+        pytest.skip("with PostgreSQL another node goes on with the run")
+
+
+@pytest.fixture(scope="module")
+def of_a_database(request: pytest.FixtureRequest, database: str) -> Iterator[Callable[[], dict[str, str]]]:
+    """Settings of a new database: SQLite in the data directory, or one of PostgreSQL."""
+    if database == databases.SQLITE:
         yield dict
         return
     postgres: Postgres = request.getfixturevalue("postgres")
-    with contextlib.ExitStack() as databases:
-        yield lambda: {"DAOS_DATABASE_URL": databases.enter_context(postgres.new_database())}
+    with contextlib.ExitStack() as made:
+        yield lambda: {"DAOS_DATABASE_URL": made.enter_context(postgres.new_database())}
 
 
-@pytest.fixture(scope="session")
-def server(tmp_path_factory: pytest.TempPathFactory, of_a_database: Callable[[], dict[str, str]]) -> Iterator[Server]:
-    """A server for all tests that leave it as it is."""
-    server = Server(tmp_path_factory.mktemp("server"), {**QUICK, **of_a_database()})
+@contextmanager
+def _shared(directory: Path, **settings: str) -> Iterator[Server]:
+    server = Server(directory, {**QUICK, **settings})
     server.start()
     yield server
     server.close()
+
+
+@pytest.fixture(scope="session")
+def sqlite_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The shared server over SQLite."""
+    with _shared(tmp_path_factory.mktemp("server")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory, postgres: Postgres) -> Iterator[Server]:
+    """The shared server over PostgreSQL."""
+    with postgres.new_database() as url, _shared(tmp_path_factory.mktemp("server"), DAOS_DATABASE_URL=url) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(request: pytest.FixtureRequest, database: str) -> Server:
+    """A server for all tests that leave it as it is."""
+    shared: Server = request.getfixturevalue(f"{database}_server")
+    return shared
 
 
 @pytest.fixture
