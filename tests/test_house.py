@@ -150,6 +150,20 @@ def test_ansible_core_is_the_release_that_the_runner_knows() -> None:
     assert set(metadata.packages_distributions()["ansible"]) == {"ansible-core"}
 
 
+def test_a_supported_python_is_one_that_is_tested() -> None:
+    declared = r'^requires-python = ">=3\.(\d+),<3\.(\d+)"$'
+    [supported] = re.findall(declared, (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    oldest, end = map(int, supported)
+    assert (3, oldest) <= sys.version_info[:2] < (3, end)
+    ci, environment = ((ROOT / path).read_text() for path in (".ci/run", "scripts/environment"))
+    assert {f"python3.{minor}" for minor in range(oldest + 1, end)} == set(re.findall(r"python3\.\d+", _loop(ci)))
+    assert f"(3, {oldest}) <= sys.version_info < (3, {end})" in environment
+
+
+def _loop(script: str) -> str:
+    return next(line for line in script.splitlines() if line.strip().startswith("for newer in"))
+
+
 def test_both_lock_files_name_one_version_of_each_package() -> None:
     serving, developing = (_pins(name) for name in ("requirements.lock", "requirements-dev.lock"))
     assert serving.items() <= developing.items()
