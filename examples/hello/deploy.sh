@@ -54,6 +54,6 @@ host=$(id_of '{"query": "mutation($input: CreateHostInput!) { createHost(input: 
 package=$(id_of '{"query": "mutation($input: CreatePackageInput!) { createPackage(input: $input) { package { id } } }", "variables": {"input": {"name": "hello", "version": "1", "composeFile": "'"$(escaped "$here/compose.yaml")"'", "files": [{"path": "site/index.html", "content": "'"$(escaped "$here/site/index.html")"'"}]}}}')
 deployment=$(id_of '{"query": "mutation($input: CreateDeploymentInput!) { createDeployment(input: $input) { deployment { id } } }", "variables": {"input": {"hostId": "'"$host"'", "packageId": "'"$package"'", "projectName": "'"$project"'", "variables": [{"name": "IMAGE", "value": "hello:1"}, {"name": "PORT", "value": "'"$port"'"}]}}}')
 run=$(id_of '{"query": "mutation($input: RunDeploymentInput!) { runDeployment(input: $input) { run { id } } }", "variables": {"input": {"deploymentId": "'"$deployment"'", "action": "UP"}}}')
-follow '{"query": "subscription($runId: ID!) { runLog(runId: $runId) { complete entries { task message } } }", "variables": {"runId": "'"$run"'"}}'
+follow '{"query": "subscription($runId: ID!) { runLog(runId: $runId) { complete entries { phase message } } }", "variables": {"runId": "'"$run"'"}}'
 ask '{"query": "query($id: ID!) { run(id: $id) { status reason message containers { name state health exitCode } } }", "variables": {"id": "'"$run"'"}}'
 curl -sS "http://127.0.0.1:$port/"

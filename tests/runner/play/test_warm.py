@@ -3,10 +3,7 @@
 import asyncio
 import fcntl
 import os
-import shutil
 import signal
-import subprocess
-import sys
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +14,7 @@ from runner import processes
 from runner.play import channel
 from runner.play.channel import Refused
 from runner.play.event import Event, Kind
-from runner.play.play import Process, environment, project_directory
+from runner.play.play import Process, environment
 from runner.play.request import PlayRequest
 from runner.play.warm import WarmAnsible
 from tests.runner.plays import SLOW, make_directory, request_of, until, wait_for, warmed, write_playbook
@@ -300,32 +297,6 @@ async def test_the_warm_process_ends_with_who_keeps_it(tmp_path: Path, cookie: s
         assert processes.find(f"warm/{cookie}") == [pid]
     assert processes.find(f"warm/{cookie}") == []
     assert list((tmp_path / "kept").iterdir()) == []
-
-
-@pytest.mark.parametrize("name", ["ansible.cfg", "action_plugins/compose_project.py", "files/compose_project/main.sh"])
-def test_a_file_that_has_changed_since_it_was_loaded_is_noticed(name: str, tmp_path: Path) -> None:
-    project = shutil.copytree(project_directory(), tmp_path / "project")
-    (tmp_path / "tmp").mkdir()
-    script = """
-import os, sys
-from pathlib import Path
-from runner.play.forkserver import Image
-image = Image(Path(sys.argv[1]))
-assert image.difference(os.environ) is None
-with open(sys.argv[2], "a") as file:
-    file.write("# another line")
-print(image.difference(os.environ))
-os.remove(sys.argv[2])
-print(image.difference(os.environ))
-"""
-    ended = subprocess.run(
-        [sys.executable, "-c", script, str(project), str(project / name)],
-        env={**environment(tmp_path, "image", {}), "ANSIBLE_CONFIG": str(project / "ansible.cfg")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert ended.stdout == f"{project / name} has changed\n" * 2, ended.stderr
 
 
 async def _all(process: Process) -> list[Event]:
