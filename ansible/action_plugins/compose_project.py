@@ -450,7 +450,7 @@ class Listener:
             "failed": self._facts["result"] != "ok",
             "reason": self._facts.get("reason"),
             "detail": self._facts.get("detail"),
-            "containers": self._answers.containers,
+            "containers": [container.write() for container in self._answers.containers],
             "warnings": self._answers.warnings[self._known_warnings :],
         }
         if self._phase in {"halt", "recover"}:

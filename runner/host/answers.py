@@ -11,8 +11,10 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
+from db.containers import Container
 from runner.host import compose_words
 from runner.host import places as reach
 from runner.host.comparison import Comparison, compare, is_applied
@@ -55,7 +57,6 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError,
 KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
 FAMILIAR = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?(.+)")
-ENDED = {"exited", "dead"}  # Docker's states in which an exit code means something
 
 
 class HostAnswer(ValueError):
@@ -136,19 +137,18 @@ class Answers:
         return self._pull.fraction if self._phase == "pull" else None
 
     @property
-    def containers(self) -> list[dict[str, object]]:
-        """The project's containers as they were last seen, for the API, by name; a warning counts those left out."""
-        last_seen = self._containers if self._has_looked else self._baseline
-        shown: list[dict[str, object]] = []
+    def containers(self) -> list[Container]:
+        """The project's containers as they were last seen, by name; a warning counts those left out."""
+        last_seen = [inspection.container for inspection in (self._containers if self._has_looked else self._baseline)]
+        shown: list[Container] = []
         room = MOST_SHOWN_OF_CONTAINERS
         for container in sorted(last_seen, key=lambda one: one.name):
-            described = _described(container)
-            room -= len(json.dumps(described))
+            room -= len(json.dumps(container.write()))
             if room < 0:
                 many = f"{len(last_seen) - len(shown)} of {len(last_seen)} containers"
                 self._warn(f"{many} are not shown: what the host reports of them is too long.")
                 break
-            shown.append(described)
+            shown.append(container)
         return shown
 
     @property
@@ -252,9 +252,7 @@ class Answers:
         if len(value) > LONGEST_CONTAINER:
             raise HostAnswer(f"a container is described in more than {LONGEST_CONTAINER} characters")
         try:
-            entries = json.loads(value)
-            entries["ports"] = [port for port in entries.get("ports", []) if port]
-            container = Inspection.read(entries)
+            container = Inspection.read(json.loads(value))
         except MALFORMED as error:
             raise HostAnswer(f"a container cannot be understood: {error}") from error
         if len(self._noted) >= MOST_CONTAINERS:
@@ -536,23 +534,10 @@ def _is_news(found: Comparison, notes: Notes | None) -> bool:
     )
 
 
-def _seen(container: Inspection) -> Seen:
-    return Seen(container.id, container.service, container.state, container.image_id, container.hash)
+def _seen(inspection: Inspection) -> Seen:
+    container = inspection.container
+    return Seen(inspection.id, container.service, container.state, inspection.image_id, inspection.hash)
 
 
-def _starts(containers: Iterable[Inspection]) -> set[tuple[str, str]]:
-    return {(container.id, container.started_at) for container in containers}
-
-
-def _described(container: Inspection) -> dict[str, object]:
-    return {
-        "name": container.name,
-        "service": container.service,
-        "image": container.image,
-        "state": container.state,
-        "health": container.health.status if container.health else None,
-        "exitCode": container.exit_code if container.state in ENDED else None,
-        "restarts": container.restarts,
-        "startedAt": container.started_at,
-        "ports": list(container.ports),
-    }
+def _starts(inspections: Iterable[Inspection]) -> set[tuple[str, datetime | None]]:
+    return {(inspection.id, inspection.container.started_at) for inspection in inspections}

@@ -238,10 +238,12 @@ def test_no_message_is_longer_than_the_server_reads() -> None:
 
 def test_containers_that_are_described_at_length_are_left_out_with_a_warning() -> None:
     heard = Heard()
-    name = "x" * 4000
-    facts = [f'= container {{"id":"c{n}","service":"web","name":"{n:03} {name}"}}\n'.encode() for n in range(100)]
+    shown = {"service": "web", "image": "x" * 1000, "state": "running", "ports": ["x" * 1000] * 2}
+    facts = [
+        f"= container {json.dumps({**shown, 'id': f'c{n}', 'name': f'web-{n:03}'})}\n".encode() for n in range(100)
+    ]
     end = heard.hear(BEGUN, b"= containers\n", *facts, b"= result ok\n")
-    assert len(json.dumps(end["containers"])) <= MOST_SHOWN_OF_CONTAINERS
+    assert sum(len(json.dumps(found)) for found in end["containers"]) <= MOST_SHOWN_OF_CONTAINERS
     left_out = 100 - len(end["containers"])
     assert end["warnings"] == [
         f"{left_out} of 100 containers are not shown: what the host reports of them is too long."

@@ -221,7 +221,9 @@ def test_a_warning_of_compose_is_told_once_and_belongs_to_its_phase() -> None:
 
 
 def test_the_containers_are_those_that_were_seen_last() -> None:
-    seen = {"id": "1", "service": "web", "name": "/shop-web-1", "image": "demo:1", "hash": "x", "ports": [""]}
+    seen = {"id": "1", "service": "web", "name": "/shop-web-1", "image": "demo:1", "hash": "x", "ports": [""]} | {
+        "state": "running"
+    }
     ear = Ear("up")
     ear.hear("= phase up\n= containers\n", f"= container {json.dumps({**seen, 'id': '0', 'name': '/old'})}\n")
     ear.hear("= containers\n", f"= container {json.dumps(seen)}\n", "= result ok\n")

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from db.containers import Container
+from db.containers import Container, ContainerState
 from runner.host.answers import MOST_CONTAINERS, Answers, HostAnswer, Limits
 from runner.host.delivery import Delivery, pack
 from runner.host.model import Model
@@ -44,6 +45,7 @@ def container(service: str = "web", **changes: Any) -> str:
         "image": f"{service}:1",
         "imageId": f"sha256:{service}",
         "state": "running",
+        "restarts": 0,
         "startedAt": "2026-01-01T00:00:00.123456789Z",
         "ports": ["0.0.0.0:80->80/tcp", ""],
     }
@@ -127,7 +129,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     code = "import sys, runner.host.answers; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     first = {name.split(".")[0] for name in imported.stdout.split()}
-    assert not first & {"db", "sqlalchemy", "yaml", "strawberry", "ansible"}
+    assert not first & {"sqlalchemy", "pydantic", "yaml", "strawberry", "ansible"}
 
 
 # The archive and the plan
@@ -559,27 +561,23 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
     assert given.containers == []
     given.note("container", container())
     [seen] = given.containers
-    assert seen == {
-        "name": "shop-web-1",
-        "service": "web",
-        "image": "web:1",
-        "state": "running",
-        "health": None,
-        "exitCode": None,
-        "restarts": 0,
-        "startedAt": "2026-01-01T00:00:00.123456789Z",
-        "ports": ["0.0.0.0:80->80/tcp"],
-    }
-    assert Container.read(seen).service == "web"
+    assert seen == Container(
+        name="shop-web-1",
+        service="web",
+        image="web:1",
+        state=ContainerState.RUNNING,
+        started_at=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC),
+        ports=("0.0.0.0:80->80/tcp",),
+    )
     assert not given.has_changed
     given.note("containers", "")
     assert (given.containers, given.has_changed) == ([], True)
     given.note("container", container())
     assert not given.has_changed
     given.note("containers", "")
-    given.note("container", container(startedAt="s2", state="exited", exitCode=3))
+    given.note("container", container(startedAt="2026-01-01T00:01:00Z", state="exited", exitCode=3))
     assert given.has_changed
-    assert given.containers[0]["exitCode"] == 3
+    assert given.containers[0].exit_code == 3
 
 
 # A host that is not to be believed
