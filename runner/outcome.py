@@ -7,12 +7,12 @@ host itself is asked (ansible/recover.yml) and `settle` reads its answer.  A bro
 import re
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
 
-from db.containers import Container, read_all
+from db.containers import Container
 from db.models import FailureReason, RunAction, RunStatus
+from db.phase import Phase, PhaseOutcome
 from db.status import End
-from runner.play.event import Event, Kind
+from runner.play.event import Event, Kind, Marker, MarkerState
 from runner.spec.phases import OF_ACTION
 from runner.spec.run import Project
 from runner.ssh.known_hosts import FINGERPRINT, stored
@@ -55,7 +55,8 @@ def _judge(project: Project, events: list[Event]) -> End | None:
     done = [event for event in events if event.kind is Kind.OK and event.phase in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
-        return _success(project, _containers(done[-1].result)[0])
+        result = done[-1].result
+        return _success(project, result.containers if result is not None else [])
     if end is None or done or has_reached_host:
         return None  # once it was reached, only the host knows what became of it
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
@@ -66,13 +67,11 @@ def _judge(project: Project, events: list[Event]) -> End | None:
 
 def _judge_failure(event: Event) -> End:
     result = event.result
-    if not result:  # not the words of our action plugin: Ansible itself has failed
+    if result is None:  # not the words of our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task or event.phase}: {event.message}")
-    reason = _reason(result.get("reason")) or FailureReason.TASK_FAILED
-    detail = result.get("detail") or event.message
-    return failed(
-        reason, _sentence(reason, event.phase.label if event.phase else "The run", detail), _containers(result)[0]
-    )
+    reason = _reason(result.reason) or FailureReason.TASK_FAILED
+    detail = result.detail or event.message
+    return failed(reason, _sentence(reason, event.phase.label if event.phase else "The run", detail), result.containers)
 
 
 def _sentence(reason: FailureReason, task: str, detail: str) -> str:
@@ -102,12 +101,7 @@ def _success(project: Project, containers: list[Container]) -> End:
 
 def warnings(events: list[Event]) -> list[str]:
     """The warnings of all phases that have ended, in their order, each once."""
-    found: list[str] = []
-    for event in events:
-        given = event.result.get("warnings")
-        found += [warning for warning in given if isinstance(warning, str)] if isinstance(given, list) else []
-        problems = _containers(event.result)[1]
-        found += [f"The host reports a container that daos cannot read: {problem}." for problem in problems]
+    found = [warning for event in events if event.result is not None for warning in event.result.warnings]
     return list(dict.fromkeys(found))[:MAX_WARNINGS]
 
 
@@ -121,17 +115,11 @@ def warned(end: End, given: list[str]) -> End:
     return replace(end, message=f"{end.message.removesuffix('.')}, with {many}.", warnings=given)
 
 
-def _containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
-    """The containers in the end of a phase, and what is wrong with those that cannot be read."""
-    return read_all(result.get("containers"))
-
-
-def _reason(word: object) -> FailureReason | None:
+def _reason(word: str | None) -> FailureReason | None:
     """The reason that a host gives; TASK_FAILED where this daos does not know it, None where there is none."""
     if not word:
         return None
-    known = FailureReason.__members__.get(word) if isinstance(word, str) else None
-    return known or FailureReason.TASK_FAILED
+    return FailureReason.__members__.get(word) or FailureReason.TASK_FAILED
 
 
 _REFUSED = (
@@ -221,8 +209,8 @@ class Answer:
     """What the host told when it was asked after a run, see ansible/recover.yml."""
 
     busy: bool  # something of the run still works there
-    marker: dict[str, str] | None  # what the run wrote down last; None where it left nothing
-    verdict: str | None  # "ok", "failed", or None where there was nothing to judge
+    marker: Marker | None  # what the run wrote down last; None where it left nothing
+    verdict: PhaseOutcome | None  # OK, FAILED, or None where there was nothing to judge
     reason: str | None
     detail: str | None
     containers: list[Container]
@@ -231,16 +219,16 @@ class Answer:
     @classmethod
     def read(cls, events: list[Event]) -> "Answer | None":
         """The answer among the events of settle.yml; None where the host did not give one."""
-        result = next((event.result for event in events if event.kind is Kind.OK and event.result), None)
+        result = next((event.result for event in events if event.kind is Kind.OK and event.result is not None), None)
         if result is None:
             return None
         return cls(
-            busy=bool(result.get("busy")),
-            marker=result.get("marker"),
-            verdict=result.get("verdict"),
-            reason=result.get("reason"),
-            detail=result.get("detail"),
-            containers=_containers(result)[0],
+            busy=result.is_busy,
+            marker=result.marker,
+            verdict=result.verdict,
+            reason=result.reason,
+            detail=result.detail,
+            containers=result.containers,
             warnings=warnings(events),
         )
 
@@ -248,11 +236,11 @@ class Answer:
 def has_begun_up(project: Project, answer: Answer) -> bool:
     """Whether the run's content is on the host, by what it wrote down there."""
     marker = _own_marker(project, answer)
-    return marker is not None and marker.get("phase") in {"up", "verify"}
+    return marker is not None and marker.phase in {Phase.UP, Phase.VERIFY}
 
 
-def _own_marker(project: Project, answer: Answer) -> dict[str, str] | None:
-    return answer.marker if answer.marker and answer.marker.get("run") == str(project.run_id) else None
+def _own_marker(project: Project, answer: Answer) -> Marker | None:
+    return answer.marker if answer.marker and answer.marker.run == str(project.run_id) else None
 
 
 def settle(
@@ -276,35 +264,35 @@ def _settle(project: Project, cause: Cause, answer: Answer | None, *, touched: b
     return _recorded(project, marker, answer) or _ended(project, cause, marker, answer)
 
 
-def _ended(project: Project, cause: Cause, marker: dict[str, str] | None, answer: Answer) -> End:
+def _ended(project: Project, cause: Cause, marker: Marker | None, answer: Answer) -> End:
     """The end of a run that had written down none, and whose work is over."""
     # Ids of runs grow: a marker that is older was there before this run, which has written none of its own.
-    is_overtaken = marker is None and answer.marker is not None and answer.marker.get("run", "") > str(project.run_id)
+    is_overtaken = marker is None and answer.marker is not None and answer.marker.run > str(project.run_id)
     where = "and another run has been on the host since" if is_overtaken else _where(marker)
     if cause is Cause.CANCELED:
         return End(RunStatus.CANCELED, FailureReason.CANCELED, f"The run was canceled {where}.", answer.containers)
     if cause is Cause.TIMEOUT:
         return failed(FailureReason.TIMEOUT, f"{_cut_off(cause)}, {where}.", answer.containers)
     if answer.verdict is not None and marker is not None:
-        return _by_verdict(project, answer, marker.get("phase", "The run"))
+        return _by_verdict(project, answer, marker.phase.label if marker.phase else "The run")
     return failed(FailureReason.INTERRUPTED, f"{_cut_off(cause)} {where}.", answer.containers)
 
 
-def _recorded(project: Project, marker: dict[str, str] | None, answer: Answer) -> End | None:
+def _recorded(project: Project, marker: Marker | None, answer: Answer) -> End | None:
     """The end that the run itself had written down on the host before its news was lost."""
-    if marker is None or marker.get("phase") != OF_ACTION[project.action][-1].word:
+    if marker is None or marker.phase is not OF_ACTION[project.action][-1]:
         return None
-    if marker.get("state") == "done":
+    if marker.state is MarkerState.DONE:
         return _success(project, answer.containers)
     return None
 
 
 def _by_verdict(project: Project, answer: Answer, phase: str) -> End:
     """The end that the host tells of, or that its containers show."""
-    if answer.verdict == "ok":
+    if answer.verdict is PhaseOutcome.OK:
         return _success(project, answer.containers)
     reason = _reason(answer.reason) or FailureReason.UNHEALTHY
-    return failed(reason, _sentence(reason, phase.capitalize(), answer.detail or "see the log"), answer.containers)
+    return failed(reason, _sentence(reason, phase, answer.detail or "see the log"), answer.containers)
 
 
 def _unknown(project: Project, cause: Cause, *, touched: bool) -> End:
@@ -327,15 +315,16 @@ def _cut_off(cause: Cause) -> str:
     }[cause]
 
 
-def _where(marker: dict[str, str] | None) -> str:
+def _where(marker: Marker | None) -> str:
     """How far the run had come, to be put behind a comma or a verb."""
     if marker is None:
         return "before it had changed anything on the host"
-    return {
-        "prepare": "while its files were prepared; what ran before still runs",
-        "build": "while images were built; what ran before still runs",
-        "pull": "while images were pulled; what ran before still runs",
-        "up": "while the containers were brought up; some may be new and some old",
-        "verify": "while the containers were watched; they are up, but not known to be well",
-        "down": "while the containers were taken down; some may be left",
-    }.get(marker.get("phase", ""), "at an unknown point")
+    reached: dict[Phase | None, str] = {
+        Phase.PREPARE: "while its files were prepared; what ran before still runs",
+        Phase.BUILD: "while images were built; what ran before still runs",
+        Phase.PULL: "while images were pulled; what ran before still runs",
+        Phase.UP: "while the containers were brought up; some may be new and some old",
+        Phase.VERIFY: "while the containers were watched; they are up, but not known to be well",
+        Phase.DOWN: "while the containers were taken down; some may be left",
+    }
+    return reached.get(marker.phase, "at an unknown point")

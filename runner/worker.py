@@ -442,7 +442,7 @@ def _tell(event: Event, held: _Held) -> None:
     if event.phase is not None and fraction is not None and (done := progress(event.phase, fraction)) is not None:
         recorder.advance(done)
     if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
-        held.failures.append((event.result.get("detail") or event.message, event.phase))
+        held.failures.append((event.message, event.phase))
     if event.kind is Kind.WORDS:
         recorder.say(event.message, level=LogLevel.WARNING)
 

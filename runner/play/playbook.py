@@ -111,10 +111,20 @@ def _read(told: dict[str, Any]) -> dict[str, Any]:
     if "fraction" in told:
         return {"kind": "progress", "phase": phase, "fraction": told["fraction"]}
     if "end" in told:
-        end = told["end"]
-        kind = "failed" if end["failed"] else "ok"
-        return {"kind": kind, "phase": phase, "message": end["detail"] or "", "result": end}
+        kind = "failed" if told["end"]["failed"] else "ok"
+        return {"kind": kind, "phase": phase, "message": told["end"]["detail"] or "", "result": _result(told["end"])}
     return {"kind": "phase", "phase": phase}
+
+
+def _result(end: dict[str, Any]) -> dict[str, Any]:
+    """The end of a phase as `runner.play.event.PhaseResult` reads it."""
+    result = {key: end.get(key) for key in ("changed", "reason", "detail", "containers", "warnings")}
+    marker, verdict = end.get("marker"), end.get("verdict")
+    if marker is not None:
+        phase = marker.get("phase")
+        read = {"run": marker.get("run", ""), "state": marker.get("state"), "phase": phase and phase.upper()}
+        result["marker"] = read
+    return result | {"is_busy": end.get("busy", False), "verdict": verdict and verdict.upper()}
 
 
 def obey(orders: Orders, teller: Teller) -> None:
