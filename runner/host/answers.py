@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any
 
 from db.containers import Container
+from db.phase import Phase
 from runner.host import compose_words
 from runner.host import places as reach
 from runner.host.comparison import Comparison, compare, is_applied
@@ -65,7 +66,7 @@ class HostAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of the phase `recover`."""
+    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of Recover."""
 
     settle: float = 2.0
     verify: float = 300.0
@@ -118,23 +119,23 @@ class Answers:
         self._pull = PullProgress()
         self._lines: list[Line] = []
         self.warnings: list[str] = []
-        self.begin("")
+        self.begin(None)
 
-    def begin(self, phase: str) -> None:
-        """A phase begins."""
+    def begin(self, phase: Phase | None) -> None:
+        """A phase begins; None before the first."""
         self._phase = phase
         self._began = self._clock()
         self._words: deque[str] = deque(maxlen=MOST_WORDS)
 
-    def has_work(self, phase: str) -> bool:
-        """Whether `build` or `pull` has something to do; False before the plan is made."""
+    def has_work(self, phase: Phase) -> bool:
+        """Whether Build or Pull has something to do; False before the plan is made."""
         found = self._comparison
-        return found is not None and bool(found.build if phase == "build" else found.pull)
+        return found is not None and bool(found.build if phase is Phase.BUILD else found.pull)
 
     @property
     def fraction(self) -> float | None:
         """How much of the phase is done, from 0 to 1, where that is known."""
-        return self._pull.fraction if self._phase == "pull" else None
+        return self._pull.fraction if self._phase is Phase.PULL else None
 
     @property
     def containers(self) -> list[Container]:
@@ -173,7 +174,7 @@ class Answers:
         if warning is not None:
             self._warn(warning)
             return
-        shown = self._pull.feed(text, self._clock()) if self._phase == "pull" else text
+        shown = self._pull.feed(text, self._clock()) if self._phase is Phase.PULL else text
         if shown is not None:
             self._lines.append(Line(shown))
 
@@ -245,7 +246,7 @@ class Answers:
         self._noted = self._baseline if key == "baseline" else self._containers
         self._noted.clear()
         self._has_looked = key == "containers"
-        if self._phase == "up" and self._up_ended is None:
+        if self._phase is Phase.UP and self._up_ended is None:
             self._up_ended = self._clock()
 
     def _note_container(self, value: str) -> None:
@@ -392,12 +393,12 @@ class Answers:
             explained = None  # the script knows better than the words
         is_late = self._facts.get("late") == "yes"
         reason, _, detail = self._facts.get("fallback", "").partition(" ")
-        if self._phase == "up":
+        if self._phase is Phase.UP:
             self._verdict = self._judge(is_late=is_late)
-        too_old = self._version_problem() if self._phase == "prepare" else None
+        too_old = self._version_problem() if self._phase is Phase.PREPARE else None
         if too_old is not None:
             reason, detail = "DOCKER_UNAVAILABLE", too_old
-        elif self._phase == "pull" and self._comparison is not None and self._comparison.unavailable:
+        elif self._phase is Phase.PULL and self._comparison is not None and self._comparison.unavailable:
             detail = self._unavailable_sentence(self._comparison.unavailable)
         elif explained is not None and not is_late:
             self._verdict = None
@@ -421,7 +422,7 @@ class Answers:
         if "model" not in self._facts:
             return {}
         model = self._model()
-        pulled = self._comparison.pull if self._comparison is not None and self._phase == "pull" else model.services
+        pulled = self._comparison.pull if self._comparison is not None and self._phase is Phase.PULL else model.services
         wanted = {model.image_of(service) for service in pulled}
         return {service: model.image_of(service) for service in model.services if model.image_of(service) in wanted}
 
@@ -451,7 +452,7 @@ class Answers:
             self._watch = self._new_watch()
         now = self._clock()
         verdict = self._watch.judge(self._containers, now, host_time=self._facts.get("time", ""))
-        if self._phase == "recover" and now + verdict.next_in >= self._began + self._limits.recovery:
+        if self._phase is Phase.RECOVER and now + verdict.next_in >= self._began + self._limits.recovery:
             verdict = verdict.expire()  # whoever asked waits no longer
         self._verdict = verdict
         if verdict.kind is Kind.OK:
@@ -460,7 +461,7 @@ class Answers:
             if verdict.log is not None:
                 self._lines.append(Line(f"Waiting for {verdict.log}"))
             return _reply(verdict="wait", wait=f"{verdict.next_in:.2f}")
-        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase == "recover" else "UNHEALTHY")
+        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase is Phase.RECOVER else "UNHEALTHY")
 
     def _reply_failed(self, verdict: Verdict, reason: str) -> bytes:
         logs = [("log", f"{identity} {name}") for identity, name in verdict.troubled.items()]

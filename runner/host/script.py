@@ -8,13 +8,15 @@ import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-UP = frozenset({"prepare", "build", "pull", "up", "verify"})
-DOWN = frozenset({"down"})
-RECOVERY = frozenset({"halt", "recover"})
+from db.phase import Phase
+
+UP = frozenset({Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY})
+DOWN = frozenset({Phase.DOWN})
+RECOVERY = frozenset({Phase.HALT, Phase.RECOVER})
 ALL = UP | DOWN | RECOVERY
 
 # Each part with the phases that need it.  `protocol` begins, `main` goes through the phases.
-PARTS: Mapping[str, frozenset[str]] = {
+PARTS: Mapping[str, frozenset[Phase]] = {
     "protocol": ALL,
     "phase": ALL,
     "lock": ALL,
@@ -35,7 +37,7 @@ def read(directory: Path) -> dict[str, str]:
     return {name: (directory / f"{name}.sh").read_text(encoding="utf-8") for name in PARTS}
 
 
-def joined(parts: Mapping[str, str], phases: Iterable[str]) -> str:
+def joined(parts: Mapping[str, str], phases: Iterable[Phase]) -> str:
     """The parts that the phases need."""
     wanted = set(phases)
     return "".join(text for name, text in parts.items() if PARTS[name] & wanted)

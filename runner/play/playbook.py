@@ -23,11 +23,16 @@ from ansible_runner.runner import Runner
 from runner import processes
 from runner.play import posix
 from runner.play.control import Orders
+from runner.play.event import MARK, Event, Kind
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass the signal on to its workers
-TOLD = "daos "  # begins what our own action plugin displays, see its class Listener
-ACTION = "compose_project"
+ACTION = "compose_project"  # our own action plugin, which displays events itself
 WORDS = {"verbose", "warning", "error", "deprecated", "system_warning"}  # what Ansible says outside of tasks
+ENDS = {
+    "runner_on_ok": Kind.OK,
+    "runner_on_failed": Kind.FAILED,
+    "runner_on_unreachable": Kind.UNREACHABLE,
+}
 
 
 class Spec(TypedDict):
@@ -90,41 +95,19 @@ def _reduce(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """What the server needs to know of one of ansible-runner's events."""
     kind, data = event["event"], event.get("event_data", {})
     words = event.get("stdout", "").strip()
-    if kind == "verbose" and words.startswith(TOLD):
-        yield from map(_read, json.loads(words.removeprefix(TOLD)))
+    if kind == "verbose" and words.startswith(MARK):
+        yield from json.loads(words.removeprefix(MARK))
     elif kind in WORDS and words:
-        yield {"kind": "words", "message": words}
-    elif kind == "playbook_on_task_start" and data["task_action"] != ACTION:  # that one tells of its phases
-        yield {"kind": "task", "task": data["task"]}
-    elif kind in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"} and "daos" not in data["res"]:
-        outcome = kind.removeprefix("runner_on_")
-        yield {"kind": outcome, "task": data["task"], "message": str(data["res"].get("msg", ""))}
+        yield Event(Kind.WORDS, message=words).write()
+    elif kind == "playbook_on_task_start" and data["task_action"] != ACTION:
+        yield Event(Kind.TASK, task=data["task"]).write()
+    elif kind in ENDS and not _is_displayed(data):
+        yield Event(ENDS[kind], task=data["task"], message=str(data["res"].get("msg", ""))).write()
 
 
-def _read(told: dict[str, Any]) -> dict[str, Any]:
-    """A message of our action plugin, as the server knows it."""
-    phase = told["phase"].upper()
-    if "lines" in told:
-        return {"kind": "lines", "phase": phase, "lines": told["lines"]}
-    if "warnings" in told:
-        return {"kind": "lines", "phase": phase, "lines": told["warnings"], "is_warning": True}
-    if "fraction" in told:
-        return {"kind": "progress", "phase": phase, "fraction": told["fraction"]}
-    if "end" in told:
-        kind = "failed" if told["end"]["failed"] else "ok"
-        return {"kind": kind, "phase": phase, "message": told["end"]["detail"] or "", "result": _result(told["end"])}
-    return {"kind": "phase", "phase": phase}
-
-
-def _result(end: dict[str, Any]) -> dict[str, Any]:
-    """The end of a phase as `runner.play.event.PhaseResult` reads it."""
-    result = {key: end.get(key) for key in ("changed", "reason", "detail", "containers", "warnings")}
-    marker, verdict = end.get("marker"), end.get("verdict")
-    if marker is not None:
-        phase = marker.get("phase")
-        read = {"run": marker.get("run", ""), "state": marker.get("state"), "phase": phase and phase.upper()}
-        result["marker"] = read
-    return result | {"is_busy": end.get("busy", False), "verdict": verdict and verdict.upper()}
+def _is_displayed(data: dict[str, Any]) -> bool:
+    """Whether our own action plugin has displayed this end of its task: not where it did not get to its phases."""
+    return data["task_action"] == ACTION and "containers" in data["res"]
 
 
 def obey(orders: Orders, teller: Teller) -> None:
@@ -172,7 +155,7 @@ def main() -> None:
         return
     obey(orders, teller)
     runner.run()
-    teller.say(kind="end", rc=runner.rc)
+    teller.say(**Event(Kind.END, rc=runner.rc).write())
     processes.end_children(GRACE)  # ssh's master outlives the play
 
 

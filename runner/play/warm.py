@@ -38,6 +38,7 @@ from ansible_runner.utils import OutputEventFilter
 from runner import processes
 from runner.play import posix
 from runner.play.control import Orders
+from runner.play.event import Event, Kind
 from runner.play.playbook import GRACE, Spec, Teller, configuration, obey
 
 MAX_REQUEST = 128 * 1024  # bytes; a socket's buffer takes no longer message
@@ -214,7 +215,7 @@ def _be_play(image: Image, request: Request, descriptors: list[int]) -> None:
         return
     runner = Fork(image, config, teller, orders=orders, private=[stdout, *held])
     runner.run()
-    teller.say(kind="end", rc=runner.rc)
+    teller.say(**Event(Kind.END, rc=runner.rc).write())
     processes.end_children(GRACE)  # ssh's master outlives the play
     teller.say(kind="swept")
 
