@@ -127,6 +127,17 @@ def displayed(events: Iterable[Event]) -> str:
     return MARK + json.dumps([event.write() for event in events])
 
 
+def readable(events: Iterable[Event]) -> list[str]:
+    """What the action plugin displays for people.  How a phase ended is in the result of the task."""
+    shown = []
+    for event in events:
+        label = event.phase.label if event.phase is not None else ""
+        if event.kind is Kind.PHASE:
+            shown.append(f"{label} begins.")
+        shown += [f"{'Warning: ' if event.is_warning else ''}{line}" for line in event.lines]
+    return shown
+
+
 def _given(written: dict[str, Any]) -> dict[str, Any]:
     """What is not as usual; a number that is 0 stays."""
     return {key: value for key, value in written.items() if not (value is None or value is False or value in ("", []))}

@@ -92,7 +92,13 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 def _example(project: Path) -> Iterator[RunnerConfig]:
     """The configuration of a play that is not played.  ansible-runner adds to its environment."""
     with tempfile.TemporaryDirectory() as directory:
-        host = {"ansible_connection": "ssh", "ansible_host": {"__ansible_unsafe": "example"}, "ansible_port": 22}
+        user_string = {"__ansible_unsafe": "example"}
+        host = {
+            "ansible_connection": "ssh",
+            "ansible_host": user_string,
+            "ansible_port": 22,
+            "daos": {"project": user_string},  # what the playbooks pass on
+        }
         Path(directory, "inventory.json").write_text(json.dumps({"all": {"hosts": {"example": host}}}))
         yield configuration({"directory": directory, "project": str(project), "playbook": "none.yml", "held": []})
 

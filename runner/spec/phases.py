@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from db.models import RunAction
 from db.phase import Phase
+from runner.host.arguments import PHASES
 
 OF_ACTION: Mapping[RunAction, tuple[Phase, ...]] = {
-    RunAction.UP: (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY),
-    RunAction.DOWN: (Phase.DOWN,),
+    RunAction.UP: PHASES["up"],
+    RunAction.DOWN: PHASES["down"],
 }
 
 ANNOUNCEMENTS: Mapping[Phase, str] = {

@@ -11,16 +11,20 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
 from db.phase import Phase
 from runner.host.answers import Answers
+from runner.host.arguments import SPEC, Arguments
 from runner.host.delivery import Delivery, pack
+from runner.host.script import command as command_line
 from runner.host.stream import stream
 from runner.play.event import MARK, Event, Kind, PhaseResult
 from runner.play.listener import Listener
@@ -198,7 +202,8 @@ class Machine:
     @contextlib.contextmanager
     def playing(self, playbook: str, **variables: Any) -> Iterator[subprocess.Popen[str]]:
         """The ansible-playbook that plays it; killed at the end if it is still there."""
-        inventory = {"all": {"hosts": {self.deployment: unsafe(self.arguments(**variables))}}}
+        of_host = unsafe({**self.variables, "daos": self.run_variable(**variables)})
+        inventory = {"all": {"hosts": {self.deployment: of_host}}}
         path = self.directory / "inventory.json"
         path.write_text(json.dumps(inventory))
         ansible = subprocess.Popen(
@@ -237,15 +242,14 @@ class Machine:
 
         The events are appended to `events` as they come.
         """
-        plugin = load_plugin()
         delivery = Delivery.read(self.delivery.read_bytes()) if Phase.PREPARE in names else None
-        arguments = self.arguments(**variables)
+        arguments = replace(self.arguments(**variables), phases=names)
         events = [] if events is None else events
-        answers = Answers(self.project, delivery, plugin.limits(arguments))
+        answers = Answers(self.project, delivery, arguments.limits)
         listener = Listener(names, answers, events.extend)
         own = {"HOME": str(self.home), **self.environment, **(environment or {})}
         command = ["env", *(f"{name}={value}" for name, value in own.items()), *interpreter, "-c"]
-        text = plugin.command(names, arguments, delivery)
+        text = command_line(load_plugin().PARTS, arguments, delivery)
         rc, stderr = stream([*command, text], b"\n" + (delivery.stdin if delivery else b""), listener)
         listener.conclude(rc, stderr.decode(errors="replace"))
         return results(events)
@@ -263,23 +267,28 @@ class Machine:
 
     def command(self, *phases: Phase, **variables: Any) -> str:
         delivery = Delivery.read(self.delivery.read_bytes()) if Phase.PREPARE in phases else None
-        return str(load_plugin().command(phases, self.arguments(**variables), delivery))
+        arguments = replace(self.arguments(**variables), phases=phases)
+        return command_line(load_plugin().PARTS, arguments, delivery)
 
-    def arguments(self, **variables: Any) -> dict[str, Any]:
-        """The variables that the server gives to a host; `timeouts` are put over the usual ones."""
-        timeouts = {**TIMEOUTS, **variables.pop("timeouts", {})}
-        named = {f"daos_{name}": value for name, value in variables.items()}
+    def arguments(self, **more: Any) -> Arguments:
+        """The arguments of the server's run, without Ansible."""
+        validated = ArgumentSpecValidator(SPEC).validate({"action": "up", "run": self.run_variable(**more)})
+        assert not validated.error_messages
+        return Arguments.read(validated.validated_parameters)
+
+    def run_variable(self, **more: Any) -> dict[str, Any]:
+        """The variable `daos` that the server gives to a host; `timeouts` are put over the usual ones."""
+        timeouts = {**TIMEOUTS, **more.pop("timeouts", {})}
         return {
-            "daos_run": self.run,
-            "daos_deployment": self.deployment,
-            "daos_installation": "installation-of-the-tests",
-            "daos_project": self.project,
-            "daos_delivery": str(self.delivery),
-            "daos_rivals": [],
-            "daos_timeouts": timeouts,
-            "daos_settle": 0.3,
-            **self.variables,
-            **named,
+            "id": self.run,
+            "deployment": self.deployment,
+            "installation": "installation-of-the-tests",
+            "project": self.project,
+            "delivery": str(self.delivery),
+            "timeouts": timeouts,
+            "settle": 0.3,
+            "display": "events",
+            **more,
         }
 
     def ids(self, docker: Docker) -> dict[str, str]:

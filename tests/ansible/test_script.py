@@ -10,11 +10,11 @@ import pytest
 from db.containers import ContainerState
 from db.phase import Phase, PhaseOutcome
 from runner.host import script
+from runner.host.arguments import Arguments
 from runner.spec.run import ProjectFile
-from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, load_plugin, service
+from tests.ansible.machine import NOBODY, PLAYBOOKS, SCRIPT, Machine, as_nobody, contents, service
 from tests.support.docker import Docker
 
-plugin = load_plugin()
 SHELLS = [["dash"], ["busybox", "sh"], ["bash", "--posix"]]
 UP = PLAYBOOKS["deploy.yml"]
 LOGIN_SHELLS = ["dash", "bash", "zsh", "fish", "tcsh"]
@@ -106,20 +106,14 @@ def test_a_user_who_may_not_use_docker_is_told_so(nobodys_home: Machine) -> None
 
 
 @pytest.mark.parametrize("shell", LOGIN_SHELLS)
-def test_the_command_survives_a_login_shell(shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_survives_a_login_shell(shell: str) -> None:
     require_program(shell)
     text = """printf '%s|' "$@" 'it''s' "\\"$1\\"" `echo a` \\\\ '\\n' '!!' # comment\n  # a line\necho 'ü'"""
-    variables = {
-        "daos_run": "run",
-        "daos_deployment": "deployment",
-        "daos_installation": "installation",
-        "daos_project": "project",
-        "daos_timeouts": {"up": 1.5, "verify": 3},
-        "daos_settle": 0.5,
-        "daos_rivals": ["rival"],
-    }
-    monkeypatch.setattr(plugin, "PARTS", {"main": script.escaped(text)})
-    line = plugin.command([Phase.UP, Phase.VERIFY], variables)
+    timeouts = {"up": 1.5, "verify": 3.0}
+    arguments = Arguments(
+        (Phase.UP, Phase.VERIFY), "project", "run", "deployment", "installation", ("rival",), 0.5, timeouts
+    )
+    line = script.command({"main": script.escaped(text)}, arguments, None)
     assert "a line" not in line
     ended = subprocess.run([shell, "-c", f"/bin/sh -c '{line}'"], check=True, capture_output=True, text=True)
     told = "up,verify|run|deployment|installation|project|2,3|0|-|0|0|-|no|rival"

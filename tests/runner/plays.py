@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        text = json.dumps(self._task.args["events"]).replace("RUN", task_vars["daos_run"])
+        text = json.dumps(self._task.args["events"]).replace("RUN", task_vars["daos"]["id"])
         Display().display("daos " + text)
         failed = any(event["kind"] == "failed" for event in json.loads(text))
         return {"failed": failed, "msg": "reported", "containers": []}

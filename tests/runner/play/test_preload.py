@@ -24,7 +24,7 @@ from runner.play.play import project_directory
 project = project_directory()
 preload.load(project)
 inventory = Path(sys.argv[1], "inventory.json")
-inventory.write_text('{"all": {"hosts": {"here": {"ansible_connection": "local"}}}}')
+inventory.write_text('{"all": {"hosts": {"here": {"ansible_connection": "local", "daos": {}}}}}')
 preload.rehearse(["-i", str(inventory), "none.yml"], sorted(project.glob("*.yml")))
 from ansible import constants
 from ansible.utils.display import Display
