@@ -30,7 +30,9 @@ from db.encryption import Keyring, Secret, write_private
 from db.notify import Wire
 from runner.engine.distributed import DistributedEngine
 from runner.engine.embedded import EmbeddedEngine, ServingEngine
+from runner.play import playbooks
 from runner.play.launcher import Keeper
+from runner.play.play import project_directory
 from runner.private import NotPrivate, check, sockets
 from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
@@ -188,7 +190,11 @@ async def running(
         broadcast = Broadcast()
         worker_settings = _worker_settings(settings, home, environment)
         warm = settings.warm and plays and settings.ansible_verbosity == "0"
-        keeper = Keeper(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on, warm=warm)
+        own = settings.own_playbooks
+        if plays and own is not None:
+            _check_playbooks(own)
+        root = settings.data_dir.absolute() / "warm"
+        keeper = Keeper(root, settings.cookie, worker_settings.passed_on, warm=warm, playbooks=own)
         start_latency = make_start_latency()
         worker = Worker(db, broadcast, worker_settings, keeper, start_latency.observe)
         wire = None if db.is_sqlite else Wire(db, broadcast)
@@ -205,6 +211,13 @@ async def running(
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
                 for task in beside:  # also the ends of the last runs are news for others
                     task.cancel()
+
+
+def _check_playbooks(own: Path) -> None:
+    try:
+        playbooks.check(own, project_directory())
+    except playbooks.BadPlaybooks as problem:
+        raise CannotStart(f"DAOS_PLAYBOOKS cannot be used: {problem}") from problem
 
 
 def _engine(db: Database, broadcast: Broadcast, worker: Worker | None, settings: Settings, home: Home) -> ServingEngine:

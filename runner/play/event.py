@@ -13,6 +13,7 @@ from typing import Any
 from db.containers import Container
 from db.phase import Phase, PhaseOutcome
 
+TASK = "compose_project"  # our own task, whose action plugin displays its events itself
 MARK = "daos "  # begins what Ansible displays for the server: behind it is a JSON array of events
 
 

@@ -21,6 +21,7 @@ from runner import private, processes
 from runner.play.channel import Forked, NoAnswer, Refused
 from runner.play.event import Event
 from runner.play.play import Process, environment, project_directory, spec
+from runner.play.playbooks import locate
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +61,18 @@ class Start(Protocol):
 class Keeper:
     """Starts plays and keeps the warm process.
 
-    `root` is a directory of its own, `name` one that no other server has; for `passed_on` see `process.environment`.
+    `root` is a directory of its own, `name` one that no other server has; for `passed_on` see `process.environment`,
+    for `playbooks`, an operator's directory, `runner.play.playbooks`.
     """
 
-    def __init__(self, root: Path, name: str, passed_on: Mapping[str, str], *, warm: bool) -> None:
+    def __init__(
+        self, root: Path, name: str, passed_on: Mapping[str, str], *, warm: bool, playbooks: Path | None = None
+    ) -> None:
         self._root = root
         self._cookie = f"warm/{name}/"  # of no run
         self._passed_on = passed_on
         self._warm = warm
+        self._playbooks = playbooks
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
         self._expected: list[Event] = []  # of the example, played cold
@@ -95,7 +100,8 @@ class Keeper:
         *,
         deadline: float | None = None,
     ) -> Process:
-        """Play `playbook` with the inventory in `directory`, see `Process.start`."""
+        """Play `playbook`, or the operator's, with the inventory in `directory`, see `Process.start`."""
+        playbook = locate(playbook, self._playbooks)
         if self._warm:
             try:
                 if not self.is_warm:

@@ -15,11 +15,10 @@ from typing import Any
 from db.phase import Phase, PhaseOutcome
 from runner.host.answers import Answers, HostAnswer
 from runner.host.stream import MAX_UNSENT
-from runner.host.text import printable
+from runner.host.text import MAX_LINE, clipped, printable
 from runner.play.event import Event, Kind, Marker, MarkerState, PhaseResult
 
 MAX_LINES = 4000  # of one phase
-MAX_LINE = 2000  # characters; the script's own limit
 LINES_AT_ONCE = 100  # in one event
 EVENTS_AT_ONCE = 4  # emitted together
 MAX_REPORT = 32 * 1024 * 1024  # bytes of a line; the longest one is the model of a large package
@@ -110,7 +109,7 @@ class Listener:
     def abort(self, detail: str, reason: str = "TASK_FAILED") -> None:
         """End the play from here."""
         self._is_aborted = True
-        self._fail(_clipped(detail), reason)
+        self._fail(clipped(detail), reason)
         self._flush()
 
     def conclude(self, rc: int, stderr: str) -> dict[str, Any]:
@@ -153,7 +152,7 @@ class Listener:
             return b""
         key, _, value = rest[:MAX_KEY].decode(errors="replace").partition(" ")
         if kind != b"=" or (self._phase is None and key != "phase"):  # of a login shell, which comes first
-            self._strange.append(_clipped(self._words(line)))
+            self._strange.append(clipped(self._words(line)))
         elif key == "ask":
             reply = self._answers.answer(value)
             self._take_lines()
@@ -180,11 +179,11 @@ class Listener:
             name, _, text = value.partition("=")
             if name not in MARKERS:
                 raise HostAnswer(f"the marker has {name[:MAX_KEY]!r}")
-            self._marker[name] = _clipped(printable(text))
+            self._marker[name] = clipped(printable(text))
         elif key in RESULTS:
             if key in WORDS and value not in WORDS[key]:
                 raise HostAnswer(f"{key} is {value[:MAX_KEY]!r}")
-            self._facts[key] = _clipped(printable(value), is_cut=len(value.encode()) >= MAX_LINE)
+            self._facts[key] = clipped(printable(value), is_cut=len(value.encode()) >= MAX_LINE)
         else:
             self._answers.note(key, value)
         if key == "result":
@@ -209,9 +208,9 @@ class Listener:
         for line in lines:
             if line.is_warning:
                 self._add_lines()
-                self._events.append(Event(Kind.LINES, self._phase, lines=[_clipped(line.text)], is_warning=True))
+                self._events.append(Event(Kind.LINES, self._phase, lines=[clipped(line.text)], is_warning=True))
             else:
-                self._keep(_clipped(line.text))
+                self._keep(clipped(line.text))
         if self._answers.fraction != self._fraction and self._answers.fraction is not None:
             self._fraction = self._answers.fraction
             self._events.append(Event(Kind.PROGRESS, self._phase, fraction=self._fraction))
@@ -285,7 +284,7 @@ class Listener:
         """One sentence on a script that was not started, or ended before it could print a result."""
         strange = [*self._strange, self._rest[:MAX_LINE].decode(errors="replace"), *stderr.split("\n")]
         words = [text for line in strange if (text := printable(line).strip())]
-        return _clipped(f"The command on the host ended with status {rc}: {words[-1] if words else 'it said nothing'}")
+        return clipped(f"The command on the host ended with status {rc}: {words[-1] if words else 'it said nothing'}")
 
 
 def _marker(noted: Mapping[str, str]) -> Marker:
@@ -293,11 +292,3 @@ def _marker(noted: Mapping[str, str]) -> Marker:
     phases = {phase.word: phase for phase in Phase}
     states = {state.value: state for state in MarkerState}
     return Marker(noted.get("run", ""), phases.get(noted.get("phase", "")), states.get(noted.get("state", "")))
-
-
-def _clipped(text: str, *, is_cut: bool = False) -> str:
-    """The text in at most `MAX_LINE` characters, with a mark where it ends too early: `runner.mask` looks for it.
-
-    `is_cut`: its end is missing already.
-    """
-    return text[: MAX_LINE - 1] + "…" if is_cut or len(text) > MAX_LINE else text

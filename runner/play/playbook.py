@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TextIO, TypedDict, cast
 
@@ -23,16 +22,10 @@ from ansible_runner.runner import Runner
 from runner import processes
 from runner.play import posix
 from runner.play.control import Orders
-from runner.play.event import MARK, Event, Kind
+from runner.play.event import Event, Kind
+from runner.play.report import reported
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass the signal on to its workers
-ACTION = "compose_project"  # our own action plugin, which displays events itself
-WORDS = {"verbose", "warning", "error", "deprecated", "system_warning"}  # what Ansible says outside of tasks
-ENDS = {
-    "runner_on_ok": Kind.OK,
-    "runner_on_failed": Kind.FAILED,
-    "runner_on_unreachable": Kind.UNREACHABLE,
-}
 
 
 class Spec(TypedDict):
@@ -69,7 +62,7 @@ class Teller:
 
     def handle(self, event: dict[str, Any]) -> bool:
         """Pass one of ansible-runner's events on."""
-        for message in _reduce(event):
+        for message in reported(event):
             self.say(**message)
         return False  # leave no file of the event
 
@@ -89,25 +82,6 @@ def configuration(spec: Spec) -> RunnerConfig:
     )
     config.prepare()
     return config
-
-
-def _reduce(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the server needs to know of one of ansible-runner's events."""
-    kind, data = event["event"], event.get("event_data", {})
-    words = event.get("stdout", "").strip()
-    if kind == "verbose" and words.startswith(MARK):
-        yield from json.loads(words.removeprefix(MARK))
-    elif kind in WORDS and words:
-        yield Event(Kind.WORDS, message=words).write()
-    elif kind == "playbook_on_task_start" and data["task_action"] != ACTION:
-        yield Event(Kind.TASK, task=data["task"]).write()
-    elif kind in ENDS and not _is_displayed(data):
-        yield Event(ENDS[kind], task=data["task"], message=str(data["res"].get("msg", ""))).write()
-
-
-def _is_displayed(data: dict[str, Any]) -> bool:
-    """Whether our own action plugin has displayed this end of its task: not where it did not get to its phases."""
-    return data["task_action"] == ACTION and "containers" in data["res"]
 
 
 def obey(orders: Orders, teller: Teller) -> None:

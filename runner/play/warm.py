@@ -67,6 +67,7 @@ class Image:
             # Not before now: the environment is its configuration.
             self.ansible: ModuleType = importlib.import_module("runner.play.preload")
             self.ansible.load(project)
+            # Not an operator's playbooks: Ansible would remember their plugins in plays of ours, too.
             self.ansible.rehearse(config.command[1:], sorted(project.glob("*.yml")))
         self._environment = dict(os.environ)
 

@@ -54,9 +54,11 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 @asynccontextmanager
-async def kept(root: Path, name: str, passed_on: Mapping[str, str] | None = None) -> AsyncIterator[Keeper]:
+async def kept(
+    root: Path, name: str, passed_on: Mapping[str, str] | None = None, playbooks: Path | None = None
+) -> AsyncIterator[Keeper]:
     """A keeper with its warm process."""
-    keeper = Keeper(root, name, passed_on or {}, warm=True)
+    keeper = Keeper(root, name, passed_on or {}, warm=True, playbooks=playbooks)
     serving = asyncio.create_task(keeper.serve())
     try:
         async with asyncio.timeout(60):

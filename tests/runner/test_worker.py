@@ -1,5 +1,6 @@
 """What a worker makes of what a host says: the log, the end and the current run.  Ansible plays, a plugin speaks."""
 
+import json
 from pathlib import Path
 from uuid import UUID
 
@@ -11,6 +12,7 @@ from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
 from db.phase import Phase
 from runner.play.event import Event, Kind, Marker, MarkerState
+from runner.play.launcher import Keeper
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import OK, deployment_of, local_host, queued_run
@@ -143,3 +145,36 @@ async def test_warnings_are_warnings_in_the_log_and_a_pull_moves_the_progress(
         ended = await session.get_one(Run, run.id)
     assert ended.warnings == ["careful"]
     assert ended.progress == pytest.approx(0.4)
+
+
+OWN = """
+- name: Deploy
+  hosts: all
+  gather_facts: false
+  tasks:
+    - name: Announce
+      ansible.builtin.raw: "echo with s3cret; exit {code}"
+    - name: Report
+      compose_project:
+        events: {events}
+"""
+
+
+@pytest.mark.parametrize("code", [0, 3])
+async def test_what_tasks_of_an_operators_playbook_print_is_in_the_log_and_masked(
+    db: Database, settings: WorkerSettings, playbooks: Path, tmp_path: Path, code: int
+) -> None:
+    events = phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY)
+    write_reporting(playbooks, "deploy.yml")
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / "deploy.yml").write_text(OWN.format(code=code, events=json.dumps([event.write() for event in events])))
+    keeper = Keeper(tmp_path / "kept", settings.cookie, {}, warm=False, playbooks=own)
+    run = await factories.run(db, await factories.deployment(db, on=await local_host(db), secrets={"A": "s3cret"}))
+    await Worker(db, Broadcast(), settings, keeper).play(run.id)
+    said = await _said(db, run)
+    assert (LogLevel.WARNING if code else LogLevel.INFO, None, "Announce: with ********") in said
+    async with db.read() as session:
+        ended = await session.get_one(Run, run.id)
+    assert ended.status == (RunStatus.FAILED if code else RunStatus.SUCCESS)
+    assert ("Announce" in str(ended.message)) is bool(code)

@@ -17,10 +17,10 @@ from runner.host import stream as host_stream
 from runner.host.answers import MOST_SHOWN_OF_CONTAINERS, Answers
 from runner.host.delivery import Delivery, pack
 from runner.host.stream import stream
-from runner.host.text import printable
+from runner.host.text import MAX_LINE, printable
 from runner.play import listener
 from runner.play.event import Event, Kind, Marker, MarkerState, PhaseResult, displayed
-from runner.play.listener import EVENTS_AT_ONCE, MAX_LINE, Listener
+from runner.play.listener import EVENTS_AT_ONCE, Listener
 from runner.play.play import LINE_LIMIT
 from runner.spec.run import ProjectFile
 
