@@ -31,7 +31,9 @@ from db.notify import Wire
 from runner.engine.base import ServingEngine
 from runner.engine.distributed import DistributedEngine
 from runner.engine.embedded import EmbeddedEngine
+from runner.play import playbooks
 from runner.play.launcher import Launcher
+from runner.play.play import project_directory
 from runner.play.warm import WarmAnsible
 from runner.private import NotPrivate, check, sockets
 from runner.store import Capacity
@@ -189,6 +191,8 @@ async def running(
         stack.enter_context(_reserved(db))
         broadcast = Broadcast()
         worker_settings = _worker_settings(settings, home, environment)
+        if plays and settings.own_playbooks is not None:
+            _check_playbooks(settings.own_playbooks)
         is_warm = settings.warm and plays and settings.ansible_verbosity == "0"
         warm = WarmAnsible(settings.data_dir.absolute() / "warm", settings.cookie, worker_settings.passed_on)
         launcher = Launcher(warm.start if is_warm else None)
@@ -208,6 +212,13 @@ async def running(
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
                 for task in beside:  # also the ends of the last runs are news for others
                     task.cancel()
+
+
+def _check_playbooks(own: Path) -> None:
+    try:
+        playbooks.check(own, project_directory())
+    except playbooks.BadPlaybooks as problem:
+        raise CannotStart(f"DAOS_PLAYBOOKS cannot be used: {problem}") from problem
 
 
 def _engine(db: Database, broadcast: Broadcast, worker: Worker | None, settings: Settings, home: Home) -> ServingEngine:
@@ -261,6 +272,7 @@ def _worker_settings(settings: Settings, home: Home, environment: Mapping[str, s
         timeouts=settings.timeouts,
         accept_new=settings.host_key_policy == ACCEPT_NEW,
         settle=settings.settle_seconds,
+        playbooks=settings.own_playbooks,
         passed_on=docker_environment(environment) | {"ANSIBLE_VERBOSITY": settings.ansible_verbosity},
         kept_open=(home.lock,),
     )

@@ -52,6 +52,13 @@ class Settings:
             "the daos user, mode 0700."
         },
     )
+    playbooks: Path = field(
+        default=Path(),
+        metadata={
+            "what": "Directory of your own deploy.yml, and down.yml if you like, with our task among yours: "
+            "docs/ansible.md."
+        },
+    )
     max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
     max_runs_per_host: int = field(default=4, metadata={"what": "Of these, runs on one host."})
     play: bool = field(
@@ -171,6 +178,11 @@ class Settings:
             return self.run_dir.absolute()
         parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
         return parent / f"daos-{self.cookie}"
+
+    @property
+    def own_playbooks(self) -> Path | None:
+        """The operator's directory of playbooks, if there is one."""
+        return None if self.playbooks == Path() else self.playbooks.absolute()
 
     @property
     def timeouts(self) -> Timeouts:

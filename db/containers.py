@@ -1,4 +1,7 @@
-"""Containers as a host reports them, typed from the report to the API; how they are stored is here too."""
+"""Containers as a host reports them, typed from the report to the API.  How they are stored is in `db.stored`.
+
+Standard library only: Ansible's own process imports it too.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,14 +9,10 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, Dialect
-
-from db.stored import MOST_SHOWN, Stored, report
-
 MAX_CONTAINERS = 1000  # of one report
 MAX_TEXT = 1024  # characters of a name, a service, an image or a port
 MAX_SIZE = 512 * 1024  # characters of all texts of one report: every list of runs reads them
-MAX_PORTS = 1000  # of one container; docker shows a range as one
+MAX_PORTS = 10_000  # of one container; each port of a range is one
 MAX_INTEGER = 2**31 - 1  # GraphQL's Int
 ZERO_TIME = "0001-01-01T00:00:00Z"  # Go's, for a container that never started
 
@@ -97,26 +96,6 @@ class Container:
             "startedAt": None if self.started_at is None else self.started_at.isoformat(),
             "ports": list(self.ports),
         }
-
-
-class Containers(Stored[list[Container]]):
-    """Containers as JSON.  Entries that cannot be read, as of an older daos, are left out."""
-
-    impl = JSON
-    cache_ok = True
-    what = "list of containers"
-
-    def process_bind_param(self, value: list[Container] | None, dialect: Dialect) -> list[dict[str, Any]] | None:
-        return None if value is None else [container.write() for container in value]
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> list[Container]:
-        containers, problems = read_all(value)
-        if problems:
-            report(self.what, f"{problems[0]}, and {len(problems) - 1} more problems"[:MOST_SHOWN])
-        return containers
-
-    def instead(self) -> list[Container]:
-        return []
 
 
 def read_all(reported: object) -> tuple[list[Container], list[str]]:

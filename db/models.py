@@ -14,9 +14,9 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, column_property, mapped_colu
 from sqlalchemy.types import TypeDecorator
 from uuid_utils.compat import uuid7
 
-from db.containers import Container, Containers
+from db.containers import Container
 from db.phase import Phase, PhaseOutcome
-from db.stored import KnownWord, Texts
+from db.stored import Containers, KnownWord, Texts
 
 
 class HostTransport(StrEnum):

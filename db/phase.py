@@ -29,6 +29,10 @@ class Phase(StrEnum):
         return self.value.lower()
 
 
+OF_UP = (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY)  # in their order
+OF_DOWN = (Phase.DOWN,)
+
+
 class PhaseOutcome(StrEnum):
     """How a phase ended."""
 

@@ -14,11 +14,11 @@ from sqlalchemy.ext.asyncio import AsyncSession
 
 from db import run_events
 from db.models import RunAction, RunPhase
-from db.phase import Phase, PhaseOutcome
+from db.phase import OF_DOWN, OF_UP, Phase, PhaseOutcome
 
 OF_ACTION: Mapping[RunAction, tuple[Phase, ...]] = {
-    RunAction.UP: (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY),
-    RunAction.DOWN: (Phase.DOWN,),
+    RunAction.UP: OF_UP,
+    RunAction.DOWN: OF_DOWN,
 }
 
 

@@ -13,6 +13,8 @@ from typing import Any, TypeVar
 from sqlalchemy import JSON, Dialect, Enum
 from sqlalchemy.types import TypeDecorator
 
+from db.containers import Container, read_all
+
 logger = logging.getLogger(__name__)
 
 MOST_SHOWN = 100  # characters of a value that cannot be understood
@@ -85,4 +87,24 @@ class Texts(Stored[list[str]]):
         return texts
 
     def instead(self) -> list[str]:
+        return []
+
+
+class Containers(Stored[list[Container]]):
+    """Containers as JSON.  Entries that cannot be read, as of an older daos, are left out."""
+
+    impl = JSON
+    cache_ok = True
+    what = "list of containers"
+
+    def process_bind_param(self, value: list[Container] | None, dialect: Dialect) -> list[dict[str, Any]] | None:
+        return None if value is None else [container.write() for container in value]
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> list[Container]:
+        containers, problems = read_all(value)
+        if problems:
+            report(self.what, f"{problems[0]}, and {len(problems) - 1} more problems"[:MOST_SHOWN])
+        return containers
+
+    def instead(self) -> list[Container]:
         return []

@@ -28,6 +28,7 @@ from runner.interruption import UNASKED, UNJUDGED, Answer, CutOff, Ending, Inter
 from runner.play.event import Event, Kind
 from runner.play.launcher import Starter
 from runner.play.play import Process, environment
+from runner.play.playbooks import locate
 from runner.play.request import PlayRequest
 from runner.record import Recorder
 from runner.spec import run as specification
@@ -48,6 +49,7 @@ class WorkerSettings:
     timeouts: Timeouts = field(default_factory=Timeouts)
     accept_new: bool = True  # whether a host's key is accepted and pinned where none is
     settle: float = 2.0  # seconds that a new container without a health check must stay up to count as healthy
+    playbooks: Path | None = None  # an operator's directory, see `runner.play.playbooks`
     passed_on: Mapping[str, str] = field(default_factory=dict)  # environment of plays, see `environment`
     kept_open: tuple[int, ...] = ()  # descriptors, see `PlayRequest`
 
@@ -184,7 +186,8 @@ class Attempt:
         settings = self._tools.settings
         cookie = f"{settings.cookie}/{self._run.id}"
         variables = environment(directory, cookie, settings.passed_on)
-        request = PlayRequest(directory, playbook, cookie, variables, settings.kept_open, self._tenure.deadline)
+        located = locate(playbook, settings.playbooks)
+        request = PlayRequest(directory, located, cookie, variables, settings.kept_open, self._tenure.deadline)
         process = await self._tools.start(request)
         self._hold.attach(process)
         return process
@@ -269,7 +272,7 @@ class Attempt:
         if event.kind in {Kind.OK, Kind.FAILED} and phase is not None:
             recorder.end_phase(phase, PhaseOutcome.OK if event.kind is Kind.OK else PhaseOutcome.FAILED)
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
-            self._failures.setdefault(event.result.get("detail") or event.message, phase)
+            self._failures.setdefault(event.message, phase)
         if event.kind is Kind.WORDS:
             recorder.say(event.message, level=LogLevel.WARNING)
 

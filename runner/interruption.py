@@ -9,11 +9,11 @@ from enum import StrEnum
 
 from db.containers import Container
 from db.models import FailureReason, RunStatus
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from db.run_phases import OF_ACTION
 from db.status import End
-from runner.outcome import containers, failed, failure_message, known_reason, success, unreachable, warned, warnings
-from runner.play.event import Event, Kind
+from runner.outcome import failed, failure_message, known_reason, success, unreachable, warned, warnings
+from runner.play.event import Event, Kind, Marker, MarkerState
 from runner.spec.run import Project
 
 
@@ -106,8 +106,8 @@ class Answer:
     """What a host answered about a run that was cut off, see ansible/recover.yml and ansible/halt.yml."""
 
     busy: bool  # something of the run is still at work there
-    marker: dict[str, str] | None  # what the last run there wrote down; None where there was none
-    verdict: str | None  # "ok", "failed", or None where there was nothing to judge
+    marker: Marker | None  # what the last run there wrote down; None where there was none
+    verdict: PhaseOutcome | None  # OK, FAILED, or None where there was nothing to judge
     reason: str | None
     detail: str | None
     containers: list[Container]
@@ -116,16 +116,16 @@ class Answer:
     @classmethod
     def read(cls, events: list[Event]) -> "Answer | None":
         """The answer among the events of recover.yml or halt.yml; None where the host did not give one."""
-        result = next((event.result for event in events if event.kind is Kind.OK and event.result), None)
+        result = next((event.result for event in events if event.kind is Kind.OK and event.result is not None), None)
         if result is None:
             return None
         return cls(
-            busy=bool(result.get("busy")),
-            marker=result.get("marker"),
-            verdict=result.get("verdict"),
-            reason=result.get("reason"),
-            detail=result.get("detail"),
-            containers=containers(result)[0],
+            busy=result.is_busy,
+            marker=result.marker,
+            verdict=result.verdict,
+            reason=result.reason,
+            detail=result.detail,
+            containers=result.containers,
             warnings=warnings(events),
         )
 
@@ -151,11 +151,11 @@ class CutOff:
         if self._marker is None:
             return Verdict.UNDECIDED
         last = OF_ACTION[self.project.action][-1]
-        if (self._marker.get("phase"), self._marker.get("state")) == (last.word, "done"):
+        if (self._marker.phase, self._marker.state) == (last, MarkerState.DONE):
             return Verdict.SUCCEEDED
         if answer.verdict is None:
             return Verdict.UNDECIDED
-        return Verdict.HEALTHY if answer.verdict == "ok" else Verdict.FAILED
+        return Verdict.HEALTHY if answer.verdict is PhaseOutcome.OK else Verdict.FAILED
 
     @property
     def ending(self) -> Ending:
@@ -164,7 +164,7 @@ class CutOff:
     @property
     def has_begun_up(self) -> bool:
         """Whether the run's content is on the host, by what it wrote down there."""
-        return self._marker is not None and self._marker.get("phase") in {Phase.UP.word, Phase.VERIFY.word}
+        return self._marker is not None and self._marker.phase in {Phase.UP, Phase.VERIFY}
 
     def end(self) -> End:
         """The run's end where it is not played again."""
@@ -189,7 +189,7 @@ class CutOff:
         assert self.answer is not None
         assert self._marker is not None
         reason = known_reason(self.answer.reason) or FailureReason.UNHEALTHY
-        phase = self._marker.get("phase", "the run").capitalize()
+        phase = self._marker.phase.label if self._marker.phase is not None else "The run"
         return failed(reason, failure_message(reason, phase, self.answer.detail or "see the log"))
 
     def _sentence(self) -> str:
@@ -213,17 +213,15 @@ class CutOff:
         """How far the run had come, for the end of a sentence."""
         assert self.answer is not None
         if self._marker is not None:
-            word = self._marker.get("phase", "")
-            phase = next((phase for phase in _PROGRESS if phase.word == word), None)
-            return "at an unknown point" if phase is None else _PROGRESS[phase]
+            phase = self._marker.phase
+            return _PROGRESS.get(phase, "at an unknown point") if phase is not None else "at an unknown point"
         # Ids of runs grow with time: a newer marker is another run's, an older one was there before this run.
-        newest = (self.answer.marker or {}).get("run", "")
-        if newest > str(self.project.run_id):
+        if self.answer.marker is not None and self.answer.marker.run > str(self.project.run_id):
             return "and another run has been on the host since"
         return "before it had changed anything on the host"
 
     @property
-    def _marker(self) -> dict[str, str] | None:
-        """The run's own marker, with `phase` and `state`."""
+    def _marker(self) -> Marker | None:
+        """The run's own marker."""
         marker = self.answer.marker if self.answer is not None else None
-        return marker if marker and marker.get("run") == str(self.project.run_id) else None
+        return marker if marker is not None and marker.run == str(self.project.run_id) else None

@@ -4,9 +4,8 @@
 """
 
 from dataclasses import replace
-from typing import Any
 
-from db.containers import Container, read_all
+from db.containers import Container
 from db.models import FailureReason, RunAction, RunStatus
 from db.run_phases import OF_ACTION
 from db.status import End
@@ -35,13 +34,7 @@ def warned(end: End, given: list[str]) -> End:
 
 def warnings(events: list[Event]) -> list[str]:
     """The warnings of all phases that have ended, in their order."""
-    found: list[str] = []
-    for event in events:
-        given = event.result.get("warnings")
-        found += [warning for warning in given if isinstance(warning, str)] if isinstance(given, list) else []
-        problems = containers(event.result)[1]
-        found += [f"The host reports a container that daos cannot read: {problem}." for problem in problems]
-    return found
+    return [warning for event in events if event.result is not None for warning in event.result.warnings]
 
 
 def has_reached_host(events: list[Event]) -> bool:
@@ -64,14 +57,15 @@ def _judge(project: Project, events: list[Event]) -> End | None:
     failure = next((event for event in events if event.kind in {Kind.FAILED, Kind.UNREACHABLE}), None)
     is_reached = has_reached_host(events)
     if failure is not None and failure.kind is Kind.FAILED:
-        return _judge_failure(failure)
+        return _judge_task(failure, events) if _is_of_operator(failure, events) else _judge_failure(failure)
     if failure is not None:
         return None if is_reached else unreachable(project, failure.message)
     phases = OF_ACTION[project.action]
     done = [event for event in events if event.kind is Kind.OK and event.phase in phases]
     end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
-        return success(project, containers(done[-1].result)[0])
+        result = done[-1].result
+        return success(project, result.containers if result is not None else [])
     if end is None or is_reached:
         return None
     words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
@@ -82,12 +76,24 @@ def _judge(project: Project, events: list[Event]) -> End | None:
 
 def _judge_failure(event: Event) -> End:
     result = event.result
-    if not result:  # not of our action plugin: Ansible itself has failed
+    if result is None:  # not of our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task or event.phase}: {event.message}")
-    reason = known_reason(result.get("reason")) or FailureReason.TASK_FAILED
-    detail = result.get("detail") or event.message
+    reason = known_reason(result.reason) or FailureReason.TASK_FAILED
+    detail = result.detail or event.message
     label = event.phase.label if event.phase is not None else "The run"
-    return failed(reason, failure_message(reason, label, detail), containers(result)[0])
+    return failed(reason, failure_message(reason, label, detail), result.containers)
+
+
+def _is_of_operator(failure: Event, events: list[Event]) -> bool:
+    """Whether a task has failed that is not ours: ours has phases instead of a beginning."""
+    return failure.task in {event.task for event in events if event.kind is Kind.TASK}
+
+
+def _judge_task(failure: Event, events: list[Event]) -> End:
+    """The end of a run in which a task of the operator's own playbook has failed, before or after ours."""
+    results = [event.result for event in events if event.result is not None]
+    containers = results[-1].containers if results else []
+    return failed(FailureReason.TASK_FAILED, f"Task '{failure.task}' failed: {failure.message}", containers)
 
 
 def failure_message(reason: FailureReason, phase: str, detail: str) -> str:
@@ -114,17 +120,11 @@ def success(project: Project, containers: list[Container]) -> End:
     return End(RunStatus.SUCCESS, None, f"The project is up: {services}.", containers)
 
 
-def containers(result: dict[str, Any]) -> tuple[list[Container], list[str]]:
-    """The containers in the result of a phase, and what is wrong with those that cannot be read."""
-    return read_all(result.get("containers"))
-
-
-def known_reason(word: object) -> FailureReason | None:
+def known_reason(word: str | None) -> FailureReason | None:
     """The reason that a host reports; TASK_FAILED where this daos does not know it, None where there is none."""
     if not word:
         return None
-    known = FailureReason.__members__.get(word) if isinstance(word, str) else None
-    return known or FailureReason.TASK_FAILED
+    return FailureReason.__members__.get(word, FailureReason.TASK_FAILED)
 
 
 def unreachable(project: Project, error: str) -> End:

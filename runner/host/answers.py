@@ -11,8 +11,11 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
+from db.containers import Container
+from db.phase import Phase
 from runner.host import compose_words
 from runner.host import places as reach
 from runner.host.comparison import Comparison, compare, is_applied
@@ -55,7 +58,6 @@ MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError,
 KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
 IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
 FAMILIAR = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?(.+)")
-ENDED = {"exited", "dead"}  # Docker's states in which an exit code means something
 
 
 class HostAnswer(ValueError):
@@ -64,7 +66,7 @@ class HostAnswer(ValueError):
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of the phase `recover`."""
+    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of Recover."""
 
     settle: float = 2.0
     verify: float = 300.0
@@ -117,38 +119,37 @@ class Answers:
         self._pull = PullProgress()
         self._lines: list[Line] = []
         self.warnings: list[str] = []
-        self.begin("")
+        self.begin(None)
 
-    def begin(self, phase: str) -> None:
-        """A phase begins."""
+    def begin(self, phase: Phase | None) -> None:
+        """A phase begins; None before the first."""
         self._phase = phase
         self._began = self._clock()
         self._words: deque[str] = deque(maxlen=MOST_WORDS)
 
-    def has_work(self, phase: str) -> bool:
-        """Whether `build` or `pull` has something to do; False before the plan is made."""
+    def has_work(self, phase: Phase) -> bool:
+        """Whether Build or Pull has something to do; False before the plan is made."""
         found = self._comparison
-        return found is not None and bool(found.build if phase == "build" else found.pull)
+        return found is not None and bool(found.build if phase is Phase.BUILD else found.pull)
 
     @property
     def fraction(self) -> float | None:
         """How much of the phase is done, from 0 to 1, where that is known."""
-        return self._pull.fraction if self._phase == "pull" else None
+        return self._pull.fraction if self._phase is Phase.PULL else None
 
     @property
-    def containers(self) -> list[dict[str, object]]:
-        """The project's containers as they were last seen, for the API, by name; a warning counts those left out."""
-        last_seen = self._containers if self._has_looked else self._baseline
-        shown: list[dict[str, object]] = []
+    def containers(self) -> list[Container]:
+        """The project's containers as they were last seen, by name; a warning counts those left out."""
+        last_seen = [inspection.container for inspection in (self._containers if self._has_looked else self._baseline)]
+        shown: list[Container] = []
         room = MOST_SHOWN_OF_CONTAINERS
         for container in sorted(last_seen, key=lambda one: one.name):
-            described = _described(container)
-            room -= len(json.dumps(described))
+            room -= len(json.dumps(container.write()))
             if room < 0:
                 many = f"{len(last_seen) - len(shown)} of {len(last_seen)} containers"
                 self._warn(f"{many} are not shown: what the host reports of them is too long.")
                 break
-            shown.append(described)
+            shown.append(container)
         return shown
 
     @property
@@ -173,7 +174,7 @@ class Answers:
         if warning is not None:
             self._warn(warning)
             return
-        shown = self._pull.feed(text, self._clock()) if self._phase == "pull" else text
+        shown = self._pull.feed(text, self._clock()) if self._phase is Phase.PULL else text
         if shown is not None:
             self._lines.append(Line(shown))
 
@@ -245,16 +246,14 @@ class Answers:
         self._noted = self._baseline if key == "baseline" else self._containers
         self._noted.clear()
         self._has_looked = key == "containers"
-        if self._phase == "up" and self._up_ended is None:
+        if self._phase is Phase.UP and self._up_ended is None:
             self._up_ended = self._clock()
 
     def _note_container(self, value: str) -> None:
         if len(value) > LONGEST_CONTAINER:
             raise HostAnswer(f"a container is described in more than {LONGEST_CONTAINER} characters")
         try:
-            entries = json.loads(value)
-            entries["ports"] = [port for port in entries.get("ports", []) if port]
-            container = Inspection.read(entries)
+            container = Inspection.read(json.loads(value))
         except MALFORMED as error:
             raise HostAnswer(f"a container cannot be understood: {error}") from error
         if len(self._noted) >= MOST_CONTAINERS:
@@ -394,12 +393,12 @@ class Answers:
             explained = None  # the script knows better than the words
         is_late = self._facts.get("late") == "yes"
         reason, _, detail = self._facts.get("fallback", "").partition(" ")
-        if self._phase == "up":
+        if self._phase is Phase.UP:
             self._verdict = self._judge(is_late=is_late)
-        too_old = self._version_problem() if self._phase == "prepare" else None
+        too_old = self._version_problem() if self._phase is Phase.PREPARE else None
         if too_old is not None:
             reason, detail = "DOCKER_UNAVAILABLE", too_old
-        elif self._phase == "pull" and self._comparison is not None and self._comparison.unavailable:
+        elif self._phase is Phase.PULL and self._comparison is not None and self._comparison.unavailable:
             detail = self._unavailable_sentence(self._comparison.unavailable)
         elif explained is not None and not is_late:
             self._verdict = None
@@ -423,7 +422,7 @@ class Answers:
         if "model" not in self._facts:
             return {}
         model = self._model()
-        pulled = self._comparison.pull if self._comparison is not None and self._phase == "pull" else model.services
+        pulled = self._comparison.pull if self._comparison is not None and self._phase is Phase.PULL else model.services
         wanted = {model.image_of(service) for service in pulled}
         return {service: model.image_of(service) for service in model.services if model.image_of(service) in wanted}
 
@@ -453,7 +452,7 @@ class Answers:
             self._watch = self._new_watch()
         now = self._clock()
         verdict = self._watch.judge(self._containers, now, host_time=self._facts.get("time", ""))
-        if self._phase == "recover" and now + verdict.next_in >= self._began + self._limits.recovery:
+        if self._phase is Phase.RECOVER and now + verdict.next_in >= self._began + self._limits.recovery:
             verdict = verdict.expire()  # whoever asked waits no longer
         self._verdict = verdict
         if verdict.kind is Kind.OK:
@@ -462,7 +461,7 @@ class Answers:
             if verdict.log is not None:
                 self._lines.append(Line(f"Waiting for {verdict.log}"))
             return _reply(verdict="wait", wait=f"{verdict.next_in:.2f}")
-        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase == "recover" else "UNHEALTHY")
+        return self._reply_failed(verdict, "TIMEOUT" if verdict.late and self._phase is Phase.RECOVER else "UNHEALTHY")
 
     def _reply_failed(self, verdict: Verdict, reason: str) -> bytes:
         logs = [("log", f"{identity} {name}") for identity, name in verdict.troubled.items()]
@@ -536,23 +535,10 @@ def _is_news(found: Comparison, notes: Notes | None) -> bool:
     )
 
 
-def _seen(container: Inspection) -> Seen:
-    return Seen(container.id, container.service, container.state, container.image_id, container.hash)
+def _seen(inspection: Inspection) -> Seen:
+    container = inspection.container
+    return Seen(inspection.id, container.service, container.state, inspection.image_id, inspection.hash)
 
 
-def _starts(containers: Iterable[Inspection]) -> set[tuple[str, str]]:
-    return {(container.id, container.started_at) for container in containers}
-
-
-def _described(container: Inspection) -> dict[str, object]:
-    return {
-        "name": container.name,
-        "service": container.service,
-        "image": container.image,
-        "state": container.state,
-        "health": container.health.status if container.health else None,
-        "exitCode": container.exit_code if container.state in ENDED else None,
-        "restarts": container.restarts,
-        "startedAt": container.started_at,
-        "ports": list(container.ports),
-    }
+def _starts(inspections: Iterable[Inspection]) -> set[tuple[str, datetime | None]]:
+    return {(inspection.id, inspection.container.started_at) for inspection in inspections}

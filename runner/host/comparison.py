@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
+from db.containers import ContainerState
 from runner.host.content import ENV_FILE, Content, DeliveredFile, Items, digest
 from runner.host.images import build_key, builds, is_built, needs_pull
 from runner.host.model import Model, Places, model_for_up
@@ -141,7 +142,11 @@ def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
     present: Counter[str] = Counter()
     for container in sight.containers:
         service = container.service
-        if service not in model.services or container.state == "created" or container.hash != hashes.get(service):
+        if (
+            service not in model.services
+            or container.state is ContainerState.CREATED
+            or container.hash != hashes.get(service)
+        ):
             return False
         if container.image_id != sight.images.get(model.image_of(service), container.image_id):
             return False
@@ -240,7 +245,7 @@ def _service_change(
         change = Change.CREATE
     elif reasons:
         change = Change.RECREATE
-    elif any(one.state != "running" for one in containers):
+    elif any(one.state is not ContainerState.RUNNING for one in containers):
         change = Change.START
     else:
         change = Change.KEEP

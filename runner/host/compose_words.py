@@ -11,6 +11,7 @@ from itertools import takewhile
 from types import MappingProxyType
 from typing import NamedTuple
 
+from db.phase import Phase
 from runner.host.text import human_size, one_line, printable
 
 
@@ -22,7 +23,7 @@ class Explanation(NamedTuple):
 
 
 def explain(
-    phase: str,
+    phase: Phase | None,
     words: Sequence[str],
     images: Mapping[str, str] = MappingProxyType({}),
     *,
@@ -31,7 +32,7 @@ def explain(
 ) -> Explanation | None:
     """Why a command of Compose failed, by what it printed; None where its words name no cause that is known here.
 
-    `phase` is what was done: "prepare", "pull", "build" or "up".  `words` are the lines of this one command, without
+    `phase` is what was done: Prepare, Pull, Build or Up.  `words` are the lines of this one command, without
     those of containers.  `images` has the images of the services that were to be pulled, `built` the services that were
     to be built, `free_bytes` what the disk of the host has left.  A pull or a build that failed always has an
     explanation, unless Docker itself was unavailable.
@@ -40,11 +41,11 @@ def explain(
     if any(_NO_DAEMON.search(line) for line in lines):
         return None
     explanation = _disk_full(lines, free_bytes)
-    if explanation is None and phase == "up":
+    if explanation is None and phase is Phase.UP:
         explanation = _port_in_use(lines)
-    if explanation is None and phase == "build":
+    if explanation is None and phase is Phase.BUILD:
         return Explanation("IMAGE_BUILD_FAILED", _build_sentence(lines, built))
-    return explanation or _pull_failed(lines, images, was_pull=phase == "pull")
+    return explanation or _pull_failed(lines, images, was_pull=phase is Phase.PULL)
 
 
 # Only a line of its own: Compose 2.26 also prints this about a pull that it canceled because another one had failed.

@@ -8,9 +8,10 @@ standard library only.  Nothing here reads a clock: times are monotonic seconds 
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
-from runner.host.inspection import MARGIN, NOT_EXECUTABLE, NOT_FOUND, HealthCheck, Inspection
+from db.containers import ContainerHealth, ContainerState
+from runner.host.inspection import MARGIN, NOT_EXECUTABLE, NOT_FOUND, HealthCheck, Inspection, LastCheck
 from runner.host.verdict import Finding, Kind, Verdict
 
 RESTART_WINDOW = 60.0  # seconds from its first restart in which a container has to recover
@@ -30,9 +31,9 @@ class _Seen:
 
     first: float  # when it was first inspected
     since: float  # it has run in one piece since then
-    started_at: str
+    started_at: datetime | None
     restarts: int  # as Docker counted at the last inspection
-    checked_at: str  # the last health check at the first inspection
+    last_check: LastCheck | None  # at the first inspection
     is_of_run: bool = False  # the run or, during the run, Docker has started it
     restarted: int = 0  # by Docker, during the run
     first_restart: float | None = None  # since it was last well
@@ -77,16 +78,16 @@ class Watch:
         that was restarted before the run.  `blamed` has the names of the containers that Compose gave as the reason why
         Up failed: their health counts as it is.
         """
-        containers = [inspection for inspection in inspections if inspection.is_managed]
-        many = Counter(container.service for container in containers)
+        many = Counter(inspection.container.service for inspection in inspections)
         findings = self._missing(many)
-        for container in containers:
-            seen = self._remember(container, now, host_time)
-            finding = self._assess(container, seen, now, is_blamed=container.name in blamed)
+        for inspection in inspections:
+            name, service = inspection.container.name, inspection.container.service
+            seen = self._remember(inspection, now, host_time)
+            finding = self._assess(inspection, seen, now, is_blamed=name in blamed)
             if finding is None:
                 seen.first_restart = None  # it is well: a later restart gets its own time
-            elif many[container.service] > 1:
-                findings.append(replace(finding, container=container.name))
+            elif many[service] > 1:
+                findings.append(replace(finding, container=name))
             else:
                 findings.append(finding)
         return self._conclude(findings, now)
@@ -96,22 +97,24 @@ class Watch:
             return []
         return [Finding(name, "has no container", has_failed=True) for name in self._expected if not many.get(name)]
 
-    def _remember(self, container: Inspection, now: float, host_time: str) -> _Seen:
-        seen = self._seen.get(container.id)
+    def _remember(self, inspection: Inspection, now: float, host_time: str) -> _Seen:
+        container = inspection.container
+        seen = self._seen.get(inspection.id)
         if seen is None:
-            seen = self._seen[container.id] = self._first_seen(container, now, host_time)
+            seen = self._seen[inspection.id] = self._first_seen(inspection, now, host_time)
         elif container.restarts > seen.restarts:
             seen.restarted += container.restarts - seen.restarts
             seen.is_of_run = True
         if seen.started_at != container.started_at:
             seen.started_at, seen.since, seen.is_of_run = container.started_at, now, True
         seen.restarts = container.restarts
-        if seen.first_restart is None and (seen.restarted or container.state == "restarting"):
+        if seen.first_restart is None and (seen.restarted or container.state is ContainerState.RESTARTING):
             seen.first_restart = now
         return seen
 
-    def _first_seen(self, container: Inspection, now: float, host_time: str) -> _Seen:
-        before = self._baseline.get(container.id)
+    def _first_seen(self, inspection: Inspection, now: float, host_time: str) -> _Seen:
+        container, known = inspection.container, self._baseline.get(inspection.id)
+        before = known.container if known is not None else None
         if before is None:
             restarted, is_of_run = container.restarts, True
         elif (before.started_at, before.restarts) == (container.started_at, container.restarts):
@@ -122,84 +125,82 @@ class Watch:
         since = now if restarted else self._started
         if not is_of_run:
             since = min(since, now - _age(container.started_at, host_time))
-        checked_at = container.health.checked_at if container.health else ""
-        return _Seen(now, since, container.started_at, container.restarts, checked_at, is_of_run, restarted)
+        return _Seen(now, since, container.started_at, container.restarts, inspection.last_check, is_of_run, restarted)
 
-    def _assess(self, container: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
-        match container.state:
-            case "running":
+    def _assess(self, inspection: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
+        match inspection.container.state:
+            case ContainerState.RUNNING:
                 if seen.restarted and _is_over(seen, seen.since):
-                    return _looping(container, seen, now)
-                health = self._assess_health(container, seen, now, is_blamed=is_blamed)
-                return health or self._assess_steadiness(container, seen, now)
-            case "restarting":
-                return self._assess_restarts(container, seen, now)
-            case "exited":
-                return self._assess_exit(container, seen)
-            case "dead":
-                return _failed(container, "is dead", crashed=True)
+                    return _looping(inspection, seen, now)
+                health = self._assess_health(inspection, seen, now, is_blamed=is_blamed)
+                return health or self._assess_steadiness(inspection, seen, now)
+            case ContainerState.RESTARTING:
+                return self._assess_restarts(inspection, seen, now)
+            case ContainerState.EXITED:
+                return self._assess_exit(inspection, seen)
+            case ContainerState.DEAD:
+                return _failed(inspection, "is dead", crashed=True)
             case state:
-                is_reached = self._up_ended or state != "created"
-                return self._await(container, state) if is_reached else None
+                is_reached = self._up_ended or state is not ContainerState.CREATED
+                return self._await(inspection, state.lower()) if is_reached else None
 
-    def _assess_health(self, container: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
-        health, check = container.health, container.health_check or HealthCheck()
-        if health is None:
-            return None
-        if health.status == "starting":
+    def _assess_health(self, inspection: Inspection, seen: _Seen, now: float, *, is_blamed: bool) -> Finding | None:
+        check = inspection.health_check or HealthCheck()
+        if inspection.container.health is ContainerHealth.STARTING:
             start = seen.since if seen.is_of_run else seen.first
-            return self._await(container, "starting", start + check.decides_within)
-        if health.status != "unhealthy":
+            return self._await(inspection, "starting", start + check.decides_within)
+        if inspection.container.health is not ContainerHealth.UNHEALTHY:
             return None
-        if seen.is_of_run or is_blamed or health.checked_at != seen.checked_at:
-            return _failed(container, "is unhealthy")
+        if seen.is_of_run or is_blamed or _moment(inspection.last_check) != _moment(seen.last_check):
+            return _failed(inspection, "is unhealthy")
         # What Up has changed may be what was missing, and Docker has not checked since.
         patience = check.period + MARGIN
         if now - seen.first >= patience:
-            return _failed(container, f"is unhealthy, and was not checked again within {patience:.0f} s")
-        return self._await(container, "unhealthy before the run", seen.first + patience)
+            return _failed(inspection, f"is unhealthy, and was not checked again within {patience:.0f} s")
+        return self._await(inspection, "unhealthy before the run", seen.first + patience)
 
-    def _assess_steadiness(self, container: Inspection, seen: _Seen, now: float) -> Finding | None:
+    def _assess_steadiness(self, inspection: Inspection, seen: _Seen, now: float) -> Finding | None:
         if not self._up_ended:
             return None  # what Up has waited for is a job that it is to end, or the health of others
         words, required = "restarted", STEADY
         if not seen.restarted and seen.is_of_run:
-            words, required = "just started", 0.0 if container.health else self._settle
-        elif not container.restarts and not seen.restarted:
+            words, required = "just started", 0.0 if inspection.container.health else self._settle
+        elif not inspection.container.restarts and not seen.restarted:
             return None
         remaining = required - (now - seen.since)
         if remaining <= _ROUNDING:
             return None
-        return self._await(container, words, seen.since + required, remaining=remaining)
+        return self._await(inspection, words, seen.since + required, remaining=remaining)
 
-    def _assess_restarts(self, container: Inspection, seen: _Seen, now: float) -> Finding:
-        is_hopeless = container.exit_code in {NOT_EXECUTABLE, NOT_FOUND} and seen.restarted >= HOPELESS_RESTARTS
+    def _assess_restarts(self, inspection: Inspection, seen: _Seen, now: float) -> Finding:
+        is_hopeless = inspection.exit_code in {NOT_EXECUTABLE, NOT_FOUND} and seen.restarted >= HOPELESS_RESTARTS
         if is_hopeless or _is_over(seen, now):
-            return _looping(container, seen, now)
+            return _looping(inspection, seen, now)
         window = (now if seen.first_restart is None else seen.first_restart) + RESTART_WINDOW
-        return self._await(container, "restarting", window)
+        return self._await(inspection, "restarting", window)
 
-    def _assess_exit(self, container: Inspection, seen: _Seen) -> Finding | None:
-        if container.exit_code == 0:
-            is_job = container.policy in {"no", "on-failure"}
-            return None if is_job else self._await(container, "exited, to be restarted")
+    def _assess_exit(self, inspection: Inspection, seen: _Seen) -> Finding | None:
+        if inspection.exit_code == 0:
+            is_job = inspection.policy in {"no", "on-failure"}
+            return None if is_job else self._await(inspection, "exited, to be restarted")
         if not self._up_ended and not seen.is_of_run:
             return None
         after = f" after {_times(seen.restarted)}" if seen.restarted else ""
-        return _failed(container, f"{container.end}{after}", crashed=True)
+        return _failed(inspection, f"{inspection.end}{after}", crashed=True)
 
     def _await(
         self,
-        container: Inspection,
+        inspection: Inspection,
         state: str,
         until: float = 0.0,
         *,
         remaining: float | None = None,
     ) -> Finding:
         """The finding that a container has time until `until`, or at least until the time limit of Verify."""
+        container = inspection.container
         deadline = min(max(until, self._floor), self._ceiling)
-        check = container.health.last_check if container.health and container.state == "running" else ""
-        return Finding(container.service, state, container.id, check=check, deadline=deadline, remaining=remaining)
+        check = inspection.check_words if container.state is ContainerState.RUNNING else ""
+        return Finding(container.service, state, inspection.id, check=check, deadline=deadline, remaining=remaining)
 
     def _conclude(self, findings: list[Finding], now: float) -> Verdict:
         waited = max(0.0, now - self._started)
@@ -229,11 +230,16 @@ def _is_over(seen: _Seen, moment: float) -> bool:
     return seen.first_restart is not None and moment >= seen.first_restart + RESTART_WINDOW
 
 
-def _looping(container: Inspection, seen: _Seen, now: float) -> Finding:
+def _moment(check: LastCheck | None) -> str:
+    return check.at if check is not None else ""
+
+
+def _looping(inspection: Inspection, seen: _Seen, now: float) -> Finding:
     began = now if seen.first_restart is None else seen.first_restart
-    last = f"; the last time it {container.end}" if container.state == "restarting" else ""
+    is_down = inspection.container.state is ContainerState.RESTARTING
+    last = f"; the last time it {inspection.end}" if is_down else ""
     return _failed(
-        container, f"keeps crashing: {_times(seen.restarted)} within {now - began:.0f} s{last}", crashed=True
+        inspection, f"keeps crashing: {_times(seen.restarted)} within {now - began:.0f} s{last}", crashed=True
     )
 
 
@@ -241,15 +247,15 @@ def _times(restarts: int) -> str:
     return "1 restart" if restarts == 1 else f"{restarts} restarts"
 
 
-def _failed(container: Inspection, words: str, *, crashed: bool = False) -> Finding:
-    check = container.health.last_check if container.health and not crashed else ""
-    return Finding(container.service, words, container.id, check=check, has_failed=True, crashed=crashed)
+def _failed(inspection: Inspection, words: str, *, crashed: bool = False) -> Finding:
+    check = "" if crashed else inspection.check_words
+    return Finding(inspection.container.service, words, inspection.id, check=check, has_failed=True, crashed=crashed)
 
 
-def _age(started_at: str, host_time: str) -> float:
-    """Seconds from one time of the host to a later one; 0 where either is unknown."""
+def _age(started_at: datetime | None, host_time: str) -> float:
+    """Seconds from one time of the host to a later one, which is in UTC; 0 where either is unknown."""
     try:
-        started, now = (datetime.fromisoformat(text[:19]) for text in (started_at, host_time))
+        now = datetime.fromisoformat(host_time).replace(tzinfo=UTC)
     except ValueError:
         return 0.0
-    return max(0.0, (now - started).total_seconds())
+    return 0.0 if started_at is None else max(0.0, (now - started_at.replace(microsecond=0)).total_seconds())

@@ -1,21 +1,24 @@
 """What `docker inspect` showed of a container, as the script on the host sends it.  Pure.
 
-The host is not trusted: what is not of the expected shape is a ValueError.  Ansible's process imports this module, so
-it uses the standard library only.
+What the API shows of it is a `Container`; the rest is what `runner.host.health` and the comparison need.  The host is
+not trusted: what is not of the expected shape is a ValueError.  Ansible's process imports this module, so it uses the
+standard library only.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from db.containers import Container
 from runner.host.text import one_line, printable
 
 MARGIN = 5.0  # seconds that a busy host may need in addition to run a health check
 NOT_EXECUTABLE, NOT_FOUND = 126, 127  # exit codes of shells and of Docker's init
 _CAUSES = {NOT_EXECUTABLE: "its command cannot be executed", NOT_FOUND: "its command was not found"}
+ENDED = {"exited", "dead"}  # Docker's states in which the API shows an exit code
 _KILLED = 137  # 128 + SIGKILL
 _NANOSECONDS = 1e9
-_LONGEST = 4096  # characters of one value
+_LONGEST = 4096  # characters of one value; what the API shows may be shorter, see `Container`
 _LONGEST_OUTPUT = 64 * 1024  # characters; Docker keeps 4096 bytes of a health check
 _CUT_OUTPUT = 500  # characters that the script sends of it
 
@@ -56,42 +59,29 @@ class HealthCheck:
 
 
 @dataclass(frozen=True)
-class Health:
-    """What Docker's health checks have found."""
+class LastCheck:
+    """The last health check of a container."""
 
-    status: str  # starting, healthy, unhealthy
-    failing_streak: int = 0
-    checked_at: str = ""  # when the last check began, in the daemon's own time zone; only good for a comparison
-    output: str = ""  # of the last check, one line
-    exit_code: int | None = None  # of the last check; -1 where Docker ended it
+    at: str  # when it began, in the daemon's own time zone; only good for a comparison
+    output: str = ""  # one line
+    exit_code: int = 0  # -1 where Docker ended it
 
     @classmethod
-    def read(cls, value: object) -> "Health | None":
-        """The object of a container; None where it has no health check.  Raises: ValueError."""
-        if value is None:
+    def read(cls, health: object) -> "LastCheck | None":
+        """The last check in a container's health; None where there was none yet.  Raises: ValueError."""
+        if health is None:
             return None
-        entries = _mapping(value, "health")
-        status = _text(entries, "status").lower()
-        if status in {"", "none"}:
-            return None
-        code = entries.get("exitCode")
-        return cls(
-            status=status,
-            failing_streak=_number(entries, "failingStreak"),
-            checked_at=_text(entries, "checkedAt"),
-            output=_output(_text(entries, "output", most=_LONGEST_OUTPUT)),
-            exit_code=None if code is None else _number(entries, "exitCode", least=-1),
-        )
+        entries = _mapping(health, "health")
+        at = _text(entries, "checkedAt")
+        output = _output(_text(entries, "output", most=_LONGEST_OUTPUT))
+        code = _number(entries, "exitCode", least=-1)
+        return cls(at, output, code) if at else None
 
     @property
-    def last_check(self) -> str:
-        """What the last check said, to be put behind "its health check"; empty where there was none."""
-        if not self.checked_at:
-            return ""
+    def words(self) -> str:
+        """What it said, to be put behind "its health check"."""
         words = f": {self.output}" if self.output else ", without output"
-        if self.exit_code is None or self.exit_code < 0:
-            return f"failed{words}"
-        return f"exited with code {self.exit_code}{words}"
+        return f"failed{words}" if self.exit_code < 0 else f"exited with code {self.exit_code}{words}"
 
 
 @dataclass(frozen=True)
@@ -99,61 +89,34 @@ class Inspection:
     """What `docker inspect` showed of one container at one moment."""
 
     id: str
-    service: str
-    name: str = ""
-    image: str = ""
+    container: Container  # what the API shows
     image_id: str = ""
-    hash: str = ""  # Compose's config hash; a container without one is not managed by Compose
-    number: int = 0  # of the container within its service, from 1
-    state: str = "running"  # Docker's own word
-    exit_code: int = 0
+    hash: str = ""  # Compose's config hash
+    exit_code: int = 0  # of its last end, also while it is restarted
     oom_killed: bool = False
-    restarts: int = 0  # by Docker, since the container was last started by hand
-    started_at: str = ""  # UTC
-    finished_at: str = ""  # UTC
-    one_off: bool = False  # made by `compose run`
-    policy: str = "no"  # no, always, unless-stopped, on-failure
-    max_retries: int = 0  # of on-failure; 0: without end
-    health: Health | None = None
+    policy: str = "no"  # when Docker restarts it: no, always, unless-stopped, on-failure
     health_check: HealthCheck | None = None
-    ports: tuple[str, ...] = ()
+    last_check: LastCheck | None = None
 
     @classmethod
     def read(cls, value: object) -> "Inspection":
         """The JSON object that the script sends for a container.  Raises: ValueError for anything else."""
         entries = _mapping(value, "container")
-        ports = entries.get("ports") or []
-        if not isinstance(ports, list) or not all(isinstance(port, str) and len(port) <= _LONGEST for port in ports):
-            raise ValueError("ports is not a list of strings")
         identity = _text(entries, "id")
         if not identity:
             raise ValueError("id is empty")
+        exit_code = _number(entries, "exitCode", least=-(2**31))
         return cls(
             id=identity,
-            service=_text(entries, "service"),
-            name=_text(entries, "name").removeprefix("/"),
-            image=_text(entries, "image"),
+            container=_container(entries, exit_code),
             image_id=_text(entries, "imageId"),
             hash=_text(entries, "hash"),
-            number=_number(entries, "number"),
-            state=_text(entries, "state").lower(),
-            exit_code=_number(entries, "exitCode", least=-(2**31)),
+            exit_code=exit_code,
             oom_killed=_boolean(entries, "oomKilled"),
-            restarts=_number(entries, "restarts"),
-            started_at=_text(entries, "startedAt"),
-            finished_at=_text(entries, "finishedAt"),
-            one_off=_boolean(entries, "oneOff"),
             policy=_text(entries, "policy").lower() or "no",
-            max_retries=_number(entries, "maxRetries"),
-            health=Health.read(entries.get("health")),
             health_check=HealthCheck.read(entries.get("healthcheck")),
-            ports=tuple(ports),
+            last_check=LastCheck.read(entries.get("health")),
         )
-
-    @property
-    def is_managed(self) -> bool:
-        """Whether it is a container of a service, as Compose sees it."""
-        return bool(self.hash) and not self.one_off
 
     @property
     def end(self) -> str:
@@ -164,6 +127,30 @@ class Inspection:
             return f"was killed with SIGKILL (exit code {self.exit_code})"
         because = _CAUSES.get(self.exit_code)
         return f"exited with code {self.exit_code}" + (f" ({because})" if because else "")
+
+    @property
+    def check_words(self) -> str:
+        """What its last health check said; empty where there was none."""
+        return self.last_check.words if self.last_check is not None else ""
+
+
+def _container(entries: Mapping[str, Any], exit_code: int) -> Container:
+    """The container as the API shows it.  Raises: ValueError."""
+    health, ports = entries.get("health"), entries.get("ports")
+    state = _text(entries, "state").lower()
+    return Container.read(
+        {
+            "name": _text(entries, "name").removeprefix("/"),
+            "service": _text(entries, "service"),
+            "image": _text(entries, "image"),
+            "state": state,
+            "health": None if health is None else _text(_mapping(health, "health"), "status").lower(),
+            "exitCode": exit_code if state in ENDED else None,
+            "restarts": _number(entries, "restarts"),
+            "startedAt": entries.get("startedAt"),
+            "ports": [port for port in ports if port != ""] if isinstance(ports, list) else ports,
+        }
+    )
 
 
 def _output(text: str) -> str:

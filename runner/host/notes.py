@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from db.containers import ContainerState
 from runner.host.content import Items
 
 
@@ -14,7 +15,7 @@ class Seen:
 
     id: str
     service: str
-    state: str
+    state: ContainerState
     image_id: str
     hash: str  # of its configuration, as Compose labelled it
 

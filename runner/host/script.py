@@ -3,18 +3,24 @@
 `python -m runner.host.script` prints the whole, for a linter.
 """
 
+import math
 import re
+import shlex
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-UP = frozenset({"prepare", "build", "pull", "up", "verify"})
-DOWN = frozenset({"down"})
-RECOVERY = frozenset({"halt", "recover"})
+from db.phase import Phase
+from runner.host.arguments import PHASES, Arguments
+from runner.host.delivery import Delivery
+
+UP = frozenset(PHASES["up"])
+DOWN = frozenset(PHASES["down"])
+RECOVERY = frozenset({*PHASES["halt"], *PHASES["recover"]})
 ALL = UP | DOWN | RECOVERY
 
 # Each part with the phases that need it.  `protocol` begins, `main` goes through the phases.
-PARTS: Mapping[str, frozenset[str]] = {
+PARTS: Mapping[str, frozenset[Phase]] = {
     "protocol": ALL,
     "phase": ALL,
     "lock": ALL,
@@ -35,10 +41,29 @@ def read(directory: Path) -> dict[str, str]:
     return {name: (directory / f"{name}.sh").read_text(encoding="utf-8") for name in PARTS}
 
 
-def joined(parts: Mapping[str, str], phases: Iterable[str]) -> str:
+def joined(parts: Mapping[str, str], phases: Iterable[Phase]) -> str:
     """The parts that the phases need."""
     wanted = set(phases)
     return "".join(text for name, text in parts.items() if PARTS[name] & wanted)
+
+
+def command(parts: Mapping[str, str], arguments: Arguments, delivery: Delivery | None) -> str:
+    """The script, whose `parts` are escaped, and its arguments: one line, which any login shell passes on unharmed."""
+    delivered: tuple[object, ...] = (0, "-", 0, 0, "-", "no")
+    if delivery is not None:
+        sizes = len(delivery.logins), delivery.id, len(delivery.manifest), len(delivery.seeds)
+        delivered = (*sizes, delivery.override or "-", "yes" if delivery.outside else "no")
+    words = [
+        ",".join(phase.word for phase in arguments.phases),
+        arguments.id,
+        arguments.deployment,
+        arguments.installation,
+        arguments.project,
+        ",".join(str(math.ceil(arguments.timeout(phase))) for phase in arguments.phases),
+        *delivered,
+        *arguments.rivals,
+    ]
+    return f'set -- {shlex.join(map(str, words))}; eval "$(printf %b "{joined(parts, arguments.phases)}")"'
 
 
 def escaped(script: str) -> str:

@@ -6,6 +6,8 @@ characters, or a megabyte in one line.
 
 import re
 
+MAX_LINE = 2000  # characters of a line in a log; the script's own limit
+
 # Escape sequences as a whole, then every control character but the tab, and the two separators that some viewers obey.
 _UNPRINTABLE = re.compile(
     r"\x1b\[[0-?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)?|[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]"
@@ -16,6 +18,14 @@ _BREAKS = re.compile(r"[\r\n\u2028\u2029]+")
 def printable(text: str) -> str:
     """The text of one line without what a terminal would obey."""
     return _UNPRINTABLE.sub("", text)
+
+
+def clipped(text: str, *, is_cut: bool = False) -> str:
+    """The text in at most `MAX_LINE` characters, with a mark where it ends too early: `runner.mask` looks for it.
+
+    `is_cut`: its end is missing already.
+    """
+    return text[: MAX_LINE - 1] + "…" if is_cut or len(text) > MAX_LINE else text
 
 
 def one_line(text: str, limit: int = 200) -> str:

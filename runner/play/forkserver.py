@@ -1,6 +1,6 @@
 """The warm process: Ansible, loaded once and forked for each play: `python -P -m runner.play.forkserver`.
 
-The fork, the play process, does what `runner.play.playbook` does as a program, through the same ansible-runner, but the
+The fork, the play process, does what `runner.play.program` does as a program, through the same ansible-runner, but the
 Ansible that it starts is a fork as well: of `runner.play.preload`.
 
 stdin    a socket of messages.  The warm process sends one byte when it is ready.  Each message to it asks for a play:
@@ -9,7 +9,7 @@ stdin    a socket of messages.  The warm process sends one byte when it is ready
 stderr   what nobody expects; the server logs it
 
 A play's stdout begins with `begun` and its pid, or with `refused` and why: it would not be what a cold one is.  After
-`begun` it waits for a first line on stdin, without a deadline; from there on it is as in `runner.play.playbook`, except
+`begun` it waits for a first line on stdin, without a deadline; from there on it is as in `runner.play.program`, except
 that the last line on stdout is `swept`: nothing that the play had started is left.
 """
 
@@ -38,7 +38,8 @@ from ansible_runner.utils import OutputEventFilter
 from runner import processes
 from runner.play import posix
 from runner.play.control import Orders
-from runner.play.playbook import GRACE, Spec, Teller, configuration, obey
+from runner.play.event import Event, Kind
+from runner.play.program import GRACE, Spec, Teller, configuration, obey
 
 MAX_REQUEST = 128 * 1024  # bytes; a socket's buffer takes no longer message
 MAX_DESCRIPTORS = 16
@@ -66,6 +67,7 @@ class Image:
             # Not before now: the environment is its configuration.
             self.ansible: ModuleType = importlib.import_module("runner.play.preload")
             self.ansible.load(project)
+            # Not an operator's playbooks: Ansible would remember their plugins in plays of ours, too.
             self.ansible.rehearse(config.command[1:], sorted(project.glob("*.yml")))
         self._environment = dict(os.environ)
 
@@ -91,7 +93,13 @@ def _state(path: Path) -> tuple[int, int, int] | None:
 def _example(project: Path) -> Iterator[RunnerConfig]:
     """The configuration of a play that is not played.  ansible-runner adds to its environment."""
     with tempfile.TemporaryDirectory() as directory:
-        host = {"ansible_connection": "ssh", "ansible_host": {"__ansible_unsafe": "example"}, "ansible_port": 22}
+        user_string = {"__ansible_unsafe": "example"}
+        host = {
+            "ansible_connection": "ssh",
+            "ansible_host": user_string,
+            "ansible_port": 22,
+            "daos": {"project": user_string},  # what the playbooks pass on
+        }
         Path(directory, "inventory.json").write_text(json.dumps({"all": {"hosts": {"example": host}}}))
         yield configuration({"directory": directory, "project": str(project), "playbook": "none.yml", "held": []})
 
@@ -99,7 +107,7 @@ def _example(project: Path) -> Iterator[RunnerConfig]:
 class Fork(Runner):  # type: ignore[misc]
     """ansible-runner with Ansible as a fork of this process, and not as a program under a terminal of its own.
 
-    `orders` are obeyed, as in `runner.play.playbook`; `private` are descriptors that Ansible must not have.
+    `orders` are obeyed, as in `runner.play.program`; `private` are descriptors that Ansible must not have.
     """
 
     def __init__(
@@ -214,7 +222,7 @@ def _be_play(image: Image, request: Request, descriptors: list[int]) -> None:
         return
     runner = Fork(image, config, teller, orders=orders, private=[stdout, *held])
     runner.run()
-    teller.say(kind="end", rc=runner.rc)
+    teller.say(**Event(Kind.END, rc=runner.rc).write())
     processes.end_children(GRACE)  # ssh's master outlives the play
     teller.say(kind="swept")
 

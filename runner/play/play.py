@@ -49,7 +49,7 @@ def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> d
 
 
 def spec(request: PlayRequest, held: tuple[int, ...]) -> dict[str, Any]:
-    """The first message to a playing process, see `runner.play.playbook.Spec`; `held` as the process numbers them."""
+    """The first message to a playing process, see `runner.play.program.Spec`; `held` as the process numbers them."""
     return {
         "directory": str(request.directory),
         "project": str(project_directory()),
@@ -88,7 +88,7 @@ class Channel(Protocol):
 
 
 class Program:
-    """The channel to a playing process that is a program of its own, `runner.play.playbook`."""
+    """The channel to a playing process that is a program of its own, `runner.play.program`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -98,7 +98,7 @@ class Program:
     async def start(cls, request: PlayRequest) -> "Program":
         """Start the program and send it what it is to play."""
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "runner.play.playbook"),
+            *(sys.executable, "-P", "-m", "runner.play.program"),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
@@ -162,7 +162,7 @@ class Process:
         """Start a play the cold way, as a program of its own.
 
         At the request's deadline it begins to end by itself, whatever becomes of this server, and has ended all that it
-        started within three times `playbook.GRACE`; see `extend`.
+        started within three times `program.GRACE`; see `extend`.
         """
         return cls(await Program.start(request), request)
 

@@ -4,7 +4,7 @@ Every string that a user may have written is marked `__ansible_unsafe`.  Without
 template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -123,22 +123,24 @@ def _quote(value: str) -> str:
 
 
 def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float) -> dict[str, Any]:
-    """Ansible's inventory: one host, named by the deployment's id.  `settle`: see `Limits.settle`."""
-    variables: dict[str, Any] = {
-        "daos_run": str(project.run_id),
-        "daos_deployment": str(project.deployment_id),
-        "daos_installation": str(project.installation),
-        "daos_project": _unsafe(project.name),
-        "daos_delivery": _unsafe(str(paths.delivery)),
-        "daos_rivals": [str(rival) for rival in project.rivals],
-        "daos_timeouts": {
-            phase: getattr(timeouts, phase)
-            for phase in ("prepare", "build", "pull", "up", "verify", "down", "recover", "run")
-        }
-        | {"halt": timeouts.recover},
-        "daos_settle": settle,
-        **_connection(project.target, paths, timeouts),
+    """Ansible's inventory: one host, named by the deployment's id.  Its variable `daos` is what the playbooks pass on.
+
+    `settle`: see `Limits.settle`.
+    """
+    limits = asdict(timeouts)
+    del limits["connect"]
+    arguments = {
+        "id": str(project.run_id),
+        "deployment": str(project.deployment_id),
+        "installation": str(project.installation),
+        "project": _unsafe(project.name),
+        "delivery": _unsafe(str(paths.delivery)),
+        "rivals": [str(rival) for rival in project.rivals],
+        "timeouts": limits,
+        "settle": settle,
+        "display": "events",
     }
+    variables = {"daos": arguments, **_connection(project.target, paths, timeouts)}
     return {"all": {"hosts": {str(project.deployment_id): variables}}}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from db.phase import Phase
 from tests.support.docker import Docker
 from tests.support.machine import Machine, service
 
@@ -54,7 +55,7 @@ def test_a_changed_config_or_secret_recreates_its_services_only(
     play = deploy("new")
     after = local.ids(docker)
     assert read_thing(local, docker) == "new"
-    assert play["up"].changed
+    assert play[Phase.UP].changed
     assert {name for name in after if after[name] != before[name]} == {"web"}
     assert not deploy("new").changed
     assert local.ids(docker) == after
@@ -125,7 +126,7 @@ def test_a_service_that_is_no_longer_described_is_removed_with_its_profile(local
     local.values = {}
     play = local.deploy(services)
     assert play.succeeded, play.output
-    assert play["up"].changed
+    assert play[Phase.UP].changed
     assert local.ids(docker) == {"web": before["web"]}
 
 
@@ -135,7 +136,7 @@ def test_containers_that_compose_does_not_manage_are_left_alone(local: Machine, 
     docker.run("run", "--detach", "--network", "none", "--label", project, "demo:1", "sleep", "1000")
     play = local.deploy({"web": service("sleep", "2000")})
     assert play.succeeded, play.output
-    assert [found["service"] for found in play.last.containers] == ["web"]
+    assert [found.service for found in play.last.containers] == ["web"]
     assert local.down().succeeded
     assert len(docker.containers(local.project)) == 1
 
@@ -189,7 +190,7 @@ def test_after_an_upgrade_of_daos_changes_take_effect_and_dropped_files_go(local
     files = {path: content for path, content in OLD_FILES.items() if not path.startswith("deep/")}
     play = local.deploy(json.dumps(old), {**files, "page": "new page"})
     assert play.succeeded, play.output
-    assert play["prepare"].warnings == [
+    assert play[Phase.PREPARE].warnings == [
         "File deep/mine was modified on the host, and is deleted, as the package no longer has it."
     ]
     after = local.ids(docker)
@@ -224,9 +225,9 @@ def test_after_an_upgrade_of_daos_an_image_is_built_once_and_nothing_is_recreate
     try:
         before = local.ids(docker)
         # An older daos did not notice each change: whether its image is the one of these files is not known.
-        assert local.deploy({"web": web}, files)["build"].announced
+        assert local.deploy({"web": web}, files)[Phase.BUILD].announced
         assert local.ids(docker) == before
-        assert not local.deploy({"web": web}, files)["build"].announced
+        assert not local.deploy({"web": web}, files)[Phase.BUILD].announced
         assert local.deploy({"web": web}, {**files, "page": "new"}).succeeded
         assert docker.run("exec", local.ids(docker)["web"], "cat", "/page") == "new"
     finally:

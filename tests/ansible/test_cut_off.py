@@ -3,11 +3,12 @@
 import os
 from pathlib import Path
 
+from db.phase import Phase
 from runner.spec.run import ProjectFile
 from tests.support.machine import Machine, service
 
 WEB = {"web": service("sleep", "1000")}
-UP = ("prepare", "build", "pull", "up")
+UP = (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP)
 
 
 def test_the_next_run_moves_and_deletes_what_this_one_did_not_come_to(local: Machine, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from db.phase import Phase
 from tests.support.docker import PROJECT_LABEL, Docker
 from tests.support.machine import Machine, service
 
@@ -99,5 +100,5 @@ def test_down_of_a_rivals_project_is_refused(local: Machine, docker: Docker) -> 
 
 
 def test_down_reports_a_daemon_that_does_not_answer(local: Machine) -> None:
-    result = local.phase("down", environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
+    result = local.phase(Phase.DOWN, environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
     assert result.reason == "DOCKER_UNAVAILABLE"

@@ -7,10 +7,11 @@ import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from db.phase import Phase
+from runner.play.event import Event, Kind
 from tests.support.machine import UNREACHABLE, Machine, compose_by_docker, kill_with_children, service, wait_for
 
 # Up waits for a dependency that will not get healthy.
@@ -131,17 +132,17 @@ def test_the_end_of_one_run_does_not_end_the_next_that_waits_for_it(local: Machi
     with local.playing("deploy.yml") as ansible:
         wait_for(lambda: is_waiting_in_up(local))
         local.run = "another"
-        told: list[dict[str, Any]] = []
-        with local.running("down", told=told) as down:
-            wait_for(lambda: told)
-            assert told == [{"phase": "down"}]
+        events: list[Event] = []
+        with local.running(Phase.DOWN, events=events) as down:
+            wait_for(lambda: events)
+            assert events == [Event(Kind.PHASE, Phase.DOWN)]
             kill_with_children(ansible.pid, keep="/bin/sh")
             assert not down.result(timeout=30)[0].failed
 
 
 def test_a_pull_that_takes_too_long_is_a_timeout(local: Machine, silent_registry: str) -> None:
     play = local.deploy({"web": service("true") | {"image": f"{silent_registry}/x:1"}}, timeouts={"pull": 1})
-    assert (play.last.phase, play.last.reason) == ("pull", "TIMEOUT")
+    assert (play.last.phase, play.last.reason) == (Phase.PULL, "TIMEOUT")
     assert play.last.detail == "Pull did not finish within 1 s."
     assert local.processes() == {}
 

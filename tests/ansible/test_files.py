@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from db.phase import Phase
 from runner.spec.run import ProjectFile
 from tests.support.docker import Docker
-from tests.support.machine import Machine, Result, as_nobody, compose_that, contents, service
+from tests.support.machine import PLAYBOOKS, Machine, Result, as_nobody, compose_that, contents, service
 
 WEB = {"web": service("sleep", "1000")}
 NOTHING = {"web": service("true", scale=0)}  # no container, for what depends on files alone
@@ -22,7 +23,7 @@ Files = Mapping[str, str | ProjectFile]
 def put(machine: Machine, files: Files | None = None) -> Result:
     """The result of Up, or of the phase before that failed."""
     machine.begin(NOTHING, files)
-    return machine.run_phases("prepare", "build", "pull", "up")[-1]
+    return machine.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP)[-1]
 
 
 def mode(path: Path) -> str:
@@ -55,11 +56,11 @@ def test_a_file_that_was_modified_on_the_host_is_replaced_and_named(local: Machi
     (local.files / "gone").write_text("by hand")
     play = local.deploy(WEB, {"page": "1", "same": "2"})
     assert play.succeeded, play.output
-    assert play["prepare"].warnings == [
+    assert play[Phase.PREPARE].warnings == [
         "File gone was modified on the host, and is deleted, as the package no longer has it.",
         "File page was modified on the host, and is replaced by the package's.",
     ]
-    assert play["up"].changed
+    assert play[Phase.UP].changed
     files = contents(local.files)
     assert (files["page"], files["same"], "gone" in files) == (b"1", b"2", False)
 
@@ -81,7 +82,7 @@ def test_a_file_that_is_only_created_when_it_is_missing_belongs_to_the_container
 
     play = local.deploy(web, {"state": ProjectFile(b"second\n", only_if_missing=True), "page": "2"})
     assert play.succeeded, play.output
-    assert play["prepare"].warnings == []
+    assert play[Phase.PREPARE].warnings == []
     assert (local.files / "state").read_text() == "first\nmore\n"
     assert docker.containers(local.project) == before
 
@@ -212,30 +213,30 @@ def have_a_file_as_a_directory(project: Path) -> None:
     ("phase", "obstacle", "words"),
     [
         (
-            "up",
+            Phase.UP,
             have_a_directory_with_files,
             "{}/z.conf is a directory with files in it. Remove or rename it on the host.",
         ),
         (
-            "prepare",
+            Phase.PREPARE,
             have_a_link_as_a_directory,
             "{}/zone is a symbolic link, which daos does not follow. Remove it on the host.",
         ),
         (
-            "prepare",
+            Phase.PREPARE,
             have_a_link_as_a_file,
             "{}/z.conf is a symbolic link, which daos does not follow. Remove it on the host.",
         ),
-        ("prepare", have_a_pipe_as_a_file, "{}/z.conf is not a regular file. Remove it on the host."),
+        (Phase.PREPARE, have_a_pipe_as_a_file, "{}/z.conf is not a regular file. Remove it on the host."),
         (
-            "up",
+            Phase.UP,
             have_a_file_as_a_directory,
             "{}/zone is a file where the package has a directory. Remove or rename it on the host.",
         ),
     ],
 )
 def test_where_one_file_cannot_be_moved_none_is(
-    local: Machine, docker: Docker, phase: str, obstacle: Callable[[Path], None], words: str
+    local: Machine, docker: Docker, phase: Phase, obstacle: Callable[[Path], None], words: str
 ) -> None:
     files = {"a": "1", "gone": "1"}
     local.deploy(WEB, files)
@@ -243,7 +244,7 @@ def test_where_one_file_cannot_be_moved_none_is(
     outside = sorted(local.directory.iterdir())
     before = contents(local.files), docker.containers(local.project)
     local.begin({"web": service("sleep", "2000")}, {"a": "2", "b": "2", "z.conf": "2", "zone/one": "2"})
-    *_, result = local.run_phases("prepare", "build", "pull", "up", "verify")
+    *_, result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY)
     assert (result.phase, result.reason) == (phase, "TASK_FAILED")
     assert result.detail == f"No file was replaced: {words.format(local.files)}"
     for path in local.files.iterdir():
@@ -272,7 +273,7 @@ def test_a_link_to_what_the_package_has_does_not_count_as_its_file(local: Machin
         (local.files / path).symlink_to(local.directory / target)
         result = put(local, {"page": "1", "zone/page": "1"})
         assert (result.phase, result.detail) == (
-            "prepare",
+            Phase.PREPARE,
             f"No file was replaced: {local.files / path} {LINK}. Remove it on the host.",
         )
         (local.files / path).unlink()
@@ -304,8 +305,8 @@ def test_a_directory_that_becomes_a_link_behind_the_check_is_not_followed(
         fake.chmod(0o755)
     local.begin(NOTHING, {"zone/page": "2"})
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
-    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
-    assert (result.phase, result.detail) == ("up", detail.format(local.files))
+    result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, environment=environment)[-1]
+    assert (result.phase, result.detail) == (Phase.UP, detail.format(local.files))
     assert contents(elsewhere) == before
 
 
@@ -322,8 +323,8 @@ def test_a_vacant_directory_that_becomes_a_link_is_not_followed(local: Machine, 
     fake.chmod(0o755)
     local.begin(NOTHING, {"zone": "a file"})
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
-    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
-    assert (result.phase, result.failed) == ("up", True)
+    result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, environment=environment)[-1]
+    assert (result.phase, result.failed) == (Phase.UP, True)
     assert (tmp_path / "taken").is_dir()
     assert (elsewhere / "deep").is_dir()
 
@@ -342,7 +343,7 @@ def test_a_link_that_a_container_has_made_is_not_mounted(local: Machine, docker:
     again = {name: {**described, "environment": {"CHANGED": "1"}} for name, described in services.items()}
     result = local.deploy(again).last
     assert (result.phase, result.detail) == (
-        "up",
+        Phase.UP,
         f"No container was changed: {local.files}/data/deep is a symbolic link that a container could have made. "
         "Remove it on the host, or mount its target.",
     )
@@ -356,7 +357,7 @@ def test_a_link_of_a_container_that_the_package_no_longer_has_is_not_mounted(loc
     before = docker.containers(local.project)
     for _ in range(2):
         result = local.deploy({"web": service("sleep", "1000", volumes=["./data:/data"])}).last
-        assert (result.phase, result.failed) == ("up", True)
+        assert (result.phase, result.failed) == (Phase.UP, True)
         assert f"{local.files}/data is a symbolic link that a container could have made." in result.detail
         assert docker.containers(local.project) == before
 
@@ -378,9 +379,9 @@ def test_a_compose_file_that_a_container_exchanges_decides_nothing(
     fake.chmod(0o755)
     local.begin({"web": {**services["web"], "environment": {"CHANGED": "1"}}})
     environment = {"PATH": f"{programs}:{os.environ['PATH']}"}
-    result = local.run_phases("prepare", "build", "pull", "up", "verify", environment=environment)[-1]
-    assert (result.phase, result.failed) == ("verify", False)
-    assert [found["service"] for found in result.containers] == ["web"]
+    result = local.run_phases(*PLAYBOOKS["deploy.yml"], environment=environment)[-1]
+    assert (result.phase, result.failed) == (Phase.VERIFY, False)
+    assert [found.service for found in result.containers] == ["web"]
     assert len(docker.containers(local.project)) == 1
 
 
@@ -396,8 +397,8 @@ def test_a_seccomp_profile_that_a_container_exchanges_decides_nothing(
     web = service("sleep", "1000", volumes=[".:/project"], security_opt=["seccomp:./profile.json"])
     local.begin({"web": web}, {"profile.json": forbidden.read_text()})
     environment = compose_that(tmp_path, up=f"cp {allowed} {local.files}/profile.json")
-    result = local.run_phases("prepare", "build", "pull", "up", environment=environment)[-1]
-    assert (result.phase, result.failed) == ("up", False)
+    result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, environment=environment)[-1]
+    assert (result.phase, result.failed) == (Phase.UP, False)
     assert (local.files / "profile.json").read_text() == allowed.read_text()
     [container] = docker.containers(local.project)
     assert "SCMP_ACT_ERRNO" in docker.run("inspect", "--format", "{{.HostConfig.SecurityOpt}}", container)
@@ -436,7 +437,9 @@ def test_the_mode_of_dotenv_is_not_set_through_a_link(local: Machine, tmp_path: 
     fake.chmod(0o755)
     mounting = {"web": service("true", scale=0, volumes=["./.env:/env:ro"])}
     local.begin(mounting, {"page": "1"})
-    local.run_phases("prepare", "build", "pull", "up", environment={"PATH": f"{programs}:{os.environ['PATH']}"})
+    local.run_phases(
+        Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, environment={"PATH": f"{programs}:{os.environ['PATH']}"}
+    )
     assert mode(outside) == "0640"
     assert mode(local.files / ".env") == "0644"
     assert not (local.files / ".env").is_symlink()
@@ -448,14 +451,14 @@ def test_a_directory_that_a_container_has_taken_is_named_with_its_owner(nobodys_
 
     def put_as_nobody(files: Files) -> Result:
         machine.begin(NOTHING, files)
-        return machine.run_phases("prepare", "build", "pull", "up", interpreter=as_nobody())[-1]
+        return machine.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, interpreter=as_nobody())[-1]
 
     assert not put_as_nobody(files).failed
     os.chown(machine.files / path, 0, 0)
     before = contents(machine.files)
     for changed in ({"a": "2", f"{path}/b": "2"}, {"a": "2"}, {"a": "2", f"{path}/c/d": "2"}):
         result = put_as_nobody(changed)
-        assert (result.phase, result.reason) == ("up", "TASK_FAILED")
+        assert (result.phase, result.reason) == (Phase.UP, "TASK_FAILED")
         assert result.detail == (
             f"No file was replaced: the directory {machine.files / path} belongs to user root, and daos cannot write "
             "to it. If a container has taken it, give it back on the host (chown), or leave the files in it out of "
@@ -480,7 +483,7 @@ def test_a_changed_mounted_file_takes_effect_for_its_services_only(local: Machin
     files |= {"page": "new page\n"}
     play = local.deploy(services, files)
     assert play.succeeded, play.output
-    assert play["up"].changed
+    assert play[Phase.UP].changed
     after = local.ids(docker)
     assert {name for name in after if after[name] != before[name]} == {"web"}
     assert docker.run("logs", after["web"]) == "new page\n"
@@ -500,7 +503,7 @@ def test_a_changed_mounted_file_takes_effect_after_a_failed_run_too(
     local.deploy(web, {"page": "old\n"})
     before = docker.containers(local.project)
     play = local.deploy(web, {"page": "new\n"}, environment=compose_that(tmp_path, up="echo no; exit 1"))
-    assert (play.last.phase, play.last.reason) == ("up", "TASK_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.UP, "TASK_FAILED")
     assert (local.files / "page").read_text() == "new\n"
     assert docker.containers(local.project) == before
 
@@ -564,7 +567,7 @@ def test_a_modified_file_of_any_name_is_put_back_and_named(local: Machine) -> No
     for name in modified:
         (local.files / name).write_text("by hand")
     local.begin(NOTHING, package)
-    prepared, *_, last = local.run_phases("prepare", "build", "pull", "up")
+    prepared, *_, last = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP)
     assert not last.failed, last.detail
     assert {name: (local.files / name).read_text() for name in package} == package
     assert prepared.warnings == [
@@ -586,7 +589,7 @@ def test_no_file_leaves_the_project_when_the_disk_is_full(small_home: Machine) -
     filler = small_home.home / "filler"
     filler.write_bytes(b"x" * 350_000)
     result = put(small_home, {"a": "new", "large": "x" * 400_000})
-    assert (result.phase, result.reason) == ("up", "DISK_FULL")
+    assert (result.phase, result.reason) == (Phase.UP, "DISK_FULL")
     assert contents(small_home.files) == before
     filler.unlink()
     assert not put(small_home, {"a": "new", "large": "x" * 400_000}).failed

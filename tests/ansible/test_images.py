@@ -5,9 +5,11 @@ from typing import Any
 
 import pytest
 
+from db.containers import ContainerState
+from db.phase import Phase
 from runner.spec.run import ProjectFile
 from tests.support.docker import Docker
-from tests.support.machine import Machine, service
+from tests.support.machine import PLAYBOOKS, Machine, service
 
 UNREACHABLE = "missing.invalid/nothing:1"
 
@@ -47,7 +49,7 @@ def test_an_image_that_must_not_be_pulled_and_is_absent_stops_nothing(
     before = docker.containers(local.project)
     web = service("sleep", "1000") | {"image": UNREACHABLE, "pull_policy": policy}
     play = local.deploy({"web": web, "db": service("sleep", "2000")}, {"page": "new"})
-    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.PULL, "IMAGE_PULL_FAILED")
     assert play.last.detail == (
         f"Image {UNREACHABLE} of service 'web' is not on the host, and its pull_policy '{policy}' forbids to pull it."
     )
@@ -69,14 +71,14 @@ def test_an_image_that_the_host_has_is_not_pulled(local: Machine, docker: Docker
     }
     play = local.deploy(services)
     assert play.succeeded, play.output
-    assert not play["pull"].announced
+    assert not play[Phase.PULL].announced
 
 
 def test_an_image_that_is_always_pulled_is_pulled(local: Machine, docker: Docker) -> None:
     local.deploy({"web": service("sleep", "1000")})
     before = docker.containers(local.project)
     play = local.deploy({"web": service("sleep", "1000", pull_policy="always")})
-    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.PULL, "IMAGE_PULL_FAILED")
     assert "Image demo:1 of service 'web' could not be pulled" in play.last.detail
     assert docker.containers(local.project) == before
 
@@ -95,12 +97,18 @@ def test_a_changed_file_rebuilds_its_images_and_recreates_only_their_services(
     services = {"web": built(), "db": service("sleep", "1000")}
     first = local.deploy(services, {**dockerfile("COPY page /page"), "page": "old"})
     assert first.succeeded, first.output
-    assert [first[phase].changed for phase in ("prepare", "build", "pull", "up", "verify")] == [0, 1, 0, 1, 0]
+    assert [first[phase].changed for phase in PLAYBOOKS["deploy.yml"]] == [
+        0,
+        1,
+        0,
+        1,
+        0,
+    ]
     before = local.ids(docker)
 
     unchanged = local.deploy(services, {**dockerfile("COPY page /page"), "page": "old"})
     assert not unchanged.changed
-    assert not unchanged["build"].announced
+    assert not unchanged[Phase.BUILD].announced
     assert local.ids(docker) == before
 
     assert local.deploy(services, {**dockerfile("COPY page /page"), "page": "new"}).succeeded
@@ -160,14 +168,14 @@ def test_an_image_is_built_once_and_used_by_a_sibling(local: Machine, docker: Do
         play = local.deploy(services, {**dockerfile("COPY page /page"), "page": word})
         assert play.succeeded, play.output
         assert (page(docker, local, "web"), page(docker, local, "worker")) == (word, word)
-        assert not play["pull"].announced
+        assert not play[Phase.PULL].announced
 
 
 def test_a_service_with_an_image_and_without_its_dockerfile_is_not_built(local: Machine) -> None:
     """As in a repository whose package has the Compose file alone."""
     play = local.deploy({"web": service("sleep", "1000", build="./source")})
     assert play.succeeded, play.output
-    assert not play["build"].announced
+    assert not play[Phase.BUILD].announced
 
 
 def test_an_image_that_cannot_be_built_leaves_what_runs(local: Machine, docker: Docker, tag: str) -> None:
@@ -177,10 +185,10 @@ def test_an_image_that_cannot_be_built_leaves_what_runs(local: Machine, docker: 
     broken = {**dockerfile("COPY page /page", "RUN echo no compiler >&2; exit 3"), "page": "new"}
     for _ in range(2):
         play = local.deploy({**services, "db": service("sleep", "2000")}, broken)
-        assert (play.last.phase, play.last.reason) == ("build", "IMAGE_BUILD_FAILED")
+        assert (play.last.phase, play.last.reason) == (Phase.BUILD, "IMAGE_BUILD_FAILED")
         assert "could not be built" in play.last.detail
         assert "no compiler" in play.last.detail
-        assert [found["state"] for found in play.last.containers] == ["running", "running"]
+        assert [found.state for found in play.last.containers] == [ContainerState.RUNNING] * 2
         assert local.ids(docker) == before
         assert (local.files / "page").read_text() == "old"
 
@@ -191,7 +199,7 @@ def test_an_image_that_cannot_be_built_leaves_what_runs(local: Machine, docker: 
 
 def test_a_missing_dockerfile_is_named(local: Machine) -> None:
     play = local.deploy({"web": built()})
-    assert (play.last.phase, play.last.reason) == ("build", "IMAGE_BUILD_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.BUILD, "IMAGE_BUILD_FAILED")
     assert "Dockerfile" in play.last.detail
 
 
@@ -200,10 +208,10 @@ def test_what_was_built_before_the_run_ended_is_not_lost(local: Machine, docker:
     files = {**dockerfile("COPY page /page"), "page": "old"}
     assert local.deploy({"web": built()}, files).succeeded
     local.begin({"web": built()}, {**files, "page": "new"})
-    assert not local.run_phases("prepare", "build")[-1].failed
+    assert not local.run_phases(Phase.PREPARE, Phase.BUILD)[-1].failed
     play = local.deploy({"web": built()}, {**files, "page": "new"})
     assert play.succeeded, play.output
-    assert not play["build"].announced
+    assert not play[Phase.BUILD].announced
     assert page(docker, local) == "new"
 
 

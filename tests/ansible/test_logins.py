@@ -15,6 +15,7 @@ import pytest
 
 from db.encryption import Secret
 from db.models import HostTransport, RunAction
+from db.phase import Phase
 from runner.spec import run as content
 from runner.spec.run import Login, Project
 from runner.ssh.target import Target
@@ -54,7 +55,7 @@ def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: R
     machine.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
     with watching("0170\\0047", "(id)`") as watched:  # the password, as it travels and as it is
         play = machine.play("deploy.yml")
-    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")  # it is not there
+    assert (play.last.phase, play.last.reason) == (Phase.PULL, "IMAGE_PULL_FAILED")  # it is not there
     assert play.last.detail is not None
     assert "login" not in play.last.detail
     assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
@@ -66,7 +67,7 @@ def test_a_pull_has_the_login_and_nothing_keeps_it(machine: Machine, registry: R
 def test_a_login_that_is_refused_names_the_registry(local: Machine, registry: Registry) -> None:
     local.begin(image_at(registry), logins=logins((registry.address, "wrong")))
     play = local.play("deploy.yml")
-    assert (play.last.phase, play.last.reason) == ("pull", "IMAGE_PULL_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.PULL, "IMAGE_PULL_FAILED")
     assert play.last.detail.startswith(f"The login at registry {registry.address} failed: ")
     assert "401 Unauthorized" in play.last.detail
     assert "401 Unauthorized" in play.last.words
@@ -75,7 +76,7 @@ def test_a_login_that_is_refused_names_the_registry(local: Machine, registry: Re
 
 def test_busybox_logs_in(local: Machine, registry: Registry, busybox_path: str) -> None:
     local.begin(image_at(registry), logins=logins((registry.address, PASSWORD)))
-    phases = ("prepare", "build", "pull")
+    phases = (Phase.PREPARE, Phase.BUILD, Phase.PULL)
     local.run_phases(*phases, interpreter=("busybox", "sh"), environment={"PATH": busybox_path})
     assert registry.pulled_by == {f"{USERNAME}:{PASSWORD}"}
     assert left(local) == []
@@ -95,7 +96,7 @@ def test_a_build_has_the_login_too_behind_one_that_is_refused(local: Machine, re
         given = logins((other.address, "wrong"), (registry.address, PASSWORD))
         local.begin({"web": {"build": "."}}, {"Dockerfile": dockerfile}, given)
         play = local.play("deploy.yml")
-    assert (play.last.phase, play.last.reason) == ("build", "IMAGE_BUILD_FAILED")  # it is not there
+    assert (play.last.phase, play.last.reason) == (Phase.BUILD, "IMAGE_BUILD_FAILED")  # it is not there
     assert registry.pulled_by >= {f"{USERNAME}:{PASSWORD}"}
     assert left(local) == []
 
@@ -106,7 +107,7 @@ def test_a_build_goes_on_without_a_login_that_it_does_not_need(local: Machine, r
     local.begin({"web": web | {"build": "."}}, {"Dockerfile": "FROM demo:1"}, given)
     play = local.play("deploy.yml")
     assert play.succeeded, play.last.detail
-    assert f"The login at registry {registry.address} failed: " in play["build"].words
+    assert f"The login at registry {registry.address} failed: " in play[Phase.BUILD].words
     assert left(local) == []
 
 
@@ -114,7 +115,7 @@ def test_no_login_is_left_when_up_begins(local: Machine, registry: Registry) -> 
     web = {key: value for key, value in HANGING["web"].items() if key != "image"}
     given = logins((registry.address, PASSWORD))
     local.begin(HANGING | {"web": web | {"build": "."}}, {"Dockerfile": "FROM demo:1"}, given)
-    with local.running("prepare", "build", "pull", "up"):
+    with local.running(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP):
         wait_for(lambda: is_waiting_in_up(local))
         assert left(local) == []
     assert registry.asked[-1] == ("/v2/", f"{USERNAME}:{PASSWORD}")

@@ -16,6 +16,8 @@ from uuid import uuid4
 
 import pytest
 
+from db.containers import ContainerState
+from db.phase import Phase
 from runner.host.delivery import Delivery
 from tests.support.docker import Docker
 from tests.support.machine import Machine, Result, compose_by_docker, compose_that, contents, service
@@ -25,12 +27,12 @@ WEB = {"web": service("sleep", "1000")}
 
 def prepare(machine: Machine, files: dict[str, str] | None = None) -> Result:
     machine.begin(WEB, files)
-    return machine.phase("prepare")
+    return machine.phase(Phase.PREPARE)
 
 
 def test_the_marker_tells_the_run_and_how_far_it_got(local: Machine) -> None:
     local.begin(WEB)
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     marker = local.marker
     assert {key: marker[key] for key in ("run", "deployment", "action", "phase", "state", "reason")} == {
         "run": local.run,
@@ -40,13 +42,13 @@ def test_the_marker_tells_the_run_and_how_far_it_got(local: Machine) -> None:
         "state": "done",
         "reason": "",
     }
-    local.run_phases("prepare", "build", "pull")
+    local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL)
     assert (local.marker["phase"], local.marker["state"]) == ("pull", "done")
 
 
 def test_a_failed_phase_leaves_its_reason_in_the_marker(local: Machine) -> None:
     local.begin("services: [")
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     assert (local.marker["state"], local.marker["reason"]) == ("failed", "COMPOSE_INVALID")
 
 
@@ -54,7 +56,7 @@ def test_a_failed_phase_leaves_its_reason_in_the_marker(local: Machine) -> None:
 def test_only_a_phase_at_work_has_new_files(local: Machine, services: dict[str, Any] | str) -> None:
     prepare(local)
     local.begin(services)
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     assert [path for path in local.files.parents[1].rglob("*") if "new" in {path.parent.name, path.suffix[1:]}] == []
 
 
@@ -62,7 +64,7 @@ def test_nothing_changes_in_the_project_before_up(local: Machine, docker: Docker
     local.deploy(WEB, {"page": "old"})
     before = contents(local.files), docker.containers(local.project)
     local.begin({"web": service("sleep", "2000")}, {"page": "new", "more": "x"})
-    results = local.run_phases("prepare", "build", "pull")
+    results = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL)
     assert [(result.failed, result.changed) for result in results] == [(False, False)] * 3
     assert (contents(local.files), docker.containers(local.project)) == before
     assert contents(local.tree)["page"] == b"new"
@@ -70,11 +72,11 @@ def test_nothing_changes_in_the_project_before_up(local: Machine, docker: Docker
 
 def test_a_rivals_project_is_refused(local: Machine) -> None:
     local.begin(WEB)
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     before, marker = contents(local.tree), local.marker
     local.deployment, rival = str(uuid4()), local.deployment
     local.begin(WEB, {"more": "files"})
-    result = local.phase("prepare", rivals=[str(uuid4()), rival])
+    result = local.phase(Phase.PREPARE, rivals=[str(uuid4()), rival])
     assert result.reason == "TASK_FAILED"
     assert result.detail == f"Project '{local.project}' on this host belongs to deployment {rival}."
     assert (contents(local.tree), local.marker) == (before, marker)
@@ -82,10 +84,10 @@ def test_a_rivals_project_is_refused(local: Machine) -> None:
 
 def test_the_project_of_a_deployment_that_is_no_more_is_taken_over(local: Machine) -> None:
     local.begin(WEB)
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     local.deployment = str(uuid4())
     local.begin(WEB)
-    assert not local.phase("prepare", rivals=[str(uuid4())]).failed
+    assert not local.phase(Phase.PREPARE, rivals=[str(uuid4())]).failed
     assert (local.state / "owner").read_text().split() == [local.deployment, "installation-of-the-tests"]
 
 
@@ -122,7 +124,7 @@ def test_containers_of_another_directory_are_refused(local: Machine, docker: Doc
     docker.run("compose", "--project-name", local.project, "--project-directory", str(elsewhere), "up", "--detach")
     before = docker.containers(local.project)
     play = local.deploy(WEB)
-    assert (play.last.phase, play.last.reason) == ("prepare", "TASK_FAILED")
+    assert (play.last.phase, play.last.reason) == (Phase.PREPARE, "TASK_FAILED")
     assert play.last.detail == f"Project '{local.project}' on this host belongs to the directory {elsewhere}."
     assert local.down().last.reason == "TASK_FAILED"
     assert local.recover().containers == []
@@ -131,11 +133,11 @@ def test_containers_of_another_directory_are_refused(local: Machine, docker: Doc
 
 def test_a_run_that_is_at_work_is_waited_for_and_named(local: Machine) -> None:
     local.begin(WEB)
-    local.phase("prepare")
+    local.phase(Phase.PREPARE)
     holder, local.run = local.run, str(uuid4())
     with (local.state / "lock").open() as lock:  # it says who had it last
         fcntl.flock(lock, fcntl.LOCK_EX)
-        result = local.phase("prepare", timeouts={"prepare": 1})
+        result = local.phase(Phase.PREPARE, timeouts={"prepare": 1})
     assert result.reason == "TASK_FAILED"
     assert result.detail == f"Run {holder} is still at work on project '{local.project}' on this host."
     assert local.marker["run"] == holder
@@ -150,13 +152,13 @@ def test_the_model_of_the_package_before_is_not_taken_for_that_of_files_that_cam
     failing.write_text(f'#!/bin/sh\ncase "$*" in *new/resolved*) exit 1 ;; esac\nexec {shutil.which("mv")} "$@"\n')
     failing.chmod(0o755)
     local.begin({"web": service("sleep", "1000", profiles=["never"])})
-    assert not local.phase("prepare").failed
+    assert not local.phase(Phase.PREPARE).failed
     local.begin(WEB)
-    assert local.phase("prepare", environment={"PATH": f"{failing.parent}:{os.environ['PATH']}"}).failed
+    assert local.phase(Phase.PREPARE, environment={"PATH": f"{failing.parent}:{os.environ['PATH']}"}).failed
     local.begin(WEB)
     last = local.play("deploy.yml").last
-    assert (last.phase, last.failed) == ("verify", False)
-    assert [found["state"] for found in last.containers] == ["running"]
+    assert (last.phase, last.failed) == (Phase.VERIFY, False)
+    assert [found.state for found in last.containers] == [ContainerState.RUNNING]
 
 
 def test_files_that_are_all_there_are_not_unpacked(local: Machine, tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_files_that_are_all_there_are_not_unpacked(local: Machine, tmp_path: Pat
     assert local.deploy(WEB, {"page": "x"}).succeeded
     assert local.deploy(WEB, {"page": "x"}, environment=environment).succeeded
     local.begin(WEB, {"page": "y"})
-    assert local.phase("prepare", environment=environment).failed
+    assert local.phase(Phase.PREPARE, environment=environment).failed
 
 
 def test_a_full_disk_leaves_the_old_files(small_home: Machine) -> None:
@@ -202,7 +204,7 @@ def test_a_broken_archive_leaves_the_old_files(local: Machine, size: int) -> Non
     local.begin(WEB, {"page": "new", "large": "x" * 100_000})
     header, _, archive = local.delivery.read_bytes().partition(b"\n")
     local.delivery.write_bytes(header + b"\n" + archive[:size])
-    result = local.phase("prepare")
+    result = local.phase(Phase.PREPARE)
     assert result.reason == "TASK_FAILED"
     assert result.detail.startswith("The files could not be unpacked: ")
     assert contents(local.files) == before
@@ -214,7 +216,7 @@ def test_a_delivery_that_was_cut_off_between_two_files_is_delivered_again(local:
     local.begin(WEB, files)
     delivery = Delivery.read(local.delivery.read_bytes())
     sent = b"\n" + delivery.stdin + f"size {len(delivery.archive)}\n\n".encode() + delivery.archive[: 7 * 512]
-    script = ["/bin/sh", "-c", local.command("prepare")]
+    script = ["/bin/sh", "-c", local.command(Phase.PREPARE)]
     ended = subprocess.run(
         script, input=sent, env={**os.environ, "HOME": str(local.home)}, capture_output=True, check=False
     )
@@ -239,14 +241,14 @@ def test_a_delivery_that_was_cut_off_between_two_files_is_delivered_again(local:
 )
 def test_a_missing_program_is_named(local: Machine, tmp_path: Path, program: str, reason: str, words: str) -> None:
     local.begin(WEB)
-    result = local.phase("prepare", environment={"PATH": str(programs_without(tmp_path, program))})
+    result = local.phase(Phase.PREPARE, environment={"PATH": str(programs_without(tmp_path, program))})
     assert result.reason == reason
     assert words in result.detail
 
 
 def test_a_daemon_that_does_not_answer_is_unavailable(local: Machine) -> None:
     local.begin(WEB)
-    result = local.phase("prepare", environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
+    result = local.phase(Phase.PREPARE, environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
     assert result.reason == "DOCKER_UNAVAILABLE"
     assert "/nonexistent.sock" in result.detail
 
@@ -262,7 +264,7 @@ def test_a_docker_without_compose_is_unavailable(local: Machine, tmp_path: Path,
     fake.chmod(0o755)
     local.begin(WEB)
     environment = {"PATH": f"{fake.parent}:{os.environ['PATH']}", **compose_by_docker(tmp_path)}
-    result = local.phase("prepare", environment=environment)
+    result = local.phase(Phase.PREPARE, environment=environment)
     assert result.reason == "DOCKER_UNAVAILABLE"
     assert result.detail == "The Compose plugin was not found on the host; install version 2.26 or newer."
 
@@ -270,7 +272,7 @@ def test_a_docker_without_compose_is_unavailable(local: Machine, tmp_path: Path,
 def test_a_home_directory_is_found_without_its_variable(local: Machine) -> None:
     local.begin(WEB)
     local.home = Path.home()
-    result = local.phase("prepare", environment={"HOME": ""})
+    result = local.phase(Phase.PREPARE, environment={"HOME": ""})
     assert not result.failed, result.detail
     assert local.marker["run"] == local.run
 
@@ -292,14 +294,14 @@ def test_compose_is_found_where_docker_looks_for_it(local: Machine, tmp_path: Pa
     plugin.write_text('#!/bin/sh\necho "$0 was asked" >&2\nexit 1\n')
     plugin.chmod(0o755)
     local.begin(WEB)
-    result = local.phase("prepare", environment={"DOCKER_CONFIG": str(tmp_path / "docker config")})
+    result = local.phase(Phase.PREPARE, environment={"DOCKER_CONFIG": str(tmp_path / "docker config")})
     assert f"{plugin} was asked" in result.words
 
 
 @pytest.mark.parametrize("version", ["2.25.0", "v2.9.1-desktop.1"])
 def test_a_compose_that_is_too_old_is_refused(local: Machine, tmp_path: Path, version: str) -> None:
     local.begin(WEB)
-    result = local.phase("prepare", environment=compose_that(tmp_path, version=version))
+    result = local.phase(Phase.PREPARE, environment=compose_that(tmp_path, version=version))
     assert result.reason == "DOCKER_UNAVAILABLE"
     assert result.detail == f"Docker Compose {version} is too old: daos needs 2.26 or newer."
 
@@ -307,7 +309,7 @@ def test_a_compose_that_is_too_old_is_refused(local: Machine, tmp_path: Path, ve
 @pytest.mark.parametrize("version", ["v2.26.0", "2.100.0-rc1", "5.6.0", "dev"])
 def test_a_compose_that_is_new_enough_is_accepted(local: Machine, tmp_path: Path, version: str) -> None:
     local.begin(WEB)
-    result = local.phase("prepare", environment=compose_that(tmp_path, version=version))
+    result = local.phase(Phase.PREPARE, environment=compose_that(tmp_path, version=version))
     assert not result.failed, result.detail
 
 
@@ -327,8 +329,8 @@ def test_a_profile_that_no_service_has_is_a_warning(local: Machine) -> None:
     local.values = {"COMPOSE_PROFILES": "extra,later"}
     play = local.deploy({**WEB, "job": service("true", profiles=["extra"])})
     assert play.succeeded, play.output
-    assert [found["service"] for found in play.last.containers] == ["job", "web"]
-    assert play["prepare"].warnings == ["No service has the profile 'later' that COMPOSE_PROFILES names."]
+    assert [found.service for found in play.last.containers] == ["job", "web"]
+    assert play[Phase.PREPARE].warnings == ["No service has the profile 'later' that COMPOSE_PROFILES names."]
 
 
 def test_a_missing_file_that_compose_reads_is_named(local: Machine) -> None:
@@ -340,8 +342,8 @@ def test_a_missing_file_that_compose_reads_is_named(local: Machine) -> None:
         {"compose.yaml": part({"extends": {"file": "base.yaml", "service": "web"}})},
     ):
         local.begin("", {"page": "new", **files})
-        *_, result = local.run_phases("prepare", "build", "pull", "up")
-        assert (result.phase, result.reason) == ("prepare", "COMPOSE_INVALID")
+        *_, result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP)
+        assert (result.phase, result.reason) == (Phase.PREPARE, "COMPOSE_INVALID")
         assert any(name in result.detail for name in ("missing.env", "part/compose.yaml", "base.yaml"))
         assert contents(local.files) == before
 
@@ -392,8 +394,8 @@ BESIDE = "which is not in the project's directory but among those of other proje
 )
 def test_a_path_into_another_project_is_refused(local: Machine, compose: dict[str, Any], words: str) -> None:
     local.begin(json.dumps(compose))
-    *_, result = local.run_phases("prepare", "build", "pull", "up")
-    assert (result.phase, result.reason) == ("prepare", "COMPOSE_INVALID")
+    *_, result = local.run_phases(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP)
+    assert (result.phase, result.reason) == (Phase.PREPARE, "COMPOSE_INVALID")
     assert result.detail.startswith(f"Service 'web' {words}, {BESIDE}")
     assert not local.files.exists()
 
@@ -401,7 +403,7 @@ def test_a_path_into_another_project_is_refused(local: Machine, compose: dict[st
 def test_daos_own_directories_are_refused_by_their_absolute_path(local: Machine) -> None:
     for path in (local.state.parent, local.files.parent / "other", local.home / ".daos"):
         local.begin({"web": service("true", volumes=[f"{path}:/files"])})
-        result = local.phase("prepare")
+        result = local.phase(Phase.PREPARE)
         assert result.reason == "COMPOSE_INVALID"
         assert result.detail.startswith(f"Service 'web' mounts {path}, {BESIDE}")
 
@@ -409,5 +411,5 @@ def test_daos_own_directories_are_refused_by_their_absolute_path(local: Machine)
 def test_other_absolute_paths_and_paths_inside_the_project_are_allowed(local: Machine, tmp_path: Path) -> None:
     volumes = [f"{tmp_path}/mine:/a", "./data:/b", ".:/c", "./x/../data:/d", "${PWD}/data:/e"]
     local.begin({"web": service("true", volumes=volumes)})
-    result = local.phase("prepare")
+    result = local.phase(Phase.PREPARE)
     assert not result.failed, result.detail

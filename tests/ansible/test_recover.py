@@ -11,6 +11,9 @@ from uuid import uuid4
 
 import pytest
 
+from db.containers import ContainerState
+from db.phase import Phase, PhaseOutcome
+from runner.play.event import Marker, MarkerState
 from tests.ansible.test_ending import HANGING, is_waiting_in_up
 from tests.support.docker import Docker
 from tests.support.machine import PLAYBOOKS, Machine, Result, kill_with_children, service, wait_for
@@ -19,7 +22,7 @@ WEB = {"web": service("sleep", "1000")}
 
 
 def play_until(
-    machine: Machine, last: str, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None
+    machine: Machine, last: Phase, services: Mapping[str, Any] | str, files: Mapping[str, str] | None = None
 ) -> None:
     """The phases up to `last`, as a run whose server dies then."""
     machine.begin(services, files)
@@ -68,7 +71,7 @@ def contents(directory: Path) -> dict[Path, bytes]:
 def at_work(machine: Machine) -> Iterator[Future[list[Result]]]:
     """A script that hangs in Up, and somebody who keeps listening to it."""
     machine.begin(HANGING)
-    with machine.running("prepare", "build", "pull", "up") as script:
+    with machine.running(Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP) as script:
         wait_for(lambda: is_waiting_in_up(machine))
         yield script
 
@@ -76,33 +79,27 @@ def at_work(machine: Machine) -> Iterator[Future[list[Result]]]:
 def test_where_nothing_happened_nothing_is_told(machine: Machine) -> None:
     machine.begin(WEB)
     told = machine.recover()
-    assert (told.marker, told.busy, told.verdict, told.containers) == (None, False, None, [])
+    assert (told.marker, told.is_busy, told.verdict, told.containers) == (None, False, None, [])
     assert not machine.state.exists()
 
 
 def test_a_finished_run_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
     told = machine.recover()
-    assert (told.busy, told.verdict, told.reason) == (False, "ok", None)
-    assert told.marker == {
-        "run": machine.run,
-        "deployment": machine.deployment,
-        "action": "UP",
-        "phase": "verify",
-        "state": "done",
-    }
-    assert [container["state"] for container in told.containers] == ["running"]
+    assert (told.is_busy, told.verdict, told.reason) == (False, PhaseOutcome.OK, None)
+    assert told.marker == Marker(machine.run, Phase.VERIFY, MarkerState.DONE)
+    assert [container.state for container in told.containers] == [ContainerState.RUNNING]
 
 
 def test_recover_changes_nothing(local: Machine) -> None:
-    play_until(local, "up", WEB, {"page": "x"})
+    play_until(local, Phase.UP, WEB, {"page": "x"})
     before = contents(local.home / ".daos")
-    local.phase("recover")
+    local.phase(Phase.RECOVER)
     assert contents(local.home / ".daos") == before
 
 
 def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
-    play_until(local, "prepare", WEB)
+    play_until(local, Phase.PREPARE, WEB)
     tree = local.home / ".daos/trees" / local.project
     halves = [local.files.with_suffix(".new"), tree.with_suffix(".new")]
     for half in halves:
@@ -111,39 +108,39 @@ def test_files_that_were_only_unpacked_are_cleared_away(local: Machine) -> None:
     notes = [local.state / name for name in ("new/manifest", "new/json", "new/run", "new/notes")]
     for note in notes:
         note.touch()
-    local.phase("recover")
+    local.phase(Phase.RECOVER)
     assert [path for path in (*halves, *notes) if path.exists()] == []
 
 
 @pytest.mark.parametrize("marker", [{"phase": "up", "state": "running"}, {"phase": "verify", "state": "running"}])
 def test_a_run_that_had_done_its_work_before_the_crash_is_ok(local: Machine, marker: dict[str, str]) -> None:
-    play_until(local, "up", WEB)
+    play_until(local, Phase.UP, WEB)
     pretend(local, **marker)
-    assert local.phase("recover").verdict == "ok"
+    assert local.phase(Phase.RECOVER).verdict is PhaseOutcome.OK
 
 
 def test_a_run_whose_container_crashed_meanwhile_failed(local: Machine) -> None:
-    play_until(local, "up", {"job": service("sh", "-c", "exit 3")})
-    told = local.phase("recover")
+    play_until(local, Phase.UP, {"job": service("sh", "-c", "exit 3")})
+    told = local.phase(Phase.RECOVER)
     assert not told.failed
-    assert (told.verdict, told.reason) == ("failed", "UNHEALTHY")
+    assert (told.verdict, told.reason) == (PhaseOutcome.FAILED, "UNHEALTHY")
     assert told.detail == "Service 'job' exited with code 3."
 
 
 def test_a_run_that_failed_before_the_crash_failed_for_its_reason(local: Machine) -> None:
     local.begin("services: [")
-    reported = local.phase("prepare")
-    told = local.phase("recover")
-    assert (told.verdict, told.reason, told.detail) == ("failed", "COMPOSE_INVALID", reported.detail)
+    reported = local.phase(Phase.PREPARE)
+    told = local.phase(Phase.RECOVER)
+    assert (told.verdict, told.reason, told.detail) == (PhaseOutcome.FAILED, "COMPOSE_INVALID", reported.detail)
 
 
-@pytest.mark.parametrize("phase", ["prepare", "build", "pull"])
-def test_a_run_that_had_not_come_to_up_has_no_verdict(local: Machine, phase: str) -> None:
-    play_until(local, "verify", WEB)
+@pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.BUILD, Phase.PULL])
+def test_a_run_that_had_not_come_to_up_has_no_verdict(local: Machine, phase: Phase) -> None:
+    play_until(local, Phase.VERIFY, WEB)
     play_until(local, phase, {"web": service("sleep", "2000")})
-    told = local.phase("recover")
+    told = local.phase(Phase.RECOVER)
     assert told.verdict is None
-    assert [container["state"] for container in told.containers] == ["running"]
+    assert [container.state for container in told.containers] == [ContainerState.RUNNING]
 
 
 def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
@@ -152,34 +149,34 @@ def test_a_run_that_was_killed_in_up_has_no_verdict(machine: Machine) -> None:
         wait_for(lambda: is_waiting_in_up(machine))
         kill_with_children(ansible.pid, keep="/bin/sh")
         told = machine.recover()
-    assert (told.busy, told.verdict) == (False, None)
-    assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
-    assert [container["state"] for container in told.containers] == ["running", "created"]
+    assert (told.is_busy, told.verdict) == (False, None)
+    assert told.marker == Marker(machine.run, Phase.UP, MarkerState.RUNNING)
+    assert [container.state for container in told.containers] == [ContainerState.RUNNING, ContainerState.CREATED]
     wait_for(lambda: not machine.processes(), seconds=2)
 
 
 def test_another_run_of_the_deployment_has_no_verdict(local: Machine) -> None:
-    play_until(local, "verify", WEB)
+    play_until(local, Phase.VERIFY, WEB)
     marker, local.run = local.run, str(uuid4())
-    told = local.phase("recover")
-    assert (told.marker["run"], told.verdict) == (marker, None)
+    told = local.phase(Phase.RECOVER)
+    assert (told.marker.run, told.verdict) == (marker, None)
 
 
 def test_work_that_somebody_still_listens_to_is_ended(local: Machine) -> None:
     with at_work(local) as script:
-        told = local.phase("recover")
+        told = local.phase(Phase.RECOVER)
         assert script.result(timeout=5)[-1].failed
-    assert told.busy is False
-    assert told.marker["run"] == local.run
+    assert told.is_busy is False
+    assert told.marker.run == local.run
     wait_for(lambda: not local.processes(), seconds=2)
 
 
 def test_work_of_another_deployment_is_left_alone(local: Machine) -> None:
     with at_work(local) as script:
         local.deployment = str(uuid4())
-        told = local.phase("recover", timeouts={"recover": 2})
+        told = local.phase(Phase.RECOVER, timeouts={"recover": 2})
         assert not script.done()
-    assert (told.busy, told.verdict) == (True, None)
+    assert (told.is_busy, told.verdict) == (True, None)
 
 
 @pytest.mark.parametrize(
@@ -195,15 +192,15 @@ def test_a_run_that_was_cut_off_while_files_were_moved_has_no_verdict(
     local: Machine, docker: Docker, words: str
 ) -> None:
     web = {"web": service("sleep", "1000", volumes=["./a/page:/a:ro", "./b/page:/b:ro"])}
-    play_until(local, "verify", web, {"a/page": "old", "b/page": "old"})
+    play_until(local, Phase.VERIFY, web, {"a/page": "old", "b/page": "old"})
     new = {"a/page": "new", "b/page": "new"}
     cut_off(local, words.format(state=local.state, files=local.files), web, new)
-    told = local.phase("recover")
-    assert (told.busy, told.verdict) == (False, None)
-    assert [container["state"] for container in told.containers] == ["running"]
+    told = local.phase(Phase.RECOVER)
+    assert (told.is_busy, told.verdict) == (False, None)
+    assert [container.state for container in told.containers] == [ContainerState.RUNNING]
     assert local.deploy(web, new).succeeded
     assert docker.run("exec", docker.containers(local.project)[0], "cat", "/a", "/b") == "newnew"
-    assert local.phase("recover").verdict == "ok"
+    assert local.phase(Phase.RECOVER).verdict is PhaseOutcome.OK
 
 
 def built() -> dict[str, Any]:
@@ -235,27 +232,27 @@ def test_a_run_that_was_cut_off_before_a_stale_container_was_recreated_has_no_ve
     local: Machine, docker: Docker, old: str, new: str, files: dict[str, str]
 ) -> None:
     """Compose's hash of the service is the same before and after."""
-    play_until(local, "verify", old, files | {"page": "old"})
+    play_until(local, Phase.VERIFY, old, files | {"page": "old"})
     before = docker.containers(local.project)
     cut_off(local, "up --detach", new, files | {"page": "new"})
-    told = local.phase("recover")
-    assert (told.marker["phase"], told.marker["state"]) == ("up", "running")
+    told = local.phase(Phase.RECOVER)
+    assert told.marker == Marker(local.run, Phase.UP, MarkerState.RUNNING)
     assert told.verdict is None
     assert docker.containers(local.project) == before
     assert local.deploy(new, files | {"page": "new"}).succeeded
     assert docker.run("exec", docker.containers(local.project)[0], "cat", "/page") == "new"
-    assert local.phase("recover").verdict == "ok"
+    assert local.phase(Phase.RECOVER).verdict is PhaseOutcome.OK
 
 
 def test_services_scaled_to_zero_match(local: Machine) -> None:
-    play_until(local, "up", {"web": service("sleep", "1000"), "none": service("sleep", "1000", scale=0)})
-    assert local.phase("recover").verdict == "ok"
+    play_until(local, Phase.UP, {"web": service("sleep", "1000"), "none": service("sleep", "1000", scale=0)})
+    assert local.phase(Phase.RECOVER).verdict is PhaseOutcome.OK
 
 
 def test_a_service_without_its_container_does_not_match(local: Machine, docker: Docker) -> None:
-    play_until(local, "up", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
+    play_until(local, Phase.UP, {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     docker.run("rm", "--force", docker.containers(local.project)[0])
-    assert local.phase("recover").verdict is None
+    assert local.phase(Phase.RECOVER).verdict is None
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1)])
@@ -263,33 +260,33 @@ def test_a_run_that_was_cut_off_before_a_service_was_scaled_has_no_verdict(
     local: Machine, before: int, after: int
 ) -> None:
     """Compose's hash of a service does not have the number of its containers."""
-    play_until(local, "verify", {"web": service("sleep", "1000", scale=before)})
+    play_until(local, Phase.VERIFY, {"web": service("sleep", "1000", scale=before)})
     cut_off(local, "up --detach", {"web": service("sleep", "1000", scale=after)})
-    assert local.phase("recover").verdict is None
+    assert local.phase(Phase.RECOVER).verdict is None
 
 
 def test_a_run_that_was_cut_off_before_a_service_was_removed_has_no_verdict(local: Machine) -> None:
-    play_until(local, "verify", {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
+    play_until(local, Phase.VERIFY, {"web": service("sleep", "1000"), "db": service("sleep", "1000")})
     cut_off(local, "up --detach", WEB)
-    assert local.phase("recover").verdict is None
+    assert local.phase(Phase.RECOVER).verdict is None
 
 
 def test_a_finished_down_is_ok(machine: Machine) -> None:
     machine.deploy(WEB)
     machine.down()
     told = machine.recover()
-    assert (told.verdict, told.containers, told.marker["action"]) == ("ok", [], "DOWN")
+    assert (told.verdict, told.containers, told.marker.phase) == (PhaseOutcome.OK, [], Phase.DOWN)
 
 
 def test_a_down_that_was_killed_has_no_verdict_while_containers_are_left(local: Machine) -> None:
-    play_until(local, "verify", WEB)
+    play_until(local, Phase.VERIFY, WEB)
     pretend(local, action="DOWN", phase="down", state="running")
-    told = local.phase("recover")
+    told = local.phase(Phase.RECOVER)
     assert told.verdict is None
     assert len(told.containers) == 1
 
 
 def test_a_daemon_that_does_not_answer_fails_the_question(local: Machine) -> None:
-    told = local.phase("recover", environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
+    told = local.phase(Phase.RECOVER, environment={"DOCKER_HOST": "unix:///nonexistent.sock"})
     assert told.failed
     assert told.reason == "DOCKER_UNAVAILABLE"

@@ -1,11 +1,9 @@
-"""Containers are read from what a host reports, which may be anything, and stored without loss."""
+"""Containers are read from what a host reports, which may be anything."""
 
-import json
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from sqlalchemy import text
 
 from db.containers import (
     MAX_CONTAINERS,
@@ -17,9 +15,6 @@ from db.containers import (
     ContainerState,
     read_all,
 )
-from db.database import Database
-from db.models import Run, RunStatus
-from tests import factories
 
 REPORTED = {
     "name": "shop-web-1", "service": "web", "image": "web:1", "state": "running", "health": "healthy",
@@ -137,24 +132,3 @@ def test_a_report_is_read_up_to_a_size() -> None:
     assert sum(container.size for container in read) <= MAX_SIZE
     assert 0 < len(read) < 10
     assert problems == [f"together they have more than {MAX_SIZE} characters"]
-
-
-async def test_containers_are_stored_without_loss(db: Database) -> None:
-    containers = [
-        Container.read(REPORTED),
-        factories.container(state=ContainerState.DEAD, exit_code=-1, health=ContainerHealth.STARTING),
-        factories.container(image="", started_at=datetime.max.replace(tzinfo=UTC) - timedelta(days=1)),
-    ]
-    run = await factories.run(db, to=RunStatus.FAILED, containers=containers)
-    async with db.read() as session:
-        assert (await session.get_one(Run, run.id)).containers == containers
-
-
-async def test_stored_containers_that_cannot_be_read_are_left_out(db: Database) -> None:
-    run = await factories.run(db, to=RunStatus.FAILED)
-    for stored, count in (([REPORTED, {"name": "old"}, 5], 1), ({}, 0), ("web", 0)):
-        async with db.write() as session:
-            await session.execute(text("UPDATE runs SET containers = :stored"), {"stored": json.dumps(stored)})
-        async with db.read() as session:
-            found = await session.get_one(Run, run.id)
-        assert found.containers == [Container.read(REPORTED)] * count

@@ -2,12 +2,14 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy import select, text
 
 from db import status, stored
+from db.containers import ContainerHealth, ContainerState
 from db.database import Database
 from db.models import FailureReason, LogEntry, LogLevel, Run, RunStatus
 from db.phase import Phase
@@ -102,3 +104,24 @@ async def test_what_is_written_is_read_again(db: Database) -> None:
         assert await status.finish(session, run.id, run.epoch, replace(factories.end(), warnings=["one", "two"]))
     [found] = await _runs(db)
     assert (found.id, found.warnings, found.reason) == (run.id, ["one", "two"], run.reason)
+
+
+async def test_containers_are_stored_without_loss(db: Database) -> None:
+    containers = [
+        factories.container(health=ContainerHealth.HEALTHY, restarts=2, ports=("443/tcp",)),
+        factories.container(state=ContainerState.DEAD, exit_code=-1, health=ContainerHealth.STARTING),
+        factories.container(image="", started_at=datetime.max.replace(tzinfo=UTC) - timedelta(days=1)),
+    ]
+    run = await factories.run(db, to=RunStatus.FAILED, containers=containers)
+    async with db.read() as session:
+        assert (await session.get_one(Run, run.id)).containers == containers
+
+
+async def test_stored_containers_that_cannot_be_read_are_left_out(db: Database) -> None:
+    run = await factories.run(db, to=RunStatus.FAILED)
+    web = factories.container()
+    for value, count in (([web.write(), {"name": "old"}, 5], 1), ({}, 0), ("web", 0)):
+        await _store(db, run, "containers", json.dumps(value))
+        async with db.read() as session:
+            found = await session.get_one(Run, run.id)
+        assert found.containers == [web] * count

@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from db.phase import Phase
 from runner.host import compose_words
 from tests.e2e.conftest import NewProject, projects
 from tests.support import sshd as sshd_support
@@ -150,7 +151,7 @@ def test_each_mistake_is_answered_with_what_where_and_what_to_do(mistake: str, a
 
 @pytest.mark.parametrize(("words", "sentence"), DISK.values(), ids=DISK)
 def test_a_full_disk_is_named(words: str, sentence: str) -> None:
-    explanation = compose_words.explain("prepare", [words.removeprefix("| ")], free_bytes=12_345)
+    explanation = compose_words.explain(Phase.PREPARE, [words.removeprefix("| ")], free_bytes=12_345)
     assert explanation == ("DISK_FULL", sentence)
 
 

@@ -143,6 +143,18 @@ def test_a_setting_that_cannot_be_used(tmp_path: Path, name: str, value: str) ->
     assert name in line or name == "DAOS_DATABASE_URL"
 
 
+def test_playbooks_that_cannot_be_played(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    environment = {"DAOS_DATA_DIR": str(tmp_path / "data"), "DAOS_PLAYBOOKS": str(own)}
+    start = "daos: DAOS_PLAYBOOKS cannot be used: "
+    missing = refuse("serve", "--port", "0", **environment)
+    assert missing == f"{start}{own} is no directory; make it, with a deploy.yml in it, or unset the setting"
+    own.mkdir()
+    assert refuse("serve", "--port", "0", **environment).startswith(f"{start}there is no deploy.yml in {own}; copy ")
+    (own / "deploy.yml").write_text("- hosts: all\n")
+    assert refuse("serve", "--port", "0", **environment).startswith(f"{start}{own}/deploy.yml must contain the task ")
+
+
 def test_a_password_in_a_database_url_is_not_shown(tmp_path: Path) -> None:
     url = "postgresql://user:hunter2@127.0.0.1:1/none"
     assert "hunter2" not in refuse("serve", "--port", "0", DAOS_DATA_DIR=str(tmp_path / "data"), DAOS_DATABASE_URL=url)

@@ -10,6 +10,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from db.phase import Phase
+from runner.play.event import Event, Kind, PhaseResult
 from runner.play.play import environment
 from runner.play.request import PlayRequest
 from runner.play.warm import WarmAnsible
@@ -81,7 +83,7 @@ async def warmed(root: Path, name: str) -> AsyncIterator[WarmAnsible]:
         await asyncio.wait({serving})
 
 
-TELLING = """
+REPORTING = """
 import json
 
 from ansible.plugins.action import ActionBase
@@ -89,28 +91,28 @@ from ansible.utils.display import Display
 
 
 class ActionModule(ActionBase):
-    _VALID_ARGS = frozenset({"messages"})
+    _VALID_ARGS = frozenset({"events"})
 
     def run(self, tmp=None, task_vars=None):
         super().run(tmp, task_vars)
-        text = json.dumps(self._task.args["messages"]).replace("RUN", task_vars["daos_run"])
+        text = json.dumps(self._task.args["events"]).replace("RUN", task_vars["daos"]["id"])
         Display().display("daos " + text)
-        failed = any(message.get("end", {}).get("failed") for message in json.loads(text))
-        return {"failed": failed, "msg": "told", "daos": []}
+        failed = any(event["kind"] == "failed" for event in json.loads(text))
+        return {"failed": failed, "msg": "reported", "containers": []}
 """
 
 
-def write_telling(folder: Path, name: str, *messages: Mapping[str, Any]) -> None:
-    """A playbook whose action plugin tells these messages in place of what a host says; RUN is the run's id."""
+def write_reporting(folder: Path, name: str, *events: Event) -> None:
+    """A playbook whose action plugin displays these events in place of what a host says; RUN is the run's id."""
     (folder / "action_plugins").mkdir(exist_ok=True)
-    (folder / "action_plugins" / "compose_project.py").write_text(TELLING)
-    task = {"name": "Tell", "compose_project": {"messages": list(messages)}}
+    (folder / "action_plugins" / "compose_project.py").write_text(REPORTING)
+    task = {"name": "Report", "compose_project": {"events": [event.write() for event in events]}}
     (folder / name).write_text(json.dumps([{"hosts": "all", "gather_facts": False, "tasks": [task]}]))
 
 
-def phase(name: str, *lines: str, **result: Any) -> list[dict[str, Any]]:
-    """What is told of a phase, with its `lines` and its end; `reason` makes it fail."""
-    usual: dict[str, Any] = {"changed": True, "reason": None, "detail": None, "containers": [], "warnings": []}
-    end = usual | {"failed": "reason" in result} | result
-    spoken = [{"phase": name, "lines": list(lines)}] if lines else []
-    return [{"phase": name}, *spoken, {"phase": name, "end": end}]
+def phase(of: Phase, *lines: str, **result: Any) -> list[Event]:
+    """What is reported of a phase, with its `lines` and its end; `reason` makes it fail."""
+    kind = Kind.FAILED if "reason" in result else Kind.OK
+    end = Event(kind, of, message=result.get("detail", ""), result=PhaseResult(**{"changed": True, **result}))
+    printed = [Event(Kind.LINES, of, lines=list(lines))] if lines else []
+    return [Event(Kind.PHASE, of), *printed, end]

@@ -13,7 +13,7 @@ from sqlalchemy import select
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import Deployment, FailureReason, Host, LogEntry, LogLevel, Run, RunStatus
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from db.status import End
 from runner import store
 from runner.attempt import Attempt, Requeue, Tools
@@ -21,7 +21,7 @@ from runner.hold import Hold
 from runner.interruption import Interruption
 from runner.lease import Lease
 from runner.mask import Mask
-from runner.play.event import Event, Kind
+from runner.play.event import Event, Kind, Marker, MarkerState, PhaseResult
 from runner.play.play import Process
 from runner.play.request import PlayRequest
 from runner.record import Recorder
@@ -40,7 +40,7 @@ KEY = "* ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAABAgMEBQYHCAkKCwwNDg8QERITFBUWFxg
 
 def phase_events(*phases: Phase, **result: Any) -> list[Event]:
     """The events of phases that end well."""
-    ok = {"reason": None, **result}
+    ok = PhaseResult(**result)
     return [event for phase in phases for event in (Event(Kind.PHASE, phase), Event(Kind.OK, phase, result=ok))]
 
 
@@ -167,7 +167,7 @@ async def test_a_play_that_reports_all_phases_is_a_success(sqlite_db: Database, 
 
 
 async def test_the_run_is_its_deployments_current_one_from_up_on(sqlite_db: Database, settings: WorkerSettings) -> None:
-    failure = Event(Kind.FAILED, Phase.UP, result={"reason": "PORT_IN_USE", "detail": "No."})
+    failure = Event(Kind.FAILED, Phase.UP, message="No.", result=PhaseResult(reason="PORT_IN_USE", detail="No."))
     trial = await make(
         sqlite_db, settings, deploy=Play([*phase_events(*UP[:3]), Event(Kind.PHASE, Phase.UP), failure, END])
     )
@@ -183,11 +183,10 @@ async def test_after_a_cancel_during_a_pull_the_host_ends_its_work_and_the_run_i
     sqlite_db: Database, settings: WorkerSettings
 ) -> None:
     pulling = Play([*phase_events(*UP[:2]), Event(Kind.PHASE, Phase.PULL)], hangs=True)
-    halt = Play(
-        [*phase_events(Phase.HALT, busy=False, marker={"run": "RUN", "phase": "pull", "state": "running"}), END]
-    )
+    halt = Play([])
     trial = await make(sqlite_db, settings, deploy=pulling, halt=halt)
-    halt.events[1].result["marker"]["run"] = str(trial.hold.run.id)
+    marker = Marker(str(trial.hold.run.id), Phase.PULL, MarkerState.RUNNING)
+    halt.events += [*phase_events(Phase.HALT, marker=marker), END]
     async with interrupted(trial, pulling, Interruption.CANCELED) as task:
         end = task.result()
     assert isinstance(end, End)
@@ -198,7 +197,7 @@ async def test_after_a_cancel_during_a_pull_the_host_ends_its_work_and_the_run_i
 
 async def test_a_play_that_takes_too_long_is_a_time_out(sqlite_db: Database, settings: WorkerSettings) -> None:
     settings = replace(settings, timeouts=Timeouts(run=0))
-    halt = Play([*phase_events(Phase.HALT, busy=False, marker=None), END])
+    halt = Play([*phase_events(Phase.HALT), END])
     trial = await make(sqlite_db, settings, deploy=Play([], hangs=True), halt=halt)
     end = await trial()
     assert isinstance(end, End)
@@ -247,9 +246,11 @@ async def test_a_success_that_was_reported_before_the_interruption_is_one(
 async def test_a_failure_that_was_reported_as_the_play_was_cut_off_is_not_believed(
     sqlite_db: Database, settings: WorkerSettings
 ) -> None:
-    failure = Event(Kind.FAILED, Phase.UP, result={"reason": "TASK_FAILED", "detail": "Terminated"})
+    failure = Event(
+        Kind.FAILED, Phase.UP, message="Terminated", result=PhaseResult(reason="TASK_FAILED", detail="Terminated")
+    )
     play = Play([*phase_events(*UP[:3]), failure, END], hangs=True)
-    halt = Play([*phase_events(Phase.HALT, busy=False, marker=None), END])
+    halt = Play([*phase_events(Phase.HALT), END])
     trial = await make(sqlite_db, settings, deploy=play, halt=halt)
     async with interrupted(trial, play, Interruption.CANCELED) as task:
         end = task.result()
@@ -335,8 +336,8 @@ async def test_the_deadline_of_the_lease_reaches_the_play_and_moves(
 @pytest.mark.parametrize(
     ("reached", "end_of_recovery"),
     [
-        ({"verdict": "ok"}, RunStatus.SUCCESS),
-        ({"verdict": "failed", "reason": "UNHEALTHY", "detail": "No."}, RunStatus.FAILED),
+        ({"verdict": PhaseOutcome.OK}, RunStatus.SUCCESS),
+        ({"verdict": PhaseOutcome.FAILED, "reason": "UNHEALTHY", "detail": "No."}, RunStatus.FAILED),
         ({"verdict": None}, RunStatus.FAILED),
     ],
 )
@@ -344,8 +345,8 @@ async def test_after_a_crash_the_host_is_asked(
     sqlite_db: Database, settings: WorkerSettings, reached: dict[str, Any], end_of_recovery: RunStatus
 ) -> None:
     trial = await make(sqlite_db, settings, recover=Play([]))
-    marker = {"run": str(trial.hold.run.id), "phase": "up", "state": "running"}
-    answer = {"busy": False, "marker": marker, **reached}
+    marker = Marker(str(trial.hold.run.id), Phase.UP, MarkerState.RUNNING)
+    answer = {"marker": marker, **reached}
     trial.plays.plays["recover"].events[:] = [*phase_events(Phase.RECOVER, **answer), END]
     end = await trial(Attempt.recover)
     assert isinstance(end, End)

@@ -6,15 +6,16 @@ import pytest
 from uuid_utils.compat import uuid7
 
 from db.models import FailureReason, RunStatus
-from db.phase import Phase
+from db.phase import Phase, PhaseOutcome
 from runner.interruption import ENDINGS, Answer, CutOff, Ending, Interruption, Verdict
-from runner.play.event import Event, Kind
+from runner.play.event import Event, Kind, Marker, MarkerState, PhaseResult
 from tests import factories
 from tests.runner.projects import PROJECT
 
 OLDER = str(PROJECT.run_id)[:-12] + "000000000000"  # ids grow with time
 WEB = factories.container(name="shop-web-1", image="web:1")
-MARKER = {"run": str(PROJECT.run_id), "phase": "up", "state": "running"}
+MARKER = Marker(str(PROJECT.run_id), Phase.UP, MarkerState.RUNNING)
+DONE = replace(MARKER, phase=Phase.VERIFY, state=MarkerState.DONE)
 NOTHING_FOUND = Answer(busy=False, marker=None, verdict=None, reason=None, detail=None, containers=[])
 END = Event(Kind.END, rc=0)
 
@@ -24,9 +25,11 @@ ANSWERS = {
     Verdict.UNREACHED: None,
     Verdict.UNAVAILABLE: None,
     Verdict.BUSY: replace(NOTHING_FOUND, busy=True),
-    Verdict.SUCCEEDED: replace(NOTHING_FOUND, marker={**MARKER, "phase": "verify", "state": "done"}),
-    Verdict.HEALTHY: replace(NOTHING_FOUND, marker=MARKER, verdict="ok"),
-    Verdict.FAILED: replace(NOTHING_FOUND, marker=MARKER, verdict="failed", reason="PORT_IN_USE", detail="No."),
+    Verdict.SUCCEEDED: replace(NOTHING_FOUND, marker=DONE),
+    Verdict.HEALTHY: replace(NOTHING_FOUND, marker=MARKER, verdict=PhaseOutcome.OK),
+    Verdict.FAILED: replace(
+        NOTHING_FOUND, marker=MARKER, verdict=PhaseOutcome.FAILED, reason="PORT_IN_USE", detail="No."
+    ),
     Verdict.UNDECIDED: replace(NOTHING_FOUND, marker=MARKER),
 }
 
@@ -96,12 +99,12 @@ def test_a_host_that_shows_another_key_than_the_pinned_one_is_a_mismatch(verdict
 
 
 def test_a_recorded_failure_whose_reason_is_unknown_is_a_task_that_failed() -> None:
-    answer = replace(NOTHING_FOUND, marker=MARKER, verdict="failed", reason="X")
+    answer = replace(NOTHING_FOUND, marker=MARKER, verdict=PhaseOutcome.FAILED, reason="X")
     assert CutOff(PROJECT, Interruption.CRASHED, answer).end().reason is FailureReason.TASK_FAILED
 
 
 def test_a_run_whose_host_was_asked_has_the_warnings_of_its_play_too() -> None:
-    answer = replace(NOTHING_FOUND, marker=MARKER, verdict="ok", containers=[WEB], warnings=["a", "b"])
+    answer = replace(NOTHING_FOUND, marker=MARKER, verdict=PhaseOutcome.OK, containers=[WEB], warnings=["a", "b"])
     end = CutOff(PROJECT, Interruption.DISCONNECTED, answer, warnings=["b", "c"]).end()
     assert end.warnings == ["b", "c", "a"]
     assert end.message.endswith(", 3 warnings.")
@@ -110,23 +113,23 @@ def test_a_run_whose_host_was_asked_has_the_warnings_of_its_play_too() -> None:
 @pytest.mark.parametrize(
     ("phase", "where"),
     [
-        ("prepare", "while its files were prepared"),
-        ("build", "while images were built"),
-        ("pull", "while images were pulled"),
-        ("up", "while the containers were started"),
-        ("verify", "while daos waited for the containers to be healthy"),
-        ("later", "at an unknown point"),
+        (Phase.PREPARE, "while its files were prepared"),
+        (Phase.BUILD, "while images were built"),
+        (Phase.PULL, "while images were pulled"),
+        (Phase.UP, "while the containers were started"),
+        (Phase.VERIFY, "while daos waited for the containers to be healthy"),
+        (None, "at an unknown point"),
     ],
 )
-def test_a_canceled_run_says_how_far_it_had_come(phase: str, where: str) -> None:
-    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": phase})
+def test_a_canceled_run_says_how_far_it_had_come(phase: Phase | None, where: str) -> None:
+    answer = replace(NOTHING_FOUND, marker=replace(MARKER, phase=phase))
     end = CutOff(PROJECT, Interruption.CANCELED, answer, was_reached=True).end()
     assert (end.status, end.reason) == (RunStatus.CANCELED, FailureReason.CANCELED)
     assert where in end.message
 
 
 def test_a_run_that_had_succeeded_before_its_cancel_arrived_has_succeeded() -> None:
-    answer = replace(NOTHING_FOUND, marker={**MARKER, "phase": "verify", "state": "done"}, containers=[WEB])
+    answer = replace(NOTHING_FOUND, marker=DONE, containers=[WEB])
     assert CutOff(PROJECT, Interruption.CANCELED, answer, was_reached=True).end().status is RunStatus.SUCCESS
 
 
@@ -155,9 +158,9 @@ def test_a_time_out_stays_one_whatever_the_host_answers() -> None:
 
 
 def test_after_a_crash_the_hosts_verdict_counts() -> None:
-    well = replace(NOTHING_FOUND, marker=MARKER, verdict="ok", containers=[WEB])
+    well = replace(NOTHING_FOUND, marker=MARKER, verdict=PhaseOutcome.OK, containers=[WEB])
     assert CutOff(PROJECT, Interruption.CRASHED, well, was_reached=True).end().status is RunStatus.SUCCESS
-    ill = replace(well, verdict="failed", reason="UNHEALTHY", detail="web exited (3)")
+    ill = replace(well, verdict=PhaseOutcome.FAILED, reason="UNHEALTHY", detail="web exited (3)")
     end = CutOff(PROJECT, Interruption.CRASHED, ill, was_reached=True).end()
     assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.UNHEALTHY)
     assert "web exited (3)" in end.message
@@ -171,20 +174,20 @@ def test_after_a_crash_without_a_verdict_the_run_is_interrupted() -> None:
 
 @pytest.mark.parametrize(
     ("phase", "begun"),
-    [("prepare", False), ("build", False), ("pull", False), ("up", True), ("verify", True), ("down", False)],
+    [(phase, phase in {Phase.UP, Phase.VERIFY}) for phase in Phase],
 )
-def test_the_marker_on_the_host_says_whether_up_had_begun(phase: str, begun: bool) -> None:
+def test_the_marker_on_the_host_says_whether_up_had_begun(phase: Phase, begun: bool) -> None:
     assert (
-        CutOff(PROJECT, Interruption.CRASHED, replace(NOTHING_FOUND, marker={**MARKER, "phase": phase})).has_begun_up
+        CutOff(PROJECT, Interruption.CRASHED, replace(NOTHING_FOUND, marker=replace(MARKER, phase=phase))).has_begun_up
         is begun
     )
-    of_another = {**MARKER, "run": OLDER, "phase": phase}
+    of_another = replace(MARKER, run=OLDER, phase=phase)
     assert not CutOff(PROJECT, Interruption.CRASHED, replace(NOTHING_FOUND, marker=of_another)).has_begun_up
     assert not CutOff(PROJECT, Interruption.CRASHED, NOTHING_FOUND).has_begun_up
 
 
 def test_a_later_runs_marker_tells_nothing_about_this_one() -> None:
-    later = replace(NOTHING_FOUND, marker={**MARKER, "run": str(uuid7()), "phase": "verify", "state": "done"})
+    later = replace(NOTHING_FOUND, marker=replace(DONE, run=str(uuid7())))
     end = CutOff(PROJECT, Interruption.CRASHED, later, was_reached=False).end()
     assert end.reason is FailureReason.INTERRUPTED
     assert "another run has been on the host since" in end.message
@@ -198,10 +201,12 @@ def test_without_a_marker_nothing_was_changed() -> None:
 
 def test_the_answer_is_none_where_the_host_gave_none() -> None:
     assert Answer.read([Event(Kind.UNREACHABLE, task="Recover", message="Connection refused"), END]) is None
-    assert Answer.read([Event(Kind.FAILED, Phase.RECOVER, result={"reason": "DOCKER_UNAVAILABLE"}), END]) is None
+    assert (
+        Answer.read([Event(Kind.FAILED, Phase.RECOVER, result=PhaseResult(reason="DOCKER_UNAVAILABLE")), END]) is None
+    )
 
 
 def test_an_older_runs_marker_tells_that_this_one_has_changed_nothing() -> None:
-    older = replace(NOTHING_FOUND, marker={**MARKER, "run": OLDER, "phase": "verify", "state": "done"})
+    older = replace(NOTHING_FOUND, marker=replace(DONE, run=OLDER))
     end = CutOff(PROJECT, Interruption.CANCELED, older, was_reached=False).end()
     assert end.message == "The run was canceled before it had changed anything on the host."

@@ -12,7 +12,7 @@ from db.models import RunStatus
 from db.status import End
 from runner.host import script
 from runner.host.answers import Answers
-from runner.host.inspection import Health
+from runner.host.inspection import LastCheck
 from runner.host.text import one_line, printable
 from runner.mask import MAX_SENTENCE, MAX_WARNING, Mask
 from tests import factories
@@ -140,9 +140,9 @@ def test_no_cut_of_ours_shows_a_part_of_a_secret(line: str, filler: str, shift: 
 @pytest.mark.parametrize("after", [0, 100, 180, 190, 490, 3980, 3990])
 def test_no_part_of_a_secret_in_the_words_of_a_health_check_is_shown(before: int, after: int) -> None:
     words = ("x" * before + SECRET + "y" * after)[:500]
-    health = Health.read({"status": "unhealthy", "checkedAt": "now", "exitCode": 1, "output": words})
-    assert health is not None
-    assert not leaked(mask(SECRET)(f"Service 'web' is unhealthy: its health check {health.last_check}."))
+    check = LastCheck.read({"status": "unhealthy", "checkedAt": "now", "exitCode": 1, "output": words})
+    assert check is not None
+    assert not leaked(mask(SECRET)(f"Service 'web' is unhealthy: its health check {check.words}."))
     assert not leaked(mask(SECRET)(f"It failed: {one_line('x' * before + SECRET + ' ' * after)}"))
 
 

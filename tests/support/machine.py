@@ -11,63 +11,75 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 from uuid import uuid4
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+
+from db.phase import Phase
 from runner.host.answers import Answers
+from runner.host.arguments import SPEC, Arguments
 from runner.host.delivery import Delivery, pack
+from runner.host.script import command as command_line
+from runner.host.stream import stream
+from runner.play.event import MARK, Event, Kind, PhaseResult
+from runner.play.listener import Listener
 from runner.spec.run import ProjectFile
 from tests.support.docker import Docker
 
 PROJECT = Path(__file__).parents[2] / "ansible"
 SCRIPT = PROJECT / "files/compose_project"
 PLAYBOOKS = {
-    "deploy.yml": ("prepare", "build", "pull", "up", "verify"),
-    "down.yml": ("down",),
-    "recover.yml": ("recover",),
+    "deploy.yml": (Phase.PREPARE, Phase.BUILD, Phase.PULL, Phase.UP, Phase.VERIFY),
+    "down.yml": (Phase.DOWN,),
+    "recover.yml": (Phase.RECOVER,),
 }
 TIMEOUTS = {"prepare": 30, "build": 30, "pull": 30, "up": 30, "verify": 30, "down": 30, "recover": 20}
 
 NOBODY = 65534
 
 # What the action plugin displays, and what Ansible's own callback prints of a host that it cannot reach.
-TOLD = re.compile(r"^daos (\[.*\])$", re.MULTILINE)
+DISPLAYED = re.compile(rf"^{MARK}(\[.*\])$", re.MULTILINE)
 UNREACHABLE = re.compile(r"^fatal: \[[^]]+\]: UNREACHABLE! => (\{.*\})$", re.MULTILINE)
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the action plugin told of one phase."""
+    """What the action plugin reported of one phase; what its end has can be read from this."""
 
-    phase: str
+    phase: Phase
     lines: Sequence[str]
-    end: Mapping[str, Any]
+    end: PhaseResult
+    failed: bool
     announced: bool = True
 
     def __getattr__(self, name: str) -> Any:
-        return self.end[name]
+        return getattr(self.end, name)
 
     @property
     def words(self) -> str:
         return "\n".join(self.lines)
 
 
-def results(told: Iterable[Mapping[str, Any]]) -> list[Result]:
-    """The results of the phases that have ended, from the plugin's messages."""
-    lines: dict[str, list[str]] = {}
+def results(events: Iterable[Event]) -> list[Result]:
+    """The results of the phases that have ended, from the plugin's events."""
+    lines: dict[Phase | None, list[str]] = {}
     found = []
     announced = set()
-    for message in told:
-        lines.setdefault(message["phase"], []).extend(message.get("lines", []))
-        if message.keys() == {"phase"}:
-            announced.add(message["phase"])
-        if "end" in message:
-            phase = message["phase"]
-            found.append(Result(phase, lines.pop(phase), message["end"], phase in announced))
+    for event in events:
+        if not event.is_warning:
+            lines.setdefault(event.phase, []).extend(event.lines)
+        if event.kind is Kind.PHASE:
+            announced.add(event.phase)
+        if event.phase is not None and event.result is not None:
+            is_failure = event.kind is Kind.FAILED
+            found.append(
+                Result(event.phase, lines.pop(event.phase), event.result, is_failure, event.phase in announced)
+            )
     return found
 
 
@@ -79,7 +91,7 @@ class Play:
     phases: Sequence[Result]
     unreachable: str | None
 
-    def __getitem__(self, phase: str) -> Result:
+    def __getitem__(self, phase: Phase) -> Result:
         return next(result for result in self.phases if result.phase == phase)
 
     @property
@@ -180,7 +192,9 @@ class Machine:
     def _play(self, playbook: str, **variables: Any) -> Play:
         with self.playing(playbook, **variables) as ansible:
             output, errors = ansible.communicate(timeout=120)
-        phases = results(message for told in TOLD.findall(output) for message in json.loads(told))
+        phases = results(
+            Event.read(event) for displayed in DISPLAYED.findall(output) for event in json.loads(displayed)
+        )
         unreachable = [json.loads(result)["msg"] for result in UNREACHABLE.findall(output)]
         assert phases or unreachable, output + errors
         return Play(output + errors, phases, unreachable[0] if unreachable else None)
@@ -188,7 +202,8 @@ class Machine:
     @contextlib.contextmanager
     def playing(self, playbook: str, **variables: Any) -> Iterator[subprocess.Popen[str]]:
         """The ansible-playbook that plays it; killed at the end if it is still there."""
-        inventory = {"all": {"hosts": {self.deployment: unsafe(self.arguments(**variables))}}}
+        of_host = unsafe({**self.variables, "daos": self.run_variable(**variables)})
+        inventory = {"all": {"hosts": {self.deployment: of_host}}}
         path = self.directory / "inventory.json"
         path.write_text(json.dumps(inventory))
         ansible = subprocess.Popen(
@@ -211,37 +226,36 @@ class Machine:
             ansible.kill()
             ansible.communicate()
 
-    def phase(self, name: str, **how: Any) -> Result:
+    def phase(self, name: Phase, **how: Any) -> Result:
         """Run one phase here without Ansible."""
         return self.run_phases(name, **how)[0]
 
     def run_phases(
         self,
-        *names: str,
+        *names: Phase,
         interpreter: Sequence[str] = ("/bin/sh",),
         environment: Mapping[str, str] | None = None,
-        told: list[dict[str, Any]] | None = None,
+        events: list[Event] | None = None,
         **variables: Any,
     ) -> list[Result]:
         """Run phases in one command here without Ansible, up to the first that fails.
 
-        The plugin's messages are appended to `told` as they come.
+        The events are appended to `events` as they come.
         """
-        plugin = load_plugin()
-        delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in names else None
-        arguments = self.arguments(**variables)
-        told = [] if told is None else told
-        answers = Answers(self.project, delivery, plugin.limits(arguments))
-        listener = plugin.Listener(list(names), answers, tell=told.extend)
+        delivery = Delivery.read(self.delivery.read_bytes()) if Phase.PREPARE in names else None
+        arguments = replace(self.arguments(**variables), phases=names)
+        events = [] if events is None else events
+        answers = Answers(self.project, delivery, arguments.limits)
+        listener = Listener(names, answers, events.extend)
         own = {"HOME": str(self.home), **self.environment, **(environment or {})}
         command = ["env", *(f"{name}={value}" for name, value in own.items()), *interpreter, "-c"]
-        text = plugin.command(list(names), arguments, delivery)
-        rc, stderr = plugin.stream([*command, text], b"\n" + (delivery.stdin if delivery else b""), listener)
-        listener.result(rc, stderr.decode(errors="replace"))
-        return results(told)
+        text = command_line(load_plugin().PARTS, arguments, delivery)
+        rc, stderr = stream([*command, text], b"\n" + (delivery.stdin if delivery else b""), listener)
+        listener.conclude(rc, stderr.decode(errors="replace"))
+        return results(events)
 
     @contextlib.contextmanager
-    def running(self, *names: str, **how: Any) -> Iterator[Future[list[Result]]]:
+    def running(self, *names: Phase, **how: Any) -> Iterator[Future[list[Result]]]:
         """Run phases as `run_phases` does while the test acts; what is left of them is killed at the end."""
         with ThreadPoolExecutor(max_workers=1) as executor:
             try:
@@ -251,25 +265,30 @@ class Machine:
                     with contextlib.suppress(ProcessLookupError):  # they end with each other
                         os.kill(pid, signal.SIGKILL)
 
-    def command(self, *phases: str, **variables: Any) -> str:
-        delivery = Delivery.read(self.delivery.read_bytes()) if "prepare" in phases else None
-        return str(load_plugin().command(list(phases), self.arguments(**variables), delivery))
+    def command(self, *phases: Phase, **variables: Any) -> str:
+        delivery = Delivery.read(self.delivery.read_bytes()) if Phase.PREPARE in phases else None
+        arguments = replace(self.arguments(**variables), phases=phases)
+        return command_line(load_plugin().PARTS, arguments, delivery)
 
-    def arguments(self, **variables: Any) -> dict[str, Any]:
-        """The variables that the server gives to a host; `timeouts` are put over the usual ones."""
-        timeouts = {**TIMEOUTS, **variables.pop("timeouts", {})}
-        named = {f"daos_{name}": value for name, value in variables.items()}
+    def arguments(self, **more: Any) -> Arguments:
+        """The arguments of the server's run, without Ansible."""
+        validated = ArgumentSpecValidator(SPEC).validate({"action": "up", "run": self.run_variable(**more)})
+        assert not validated.error_messages
+        return Arguments.read(validated.validated_parameters)
+
+    def run_variable(self, **more: Any) -> dict[str, Any]:
+        """The variable `daos` that the server gives to a host; `timeouts` are put over the usual ones."""
+        timeouts = {**TIMEOUTS, **more.pop("timeouts", {})}
         return {
-            "daos_run": self.run,
-            "daos_deployment": self.deployment,
-            "daos_installation": "installation-of-the-tests",
-            "daos_project": self.project,
-            "daos_delivery": str(self.delivery),
-            "daos_rivals": [],
-            "daos_timeouts": timeouts,
-            "daos_settle": 0.3,
-            **self.variables,
-            **named,
+            "id": self.run,
+            "deployment": self.deployment,
+            "installation": "installation-of-the-tests",
+            "project": self.project,
+            "delivery": str(self.delivery),
+            "timeouts": timeouts,
+            "settle": 0.3,
+            "display": "events",
+            **more,
         }
 
     def ids(self, docker: Docker) -> dict[str, str]:

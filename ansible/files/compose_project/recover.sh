@@ -17,7 +17,7 @@ halt() {
     fi
     read_marker
     tell busy "$busy"
-    for key in run deployment action phase state reason detail; do
+    for key in run phase state; do
         eval "value=\$marker_$key"
         [ -z "$value" ] || tell marker "$key=$value"
     done

@@ -21,6 +21,7 @@ from db import models, status
 from db.broadcast import Broadcast
 from db.database import Database
 from db.models import FailureReason, LogEntry, RunAction, RunStatus, now
+from db.phase import Phase
 from resolvers import runs
 from resolvers.runs import Turn
 from runner.engine.distributed import DistributedEngine
@@ -29,7 +30,7 @@ from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
 from tests import factories
 from tests.runner.engines import SLEEP, ended, until_playing
-from tests.runner.plays import phase, write_telling
+from tests.runner.plays import phase, write_reporting
 
 LEASE = 2.0
 
@@ -237,7 +238,7 @@ async def test_a_run_that_is_canceled_before_it_is_handed_over_is_not_played_aga
 async def test_of_a_run_that_is_canceled_while_it_is_handed_over_the_host_is_asked(
     cluster: Cluster, playbooks: Path
 ) -> None:
-    write_telling(playbooks, "deploy.yml", *phase("prepare"))
+    write_reporting(playbooks, "deploy.yml", *phase(Phase.PREPARE))
     with (playbooks / "deploy.yml").open("r+") as playbook:
         plays = [*json.load(playbook), *yaml.safe_load(SLEEP)]
         playbook.seek(0)

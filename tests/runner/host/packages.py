@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from db.containers import ContainerState
 from runner.host.comparison import Comparison, ServiceChange, compare
 from runner.host.content import Content, DeliveredFile
 from runner.host.model import Model, Places
@@ -44,7 +45,7 @@ def file(content: str = "1", mode: int = 0o644, *, seed: bool = False) -> Delive
 
 
 def running(name: str = "web", image: str | None = None, **changes: Any) -> Seen:
-    return replace(Seen(f"{name}-1", name, "running", image or f"sha256:{name}", "hash"), **changes)
+    return replace(Seen(f"{name}-1", name, ContainerState.RUNNING, image or f"sha256:{name}", "hash"), **changes)
 
 
 def after(content: Content, model: Model, *containers: Seen, **changes: Any) -> Sight:

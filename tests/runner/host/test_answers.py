@@ -6,12 +6,14 @@ import subprocess
 import sys
 import tarfile
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from db.containers import Container
+from db.containers import Container, ContainerState
+from db.phase import Phase
 from runner.host.answers import MOST_CONTAINERS, Answers, HostAnswer, Limits
 from runner.host.delivery import Delivery, pack
 from runner.host.model import Model
@@ -44,6 +46,7 @@ def container(service: str = "web", **changes: Any) -> str:
         "image": f"{service}:1",
         "imageId": f"sha256:{service}",
         "state": "running",
+        "restarts": 0,
         "startedAt": "2026-01-01T00:00:00.123456789Z",
         "ports": ["0.0.0.0:80->80/tcp", ""],
     }
@@ -62,7 +65,7 @@ def answers(
 
 def report(given: Answers, services: Mapping[str, Any] | None = None, *, changed: bool = True, **model: Any) -> Answers:
     """Have the host report what Prepare does, up to the question for the plan."""
-    given.begin("prepare")
+    given.begin(Phase.PREPARE)
     resolved = {"services": {"web": WEB} if services is None else services, **model}
     for key, value in (
         ("docker", "20.10.24"),
@@ -127,7 +130,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     code = "import sys, runner.host.answers; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     first = {name.split(".")[0] for name in imported.stdout.split()}
-    assert not first & {"db", "sqlalchemy", "yaml", "strawberry", "ansible"}
+    assert not first & {"sqlalchemy", "pydantic", "yaml", "strawberry", "ansible"}
 
 
 # The archive and the plan
@@ -318,7 +321,7 @@ def test_what_was_built_is_noted_with_its_image() -> None:
     build = {"context": TREE, "dockerfile": "Dockerfile"}
     given = answers({"Dockerfile": ProjectFile(b"FROM scratch")})
     planned(given, {"app": {"image": "app:1", "build": build}, "web": WEB})
-    given.begin("build")
+    given.begin(Phase.BUILD)
     given.note("names", "app:1 web:1")
     given.note("image", "sha256:new")
     given.note("image", "sha256:web")
@@ -333,7 +336,7 @@ def test_what_was_built_is_noted_with_its_image() -> None:
 # Why something failed
 
 
-def failing(phase: str, *words: str, fallback: str = "TASK_FAILED the last line", late: bool = False) -> Answers:
+def failing(phase: Phase, *words: str, fallback: str = "TASK_FAILED the last line", late: bool = False) -> Answers:
     """Have a phase fail after a plan."""
     given = planned(answers())
     given.begin(phase)
@@ -351,14 +354,14 @@ def told(given: Answers) -> tuple[str, str]:
 
 
 def test_what_nobody_knows_is_the_last_line() -> None:
-    assert told(failing("up", "what is this")) == ("TASK_FAILED", "the last line")
+    assert told(failing(Phase.UP, "what is this")) == ("TASK_FAILED", "the last line")
 
 
 def test_a_port_in_use() -> None:
     words = (
         "Error response from daemon: driver failed programming: Bind for 0.0.0.0:80 failed: port is already allocated"
     )
-    reason, sentence = told(failing("up", words))
+    reason, sentence = told(failing(Phase.UP, words))
     assert (reason, sentence) == ("PORT_IN_USE", f"Port 80 is in use by another container on the host; {STOP}")
 
 
@@ -376,7 +379,7 @@ STOP = "stop that container, or publish another port."
     ],
 )
 def test_a_full_disk_asks_for_the_disk_once(disks: list[str], free: str) -> None:
-    given = failing("up", FULL)
+    given = failing(Phase.UP, FULL)
     assert fields(given.answer("why")) == {"disk": "yes"}
     for disk in disks:
         given.note("disk", disk)
@@ -387,10 +390,10 @@ def test_a_full_disk_asks_for_the_disk_once(disks: list[str], free: str) -> None
 
 
 def test_a_failed_build_and_a_failed_pull_have_their_reasons() -> None:
-    assert told(failing("build", "failed to solve: no"))[0] == "IMAGE_BUILD_FAILED"
+    assert told(failing(Phase.BUILD, "failed to solve: no"))[0] == "IMAGE_BUILD_FAILED"
     given = answers()
     planned(given, {"web": WEB, "db": {"image": "db:1"}}, web="sha256:web")
-    given.begin("pull")
+    given.begin(Phase.PULL)
     given.hear("Error response from daemon: manifest for db:1 not found: manifest unknown")
     reason, sentence = told(given)
     assert reason == "IMAGE_PULL_FAILED"
@@ -399,7 +402,7 @@ def test_a_failed_build_and_a_failed_pull_have_their_reasons() -> None:
 
 def test_an_image_that_must_not_be_pulled_is_named() -> None:
     given = planned(answers(), {"web": {**WEB, "pull_policy": "never"}}, none="")
-    given.begin("pull")
+    given.begin(Phase.PULL)
     given.note("fallback", "IMAGE_PULL_FAILED Its pull_policy forbids to pull it.")
     assert told(given) == (
         "IMAGE_PULL_FAILED",
@@ -407,13 +410,13 @@ def test_an_image_that_must_not_be_pulled_is_named() -> None:
     )
 
 
-@pytest.mark.parametrize("phase", ["prepare", "build", "pull"])
-def test_what_is_late_has_no_reason_but_the_time(phase: str) -> None:
+@pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.BUILD, Phase.PULL])
+def test_what_is_late_has_no_reason_but_the_time(phase: Phase) -> None:
     assert told(failing(phase, "failed to solve: no", late=True))[0] == ""
 
 
 def test_containers_that_are_not_well_are_why_up_failed() -> None:
-    given = failing("up", "dependency failed to start: container shop-web-1 exited (3)")
+    given = failing(Phase.UP, "dependency failed to start: container shop-web-1 exited (3)")
     given.note("containers", "")
     given.note("container", container(state="exited", exitCode=3))
     assert fields(given.answer("why")) == {"verdict": "failed", "reason": "UNHEALTHY", "log": "web-id web"}
@@ -423,7 +426,7 @@ def test_containers_that_are_not_well_are_why_up_failed() -> None:
 
 
 def test_up_that_is_late_names_what_it_was_waiting_for() -> None:
-    given = failing("up", late=True)
+    given = failing(Phase.UP, late=True)
     given.note("containers", "")
     given.note("container", container(health={"status": "starting"}))
     assert fields(given.answer("why"))["reason"] == "UNHEALTHY"
@@ -435,7 +438,7 @@ def test_up_that_is_late_names_what_it_was_waiting_for() -> None:
 
 def verifying(clock: Clock | None = None, **changes: Any) -> Answers:
     given = planned(answers(clock=clock))
-    given.begin("verify")
+    given.begin(Phase.VERIFY)
     given.note("containers", "")
     given.note("container", container(**changes))
     return given
@@ -457,12 +460,12 @@ def test_what_is_awaited_is_asked_for_again_and_logged() -> None:
 def test_a_container_is_steady_since_up_has_ended() -> None:
     clock = Clock()
     given = planned(answers(clock=clock, settle=2.0))
-    given.begin("up")
+    given.begin(Phase.UP)
     given.note("containers", "")
     clock.now += 1.8
     given.note("containers", "")
     given.note("container", container(id="new"))
-    given.begin("verify")
+    given.begin(Phase.VERIFY)
     assert fields(given.answer("verdict")) == {"verdict": "wait", "wait": "0.19"}
     clock.now += 0.2
     assert fields(given.answer("verdict")) == {"verdict": "ok"}
@@ -487,7 +490,7 @@ def test_each_container_of_a_service_has_its_own_last_words() -> None:
 
 def test_a_service_without_a_container_is_missed_unless_it_has_none() -> None:
     given = planned(answers(), {"web": WEB, "none": {**WEB, "scale": 0}, "llm": {"provider": {"type": "model"}}})
-    given.begin("verify")
+    given.begin(Phase.VERIFY)
     given.note("containers", "")
     assert fields(given.answer("verdict"))["verdict"] == "failed"
     assert fields(given.answer("sentence"))["detail"] == "Service 'web' has no container."
@@ -495,7 +498,7 @@ def test_a_service_without_a_container_is_missed_unless_it_has_none() -> None:
 
 def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
     given = Answers("shop", None, Limits(verify=5.0, run=5.0), Clock())
-    given.begin("recover")
+    given.begin(Phase.RECOVER)
     given.note("model", json.dumps({"services": {"web": WEB}}))
     given.note("since", "600")
     given.note("containers", "")
@@ -512,7 +515,7 @@ def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
 )
 def test_recovery_compares_what_is_there_with_what_was_meant(digest: str, image: str, reply: dict[str, str]) -> None:
     given = Answers("shop")
-    given.begin("recover")
+    given.begin(Phase.RECOVER)
     given.note("model", json.dumps({"services": {"web": WEB}}))
     given.note("notes", Notes().write())
     given.note("hash", f"web {digest}")
@@ -530,7 +533,7 @@ def test_recovery_compares_what_is_there_with_what_was_meant(digest: str, image:
 def test_a_pull_has_one_line_a_second_and_a_fraction() -> None:
     clock = Clock()
     given = planned(answers(clock=clock))
-    given.begin("pull")
+    given.begin(Phase.PULL)
     given.hear(" web Pulling ")
     for done in range(1, 10):
         given.hear(f" a260d03d79ca Downloading [=>   ]  {done}MB/10MB")
@@ -541,7 +544,7 @@ def test_a_pull_has_one_line_a_second_and_a_fraction() -> None:
     assert "0 of 1 layers" in line
     assert given.fraction is not None
     assert 0 < given.fraction < 1
-    given.begin("up")
+    given.begin(Phase.UP)
     assert given.fraction is None
 
 
@@ -559,27 +562,23 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
     assert given.containers == []
     given.note("container", container())
     [seen] = given.containers
-    assert seen == {
-        "name": "shop-web-1",
-        "service": "web",
-        "image": "web:1",
-        "state": "running",
-        "health": None,
-        "exitCode": None,
-        "restarts": 0,
-        "startedAt": "2026-01-01T00:00:00.123456789Z",
-        "ports": ["0.0.0.0:80->80/tcp"],
-    }
-    assert Container.read(seen).service == "web"
+    assert seen == Container(
+        name="shop-web-1",
+        service="web",
+        image="web:1",
+        state=ContainerState.RUNNING,
+        started_at=datetime(2026, 1, 1, 0, 0, 0, 123456, tzinfo=UTC),
+        ports=("0.0.0.0:80->80/tcp",),
+    )
     assert not given.has_changed
     given.note("containers", "")
     assert (given.containers, given.has_changed) == ([], True)
     given.note("container", container())
     assert not given.has_changed
     given.note("containers", "")
-    given.note("container", container(startedAt="s2", state="exited", exitCode=3))
+    given.note("container", container(startedAt="2026-01-01T00:01:00Z", state="exited", exitCode=3))
     assert given.has_changed
-    assert given.containers[0]["exitCode"] == 3
+    assert given.containers[0].exit_code == 3
 
 
 # A host that is not to be believed
@@ -645,7 +644,7 @@ def test_what_was_built_is_not_asked_before_the_plan() -> None:
 
 
 def test_an_answer_has_no_line_ends_of_its_own() -> None:
-    given = failing("prepare", fallback="TASK_FAILED one\nsize 5\r\n\nverdict ok")
+    given = failing(Phase.PREPARE, fallback="TASK_FAILED one\nsize 5\r\n\nverdict ok")
     given.answer("why")
     assert given.answer("sentence") == b"detail one size 5 verdict ok\n\n"
 

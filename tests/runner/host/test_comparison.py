@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from db.containers import ContainerState
 from runner.host.comparison import Change, ServiceChange, compare, is_applied
 from runner.host.content import Content
 from runner.host.model import Model
@@ -42,7 +43,7 @@ def test_it_needs_nothing_but_the_standard_library() -> None:
     code = "import sys, runner.host.comparison; print(*sys.modules)"
     imported = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
     first = {name.split(".")[0] for name in imported.stdout.split()}
-    assert not first & {"db", "sqlalchemy", "yaml", "strawberry", "ansible"}
+    assert not first & {"sqlalchemy", "pydantic", "yaml", "strawberry", "ansible"}
 
 
 # The first run, and one without a change
@@ -247,8 +248,8 @@ def test_what_only_looks_like_a_view_of_a_file_does_not_count(described: dict[st
     [
         ([], Change.CREATE),
         ([running()], Change.KEEP),
-        ([running(state="exited")], Change.START),
-        ([running(), running(id="web-2", state="created")], Change.START),
+        ([running(state=ContainerState.EXITED)], Change.START),
+        ([running(), running(id="web-2", state=ContainerState.CREATED)], Change.START),
         ([running(), running(id="web-2", image_id="sha256:older")], Change.RECREATE),
     ],
 )
@@ -375,13 +376,13 @@ HASHES = {"web": "hash", "db": "hash"}
     ("containers", "model", "applied"),
     [
         ([running(), running("db")], BOTH, True),
-        ([running(), running("db", state="exited")], BOTH, True),
+        ([running(), running("db", state=ContainerState.EXITED)], BOTH, True),
         ([running()], BOTH, False),
         ([], BOTH, False),
         ([], resolved({}), True),
         ([running()], resolved({}), False),
         ([running(), running("db"), running("old")], BOTH, False),
-        ([running(state="created"), running("db")], BOTH, False),
+        ([running(state=ContainerState.CREATED), running("db")], BOTH, False),
         ([running(hash="older"), running("db")], BOTH, False),
         ([running(image="sha256:older"), running("db")], BOTH, False),
         ([running()], resolved({"web": service(), "db": service("db:1", scale=0)}), True),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from db.phase import Phase
 from runner.host.compose_words import Explanation, blamed, explain, registry_of, warning
 
 IMAGES = {"db": "127.0.0.1:1/team/app:2", "web": "registry.invalid/web:1", "job": "alpine:3"}
@@ -133,17 +134,17 @@ PULLS = [
 
 @pytest.mark.parametrize(("words", "sentence"), PULLS)
 def test_a_failed_pull_names_the_image_its_service_and_the_cause(words: Sequence[str], sentence: str) -> None:
-    assert explain("pull", words, IMAGES) == Explanation("IMAGE_PULL_FAILED", sentence)
+    assert explain(Phase.PULL, words, IMAGES) == Explanation("IMAGE_PULL_FAILED", sentence)
 
 
 @pytest.mark.parametrize(("words", "sentence"), PULLS[:-2])
 def test_up_may_pull_too(words: Sequence[str], sentence: str) -> None:
     lines = [" Network shop_default  Creating", *words]
-    assert explain("up", lines, IMAGES) == Explanation("IMAGE_PULL_FAILED", sentence)
+    assert explain(Phase.UP, lines, IMAGES) == Explanation("IMAGE_PULL_FAILED", sentence)
 
 
 def test_all_services_of_an_image_are_named() -> None:
-    explanation = explain("pull", compose_2("b", "denied"), {"a": "x/y", "b": "x/y"})
+    explanation = explain(Phase.PULL, compose_2("b", "denied"), {"a": "x/y", "b": "x/y"})
     assert explanation is not None
     assert explanation.sentence.startswith(
         "Image x/y of services 'a' and 'b' could not be pulled: registry docker.io denied"
@@ -209,10 +210,10 @@ FREE = "Free space on it, and run the deployment again."
 )
 def test_a_port_in_use(line: str, sentence: str) -> None:
     words = [" Container shop-web-1  Starting", line]
-    assert explain("up", words, IMAGES) == Explanation("PORT_IN_USE", sentence)
+    assert explain(Phase.UP, words, IMAGES) == Explanation("PORT_IN_USE", sentence)
 
 
-@pytest.mark.parametrize("phase", ["prepare", "pull", "build", "up"])
+@pytest.mark.parametrize("phase", [Phase.PREPARE, Phase.PULL, Phase.BUILD, Phase.UP])
 @pytest.mark.parametrize(
     "line",
     [
@@ -222,13 +223,13 @@ def test_a_port_in_use(line: str, sentence: str) -> None:
         "tar: page: Wrote only 6656 of 10240 bytes",
     ],
 )
-def test_a_full_disk(phase: str, line: str) -> None:
+def test_a_full_disk(phase: Phase, line: str) -> None:
     explanation = explain(phase, [" db Pulling ", line], IMAGES, free_bytes=12_300_000)
     assert explanation == Explanation("DISK_FULL", f"The disk of the host is full, with 12.3 MB free: {line}. {FREE}")
 
 
 def test_a_full_disk_of_unknown_size() -> None:
-    explanation = explain("up", ["no space left on device"])
+    explanation = explain(Phase.UP, ["no space left on device"])
     assert explanation == Explanation("DISK_FULL", f"The disk of the host is full: no space left on device. {FREE}")
 
 
@@ -329,7 +330,7 @@ COMMAND = "executor failed running [/bin/sh -c echo building; echo oh no >&2; ex
     ],
 )
 def test_a_failed_build(words: Sequence[str], sentence: str) -> None:
-    assert explain("build", words) == Explanation("IMAGE_BUILD_FAILED", sentence)
+    assert explain(Phase.BUILD, words) == Explanation("IMAGE_BUILD_FAILED", sentence)
 
 
 @pytest.mark.parametrize(
@@ -337,7 +338,7 @@ def test_a_failed_build(words: Sequence[str], sentence: str) -> None:
     [(["web"], "The image of service 'web'"), (["db", "web"], "An image of services 'db' and 'web'")],
 )
 def test_a_build_that_names_no_service_is_of_one_of_those_that_were_built(built: Sequence[str], subject: str) -> None:
-    explanation = explain("build", ["The command 'exit 7' returned a non-zero code: 7"], built=built)
+    explanation = explain(Phase.BUILD, ["The command 'exit 7' returned a non-zero code: 7"], built=built)
     assert explanation is not None
     assert explanation.sentence == f"{subject} could not be built: The command 'exit 7' returned a non-zero code: 7."
 
@@ -345,25 +346,28 @@ def test_a_build_that_names_no_service_is_of_one_of_those_that_were_built(built:
 @pytest.mark.parametrize(
     ("phase", "line"),
     [
-        ("up", "dependency failed to start: container shop-db-1 is unhealthy"),
+        (Phase.UP, "dependency failed to start: container shop-db-1 is unhealthy"),
         (
-            "up",
+            Phase.UP,
             'Error response from daemon: OCI runtime create failed: exec: "/nonexistent": no such file or directory',
         ),
         (
-            "up",
+            Phase.UP,
             f"{ENDPOINT}Error starting userland proxy: listen tcp4 192.0.2.9:80: bind: cannot assign requested address",
         ),
-        ("prepare", "The files could not be unpacked"),
-        ("pull", "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?"),
-        ("pull", "error during connect: Get http://%2Fvar%2Frun%2Fdocker.sock/_ping: EOF"),
+        (Phase.PREPARE, "The files could not be unpacked"),
         (
-            "build",
+            Phase.PULL,
+            "Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?",
+        ),
+        (Phase.PULL, "error during connect: Get http://%2Fvar%2Frun%2Fdocker.sock/_ping: EOF"),
+        (
+            Phase.BUILD,
             "permission denied while trying to connect to the Docker daemon socket at unix:///var/run/docker.sock",
         ),
     ],
 )
-def test_words_without_a_known_cause(phase: str, line: str) -> None:
+def test_words_without_a_known_cause(phase: Phase, line: str) -> None:
     assert explain(phase, [" Container shop-db-1  Error", line], IMAGES) is None
 
 

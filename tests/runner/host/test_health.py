@@ -3,28 +3,59 @@
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pytest
 
+from db.containers import Container, ContainerHealth, ContainerState
 from runner.host.health import Watch
-from runner.host.inspection import Health, HealthCheck, Inspection
+from runner.host.inspection import HealthCheck, Inspection, LastCheck
 from runner.host.verdict import Kind, Verdict
 
 ROOT = Path(__file__).parents[3]
-STARTING, HEALTHY = Health("starting"), Health("healthy", checked_at="c1")
-UNHEALTHY = Health("unhealthy", 3, "c1", "refused", 4)
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
 CHECK = HealthCheck(interval=10.0, timeout=5.0, retries=3)  # decides within 50 s
 WELL = "OK"
 REFUSED = "Service 'web' is unhealthy: its health check exited with code 4: refused."
 
 
-def web(**changes: Any) -> Inspection:
+class Health(NamedTuple):
+    """What Docker's health checks have found."""
+
+    status: ContainerHealth
+    last_check: LastCheck | None = None
+
+
+STARTING, HEALTHY = Health(ContainerHealth.STARTING), Health(ContainerHealth.HEALTHY, LastCheck("c1"))
+UNHEALTHY = Health(ContainerHealth.UNHEALTHY, LastCheck("c1", "refused", 4))
+
+
+def at(health: Health, moment: str) -> Health:
+    """The same, found by a check at another moment."""
+    assert health.last_check is not None
+    return health._replace(last_check=replace(health.last_check, at=moment))
+
+
+def start(number: float) -> datetime:
+    """When a container began to run for the time of that number."""
+    return NOON + timedelta(seconds=number)
+
+
+OF_CONTAINER = {field.name for field in fields(Container)}
+
+
+def web(health: Health | None = None, state: str = "running", **changes: Any) -> Inspection:
     """A container that runs, does not restart, and has no health check."""
-    return replace(Inspection("w1", "web", name="shop-web-1", hash="h", started_at="s1"), **changes)
+    shown: dict[str, Any] = {"name": "shop-web-1", "service": "web", "image": "web:1", "started_at": start(1)}
+    shown |= {name: value for name, value in changes.items() if name in OF_CONTAINER - {"exit_code"}}
+    rest = {name: value for name, value in changes.items() if name not in shown}
+    status, check = health or (None, None)
+    container = Container(**shown, state=ContainerState[state.upper()], health=status)
+    return replace(Inspection("w1", container, hash="h", last_check=check), **rest)
 
 
 def db(**changes: Any) -> Inspection:
@@ -42,13 +73,13 @@ def always(**changes: Any) -> Inspection:
 
 def crashed(restarts: int, code: int = 1, **changes: Any) -> Inspection:
     """A container that Docker is about to restart."""
-    defaults = {"state": "restarting", "restarts": restarts, "exit_code": code, "started_at": f"s{restarts}"}
+    defaults = {"state": "restarting", "restarts": restarts, "exit_code": code, "started_at": start(restarts)}
     return always(**{**defaults, **changes})
 
 
 def recovered(restarts: int, **changes: Any) -> Inspection:
     """A container that Docker has restarted."""
-    return always(**{"restarts": restarts, "started_at": f"s{restarts + 1}", **changes})
+    return always(**{"restarts": restarts, "started_at": start(restarts + 1), **changes})
 
 
 class Row(NamedTuple):
@@ -70,15 +101,11 @@ ROWS = [
     Row("the settle time counts from the end of Up, not from the first inspection", [(3, web(), WELL)]),
     Row(
         "a container that was started again is as a new one",
-        [(0, web(started_at="s2"), "web (just started)"), (3, web(started_at="s2"), WELL)],
+        [(0, web(started_at=start(2)), "web (just started)"), (3, web(started_at=start(2)), WELL)],
         [web()],
     ),
     Row("a settle time of zero", [(0, web(), WELL)], watch={"settle": 0.0}),
     Row("a settle time beyond the limit of Verify", [(11, web(), "web (just started)")], watch={"settle": 15.0}),
-    Row(
-        "containers of `compose run` and those that Compose does not manage do not count",
-        [(0, [web(one_off=True, state="dead"), web(hash="", state="dead")], WELL)],
-    ),
     Row(
         "a service without its container",
         [(0, [], "FAILED Service 'web' has no container.")],
@@ -113,7 +140,7 @@ ROWS = [
         "a job that has succeeded after failures",
         [
             (0, crashed(1, policy="on-failure"), "web (restarting)"),
-            (1, web(state="exited", policy="on-failure", restarts=1, started_at="s2"), WELL),
+            (1, web(state="exited", policy="on-failure", restarts=1, started_at=start(2)), WELL),
         ],
     ),
     Row(
@@ -121,7 +148,7 @@ ROWS = [
         [
             (
                 1,
-                web(state="exited", exit_code=3, policy="on-failure", max_retries=2, restarts=2, started_at="s3"),
+                web(state="exited", exit_code=3, policy="on-failure", restarts=2, started_at=start(3)),
                 "FAILED Service 'web' exited with code 3 after 2 restarts.",
             ),
         ],
@@ -157,7 +184,7 @@ ROWS = [
     Row(
         "after a failed Up, a container that it has started",
         [
-            (0, web(state="exited", exit_code=3, started_at="s2"), "FAILED Service 'web' exited with code 3."),
+            (0, web(state="exited", exit_code=3, started_at=start(2)), "FAILED Service 'web' exited with code 3."),
         ],
         [web(state="exited", exit_code=3)],
         {"up_ended": False},
@@ -173,7 +200,7 @@ ROWS = [
             ],
             [web(state=state)],
         )
-        for state in ("created", "paused", "removing", "a word of a later Docker")
+        for state in ("created", "paused", "removing")
     ),
     Row("dead", [(0, web(state="dead"), "FAILED Service 'web' is dead.")], [web(state="dead")]),
     # Restarts
@@ -309,18 +336,18 @@ ROWS = [
     Row(
         "a crash loop from before the run, inspected while it runs",
         [
-            (0, recovered(2, started_at="2026-01-01T00:00:09.5Z"), "web (restarted)"),
+            (0, recovered(2, started_at=start(9.5)), "web (restarted)"),
         ],
-        [recovered(2, started_at="2026-01-01T00:00:09.5Z")],
-        judge={"host_time": "2026-01-01T00:00:10"},
+        [recovered(2, started_at=start(9.5))],
+        judge={"host_time": "2026-01-01T12:00:10"},
     ),
     Row(
         "a container that has been steady since restarts before the run",
         [
-            (0, recovered(2, started_at="2026-01-01T00:00:00.5Z"), WELL),
+            (0, recovered(2, started_at=start(0.5)), WELL),
         ],
-        [recovered(2, started_at="2026-01-01T00:00:00.5Z")],
-        judge={"host_time": "2026-01-01T00:00:10"},
+        [recovered(2, started_at=start(0.5))],
+        judge={"host_time": "2026-01-01T12:00:10"},
     ),
     Row(
         "restarts before the run at an unknown time",
@@ -353,7 +380,7 @@ ROWS = [
     Row(
         "restarts in the watch count where a start by hand hides them",
         [
-            (3, recovered(0, started_at="by hand"), WELL),
+            (3, recovered(0, started_at=start(99)), WELL),
             (4, crashed(1), "web (restarting)"),
             (5, recovered(1), "web (restarted)"),
             (15, recovered(1), WELL),
@@ -384,7 +411,7 @@ ROWS = [
         [
             (
                 0,
-                checked(Health("unhealthy", 1, "c1", "", 1)),
+                checked(Health(ContainerHealth.UNHEALTHY, LastCheck("c1", "", 1))),
                 "FAILED Service 'web' is unhealthy: its health check exited with code 1, without output.",
             ),
         ],
@@ -409,7 +436,7 @@ ROWS = [
         [
             (
                 50,
-                checked(replace(UNHEALTHY, status="starting")),
+                checked(UNHEALTHY._replace(status=ContainerHealth.STARTING)),
                 "LATE Not up within 50 s: web (starting). The health check of 'web' exited with code 4: refused.",
             ),
         ],
@@ -458,7 +485,7 @@ ROWS = [
         "an unhealthy container that the run did not start counts after a check",
         [
             (0, checked(UNHEALTHY), "web (unhealthy before the run)"),
-            (9, checked(replace(UNHEALTHY, checked_at="c2")), f"FAILED {REFUSED}"),
+            (9, checked(at(UNHEALTHY, "c2")), f"FAILED {REFUSED}"),
         ],
         [checked(UNHEALTHY)],
     ),
@@ -466,15 +493,15 @@ ROWS = [
         "an unhealthy container that has recovered",
         [
             (0, checked(UNHEALTHY), "web (unhealthy before the run)"),
-            (9, checked(replace(HEALTHY, checked_at="c2")), WELL),
+            (9, checked(at(HEALTHY, "c2")), WELL),
         ],
         [checked(UNHEALTHY)],
     ),
     Row(
         "a check while images were pulled is too early: Up may have started what was missing",
         [
-            (0, checked(replace(UNHEALTHY, checked_at="c2")), "web (unhealthy before the run)"),
-            (9, checked(replace(HEALTHY, checked_at="c3")), WELL),
+            (0, checked(at(UNHEALTHY, "c2")), "web (unhealthy before the run)"),
+            (9, checked(at(HEALTHY, "c3")), WELL),
         ],
         [checked(UNHEALTHY)],
     ),
@@ -495,10 +522,10 @@ ROWS = [
     Row(
         "times of the health log are compared for equality, whatever zone they are in",
         [
-            (0, checked(replace(UNHEALTHY, checked_at="2026-01-01T09:00:00+09:00")), "web (unhealthy before the run)"),
-            (9, checked(replace(UNHEALTHY, checked_at="2026-01-01T00:00:10Z")), f"FAILED {REFUSED}"),
+            (0, checked(at(UNHEALTHY, "2026-01-01T09:00:00+09:00")), "web (unhealthy before the run)"),
+            (9, checked(at(UNHEALTHY, "2026-01-01T00:00:10Z")), f"FAILED {REFUSED}"),
         ],
-        [checked(replace(UNHEALTHY, checked_at="2026-01-01T09:00:00+09:00"))],
+        [checked(at(UNHEALTHY, "2026-01-01T09:00:00+09:00"))],
     ),
     Row(
         "an unhealthy container for which Up has failed",

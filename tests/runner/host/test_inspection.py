@@ -1,10 +1,12 @@
 """What the script sends of a container: read with its types, or refused."""
 
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from runner.host.inspection import Health, HealthCheck, Inspection
+from db.containers import Container, ContainerHealth, ContainerState
+from runner.host.inspection import HealthCheck, Inspection, LastCheck
 
 SENT: dict[str, Any] = {
     "id": "c1",
@@ -13,19 +15,14 @@ SENT: dict[str, Any] = {
     "image": "web:1",
     "imageId": "sha256:1",
     "hash": "abc",
-    "number": 1,
     "state": "Running",
     "exitCode": 0,
     "oomKilled": False,
     "restarts": 2,
     "startedAt": "2026-01-01T00:00:00.5Z",
-    "finishedAt": "0001-01-01T00:00:00Z",
-    "oneOff": False,
     "policy": "on-failure",
-    "maxRetries": 3,
     "health": {
         "status": "unhealthy",
-        "failingStreak": 3,
         "checkedAt": "2026-01-01T02:00:00+02:00",
         "output": "Connecting…\r\n\x1b[31mrefused\x1b[0m\n",
         "exitCode": 4,
@@ -35,34 +32,49 @@ SENT: dict[str, Any] = {
 }
 
 
+SENT_WEB = Container(
+    name="shop-web-1",
+    service="web",
+    image="web:1",
+    state=ContainerState.RUNNING,
+    health=ContainerHealth.UNHEALTHY,
+    restarts=2,
+    started_at=datetime(2026, 1, 1, 0, 0, 0, 500_000, tzinfo=UTC),
+    ports=("127.0.0.1:8080->80/tcp",),
+)
+
+
 def test_everything_that_is_sent_is_read() -> None:
     assert Inspection.read(SENT) == Inspection(
         id="c1",
-        name="shop-web-1",
-        service="web",
-        image="web:1",
+        container=SENT_WEB,
         image_id="sha256:1",
         hash="abc",
-        number=1,
-        state="running",
-        restarts=2,
-        started_at="2026-01-01T00:00:00.5Z",
-        finished_at="0001-01-01T00:00:00Z",
         policy="on-failure",
-        max_retries=3,
-        health=Health("unhealthy", 3, "2026-01-01T02:00:00+02:00", "Connecting… refused", 4),
         health_check=HealthCheck(interval=1.0, timeout=30.0, retries=3, start_period=2.5),
-        ports=("127.0.0.1:8080->80/tcp",),
+        last_check=LastCheck("2026-01-01T02:00:00+02:00", "Connecting… refused", 4),
     )
 
 
 def test_a_container_without_a_health_check_and_a_policy() -> None:
-    read = Inspection.read({"id": "c1", "service": "web", "state": "exited", "policy": "", "health": None})
-    assert (read.health, read.health_check, read.policy, read.exit_code) == (None, None, "no", 0)
+    read = Inspection.read({**SENT, "policy": "", "health": None, "healthcheck": None})
+    assert (read.container.health, read.health_check, read.last_check, read.policy) == (None, None, None, "no")
 
 
 def test_dockers_word_for_no_health_check_is_none() -> None:
-    assert Inspection.read({**SENT, "health": {"status": "none"}}).health is None
+    assert Inspection.read({**SENT, "health": {"status": "none"}}).container.health is None
+
+
+def test_an_exit_code_is_shown_of_a_container_that_has_ended_and_known_of_one_that_is_restarted() -> None:
+    codes = {}
+    for state in ("exited", "dead", "restarting"):
+        read = Inspection.read({**SENT, "state": state, "exitCode": 3})
+        codes[state] = read.container.exit_code, read.exit_code
+    assert codes == {"exited": (3, 3), "dead": (3, 3), "restarting": (None, 3)}
+
+
+def test_the_empty_port_at_the_end_of_the_list_is_none() -> None:
+    assert Inspection.read({**SENT, "ports": ["80/tcp", ""]}).container.ports == ("80/tcp",)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +89,12 @@ def test_dockers_word_for_no_health_check_is_none() -> None:
         {"restarts": -1},
         {"restarts": 1.5},
         {"restarts": 2**63},
-        {"oneOff": "True"},
         {"ports": "80"},
         {"ports": [80]},
+        {"ports": None},
+        {"state": "melted"},
+        {"image": "i" * 1025},
+        {"startedAt": "soon"},
         {"health": "healthy"},
         {"health": {"status": "unhealthy", "exitCode": "1"}},
         {"health": {"status": "unhealthy", "output": 1}},
@@ -100,18 +115,18 @@ def test_what_is_no_object_is_refused(value: object) -> None:
 
 
 def test_names_cannot_hold_what_a_terminal_obeys() -> None:
-    assert Inspection.read({**SENT, "service": "\x1b[2Jweb\n"}).service == "web"
+    assert Inspection.read({**SENT, "service": "\x1b[2Jweb\n"}).container.service == "web"
 
 
 @pytest.mark.parametrize(
     ("inspection", "end"),
     [
-        (Inspection("c", "w", exit_code=3), "exited with code 3"),
-        (Inspection("c", "w", exit_code=126), "exited with code 126 (its command cannot be executed)"),
-        (Inspection("c", "w", exit_code=127), "exited with code 127 (its command was not found)"),
-        (Inspection("c", "w", exit_code=137), "was killed with SIGKILL (exit code 137)"),
+        (Inspection("c", SENT_WEB, exit_code=3), "exited with code 3"),
+        (Inspection("c", SENT_WEB, exit_code=126), "exited with code 126 (its command cannot be executed)"),
+        (Inspection("c", SENT_WEB, exit_code=127), "exited with code 127 (its command was not found)"),
+        (Inspection("c", SENT_WEB, exit_code=137), "was killed with SIGKILL (exit code 137)"),
         (
-            Inspection("c", "w", exit_code=137, oom_killed=True),
+            Inspection("c", SENT_WEB, exit_code=137, oom_killed=True),
             "was killed because it ran out of memory (exit code 137)",
         ),
     ],
@@ -121,19 +136,16 @@ def test_how_a_container_ended(inspection: Inspection, end: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("health", "words"),
+    ("check", "words"),
     [
-        (Health("starting"), ""),
-        (Health("unhealthy", 1, "t", "refused", 4), "exited with code 4: refused"),
-        (Health("unhealthy", 1, "t", "", 1), "exited with code 1, without output"),
-        (
-            Health("unhealthy", 1, "t", "Health check exceeded timeout (1s)", -1),
-            "failed: Health check exceeded timeout (1s)",
-        ),
+        (None, ""),
+        (LastCheck("t", "refused", 4), "exited with code 4: refused"),
+        (LastCheck("t", "", 1), "exited with code 1, without output"),
+        (LastCheck("t", "Health check exceeded timeout (1s)", -1), "failed: Health check exceeded timeout (1s)"),
     ],
 )
-def test_what_the_last_check_said(health: Health, words: str) -> None:
-    assert health.last_check == words
+def test_what_the_last_check_said(check: LastCheck | None, words: str) -> None:
+    assert Inspection("c", SENT_WEB, last_check=check).check_words == words
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from db.phase import Phase
 from runner.host.script import ALL, DOWN, PARTS, RECOVERY, UP, escaped, joined, read
 
 DIRECTORY = Path(__file__).parents[3] / "ansible/files/compose_project"
@@ -17,7 +18,7 @@ def test_each_file_of_the_directory_is_a_part() -> None:
 
 
 @pytest.mark.parametrize(("phases", "missing"), [(UP, DOWN), (DOWN, RECOVERY), (RECOVERY, UP)])
-def test_a_part_is_there_where_one_of_the_phases_needs_it(phases: frozenset[str], missing: frozenset[str]) -> None:
+def test_a_part_is_there_where_one_of_the_phases_needs_it(phases: frozenset[Phase], missing: frozenset[Phase]) -> None:
     text = joined({name: f"<{name}>" for name in PARTS}, [next(iter(phases))])
     expected = [name for name, needed in PARTS.items() if needed & phases]
     assert text == "".join(f"<{name}>" for name in expected)

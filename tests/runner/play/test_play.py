@@ -97,7 +97,7 @@ def unread(way: str, warm: WarmAnsible, directory: Path, playbook: str, cookie: 
     request = spec(request_of(directory, playbook, cookie), held=())
     its_stdin, stdin = os.pipe()
     stdout, its_stdout = os.pipe()
-    command = [sys.executable, "-P", "-m", "runner.play.playbook"]
+    command = [sys.executable, "-P", "-m", "runner.play.program"]
     process = None
     if way == "cold":
         process = subprocess.Popen(command, stdin=its_stdin, stdout=its_stdout, env=variables)

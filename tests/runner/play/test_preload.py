@@ -14,7 +14,7 @@ from runner.play.play import environment
 LOAD = """
 import json, os, sys, tempfile
 from pathlib import Path
-from runner.play.playbook import configuration
+from runner.play.program import configuration
 from ansible_runner.utils import get_callback_dir
 
 os.environ["ANSIBLE_STDOUT_CALLBACK"] = "awx_display"
@@ -24,7 +24,7 @@ from runner.play.play import project_directory
 project = project_directory()
 preload.load(project)
 inventory = Path(sys.argv[1], "inventory.json")
-inventory.write_text('{"all": {"hosts": {"here": {"ansible_connection": "local"}}}}')
+inventory.write_text('{"all": {"hosts": {"here": {"ansible_connection": "local", "daos": {}}}}}')
 preload.rehearse(["-i", str(inventory), "none.yml"], sorted(project.glob("*.yml")))
 from ansible import constants
 from ansible.utils.display import Display

@@ -43,7 +43,7 @@ def test_the_inventory_marks_everything_a_user_wrote_as_unsafe() -> None:
 
 
 def test_the_host_learns_which_installation_of_daos_this_is() -> None:
-    assert variables_of()["daos_installation"] == str(PROJECT.installation)
+    assert variables_of()["daos"]["installation"] == str(PROJECT.installation)
 
 
 def test_host_keys_are_checked_against_the_hosts_own_file_and_nothing_else() -> None:
@@ -142,10 +142,10 @@ def test_logins_are_lines_that_a_shell_reads_back_unchanged() -> None:
     assert "\n" not in logins(project)[0]
 
 
-def test_each_phase_has_its_time_and_halt_that_of_recover() -> None:
+def test_each_phase_has_its_time() -> None:
     timeouts = Timeouts(prepare=1, build=2, pull=3, up=4, verify=5, down=6, recover=7, run=8)
     hosts = inventory(PROJECT, PATHS, timeouts, 2.0)["all"]["hosts"]
-    assert hosts[str(PROJECT.deployment_id)]["daos_timeouts"] == {
+    assert hosts[str(PROJECT.deployment_id)]["daos"]["timeouts"] == {
         "prepare": 1,
         "build": 2,
         "pull": 3,
@@ -153,6 +153,5 @@ def test_each_phase_has_its_time_and_halt_that_of_recover() -> None:
         "verify": 5,
         "down": 6,
         "recover": 7,
-        "halt": 7,
         "run": 8,
     }

@@ -1,4 +1,4 @@
-"""Plays one playbook through ansible-runner, as a process of its own: `python -P -m runner.play.playbook`.
+"""Plays one playbook through ansible-runner, as a process of its own: `python -P -m runner.play.program`.
 
 This and `runner.play.forkserver` are all that imports ansible_runner.  It is a process because a run needs what threads
 cannot give: a clean environment, an end that leaves nothing behind, and a death of the server that it notices.
@@ -13,7 +13,6 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NotRequired, TextIO, TypedDict, cast
 
@@ -23,11 +22,10 @@ from ansible_runner.runner import Runner
 from runner import processes
 from runner.play import posix
 from runner.play.control import Orders
+from runner.play.event import Event, Kind
+from runner.play.report import reported
 
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass the signal on to its workers
-TOLD = "daos "  # begins what our own action plugin displays, see its class Listener
-ACTION = "compose_project"
-WORDS = {"verbose", "warning", "error", "deprecated", "system_warning"}  # what Ansible says outside of tasks
 
 
 class Spec(TypedDict):
@@ -64,7 +62,7 @@ class Teller:
 
     def handle(self, event: dict[str, Any]) -> bool:
         """Pass one of ansible-runner's events on."""
-        for message in _reduce(event):
+        for message in reported(event):
             self.say(**message)
         return False  # leave no file of the event
 
@@ -84,37 +82,6 @@ def configuration(spec: Spec) -> RunnerConfig:
     )
     config.prepare()
     return config
-
-
-def _reduce(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """What the server needs to know of one of ansible-runner's events."""
-    kind, data = event["event"], event.get("event_data", {})
-    words = event.get("stdout", "").strip()
-    if kind == "verbose" and words.startswith(TOLD):
-        yield from map(_read, json.loads(words.removeprefix(TOLD)))
-    elif kind in WORDS and words:
-        yield {"kind": "words", "message": words}
-    elif kind == "playbook_on_task_start" and data["task_action"] != ACTION:  # that one tells of its phases
-        yield {"kind": "task", "task": data["task"]}
-    elif kind in {"runner_on_ok", "runner_on_failed", "runner_on_unreachable"} and "daos" not in data["res"]:
-        outcome = kind.removeprefix("runner_on_")
-        yield {"kind": outcome, "task": data["task"], "message": str(data["res"].get("msg", ""))}
-
-
-def _read(told: dict[str, Any]) -> dict[str, Any]:
-    """A message of our action plugin, as the server knows it."""
-    phase = told["phase"].upper()
-    if "lines" in told:
-        return {"kind": "lines", "phase": phase, "lines": told["lines"]}
-    if "warnings" in told:
-        return {"kind": "lines", "phase": phase, "lines": told["warnings"], "is_warning": True}
-    if "fraction" in told:
-        return {"kind": "progress", "phase": phase, "fraction": told["fraction"]}
-    if "end" in told:
-        end = told["end"]
-        kind = "failed" if end["failed"] else "ok"
-        return {"kind": kind, "phase": phase, "message": end["detail"] or "", "result": end}
-    return {"kind": "phase", "phase": phase}
 
 
 def obey(orders: Orders, teller: Teller) -> None:
@@ -162,7 +129,7 @@ def main() -> None:
         return
     obey(orders, teller)
     runner.run()
-    teller.say(kind="end", rc=runner.rc)
+    teller.say(**Event(Kind.END, rc=runner.rc).write())
     processes.end_children(GRACE)  # ssh's master outlives the play
 
 
