@@ -20,6 +20,7 @@ BARE = {"PATH": "/nonexistent"}
         "runner/playbooks/ansible.cfg",
         "runner/playbooks/deploy.yml",
         "runner/playbooks/action_plugins/compose_project.py",
+        "runner/playbooks/library/compose_project.py",
         "db/migrations/env.py",
     ],
 )

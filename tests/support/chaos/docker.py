@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,7 @@ def inspect(docker: Docker, ids: Sequence[str]) -> None:
             "state": "running",
             "startedAt": left.started,
             "policy": "no",
+            "ports": [""],
         }
         print(f"= container {json.dumps(seen)}")
 
@@ -151,7 +153,7 @@ def up(docker: Docker, project: str, directory: Path, file: Path) -> None:
         _work(float(service["command"][1]))
         if service["image"] != WELL:
             raise SystemExit("service web is broken")
-        started = f"{time.time_ns()}"
+        started = datetime.now(UTC).isoformat()
         container = hashlib.sha256(f"{project} {run} {started}".encode()).hexdigest()
         docker.leave(project, Left(run, "UP", container, started, _described(run, file), str(directory)))
         print(f" Container {project}-web-1  Created", flush=True)
