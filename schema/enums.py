@@ -1,6 +1,6 @@
-"""The enums of the API: the domain's own, with a description for each value.
+"""The enums of the API: those of the domain, with a description for each value.
 
-Types and inputs take them from here, for Strawberry has to know an enum before it sees it used.
+Types and inputs import them from here, because Strawberry must know an enum before a type uses it.
 """
 
 from enum import Enum, StrEnum
@@ -48,7 +48,7 @@ Kind = TypeVar("Kind", bound=type[Enum])
 
 
 def _describe(kind: Kind, description: str, values: dict[StrEnum, str], name: str | None = None) -> Kind:
-    """Make `kind` an enum of the API, there with `name` if it is another one.  Every value has to be described."""
+    """Register `kind` as an enum of the API, under `name` if that differs.  Every value must have a description."""
     described: Kind = strawberry.enum(kind, name=name, description=description)
     for value in described.__strawberry_definition__.values:  # type: ignore[attr-defined] # Strawberry sets it
         value.description = values[kind[value.name]]  # type: ignore[index] # the members are StrEnums
@@ -57,46 +57,46 @@ def _describe(kind: Kind, description: str, values: dict[StrEnum, str], name: st
 
 _describe(
     HostTransport,
-    "How a host is reached.",
-    {HostTransport.SSH: "Over SSH.", HostTransport.LOCAL: "It is the machine that the server runs on."},
+    "How the server connects to a host.",
+    {HostTransport.SSH: "Over SSH.", HostTransport.LOCAL: "The host is the machine that the server runs on."},
 )
 _describe(
     Role,
-    "What a token may do; each role may do what those before it may.",
+    "What a token is allowed to do.  Each role includes the permissions of the roles before it.",
     {
-        Role.VIEWER: "See everything but tokens and the audit.",
-        Role.OPERATOR: "Run deployments, cancel runs, and ask hosts which keys they show.",
+        Role.VIEWER: "Read everything except tokens and the audit log.",
+        Role.OPERATOR: "Run deployments, cancel runs, and scan host keys.",
         Role.DEPLOYER: "Create and delete packages and deployments.",
-        Role.ADMIN: "Create, change, trust and delete hosts, create and revoke tokens, and see the audit.",
+        Role.ADMIN: "Manage hosts, trust their keys, create and revoke tokens, and read the audit log.",
     },
 )
 _describe(
     DeploymentStatus,
-    "Where a deployment stands: what its last run made of it.",
+    "The status of a deployment: the result of its last run.",
     {
-        DeploymentStatus.PENDING: "It was never run.",
-        DeploymentStatus.RUNNING: "A run is queued or being played.",
-        DeploymentStatus.SUCCESS: "The last run did what it was to do.",
-        DeploymentStatus.FAILED: "The last run did not succeed; its `reason` and `message` say why.",
+        DeploymentStatus.PENDING: "The deployment has never been run.",
+        DeploymentStatus.RUNNING: "A run is queued or in progress.",
+        DeploymentStatus.SUCCESS: "The last run succeeded.",
+        DeploymentStatus.FAILED: "The last run did not succeed; its `reason` and `message` explain why.",
     },
 )
 _describe(
     RunStatus,
-    "Where a run stands.",
+    "The status of a run.",
     {
-        RunStatus.QUEUED: "It waits for its turn.",
-        RunStatus.RUNNING: "It is being played.",
-        RunStatus.SUCCESS: "It did what it was to do, and every service is well.",
-        RunStatus.FAILED: "It did not succeed.",
-        RunStatus.CANCELED: "It was canceled, and its work has ended.",
+        RunStatus.QUEUED: "The run is waiting in the queue.",
+        RunStatus.RUNNING: "The run is in progress.",
+        RunStatus.SUCCESS: "The run succeeded; a run that brings a project up has verified every service.",
+        RunStatus.FAILED: "The run did not succeed.",
+        RunStatus.CANCELED: "The run was canceled, and all its work has stopped.",
     },
 )
 _describe(
     RunAction,
-    "What a run does with the project.",
+    "What a run does to the project.",
     {
-        RunAction.UP: "Bring it up as the package describes it.",
-        RunAction.DOWN: "Take it down: containers and networks go, volumes stay.",
+        RunAction.UP: "Bring the project up as the package describes it.",
+        RunAction.DOWN: "Take the project down: remove containers and networks, keep volumes.",
     },
 )
 _describe(
@@ -106,124 +106,124 @@ _describe(
 )
 _describe(
     RunBlocker,
-    "What a queued run waits for.",
+    "What a queued run is waiting for.",
     {
-        RunBlocker.SERVER_LIMIT: "The server plays as many runs as `DAOS_MAX_RUNS` allows, or others come first.",
-        RunBlocker.HOST_LIMIT: "Its host has as many runs as `DAOS_MAX_RUNS_PER_HOST` allows, or others come first.",
+        RunBlocker.SERVER_LIMIT: "`DAOS_MAX_RUNS` runs are in progress on the server, or other runs come first.",
+        RunBlocker.HOST_LIMIT: "`DAOS_MAX_RUNS_PER_HOST` runs are in progress on the host, or other runs come first.",
     },
 )
 _describe(
     LogLevel,
-    "How much a log entry matters.",
+    "The severity of a log entry.",
     {
-        LogLevel.INFO: "What happens.",
-        LogLevel.WARNING: "What may need attention.",
-        LogLevel.ERROR: "Why the run does not succeed.",
+        LogLevel.INFO: "Normal operation.",
+        LogLevel.WARNING: "Something that may need attention.",
+        LogLevel.ERROR: "The cause of the run's failure.",
     },
 )
 _describe(
     Phase,
-    "A part of a run.  More may be added.",
+    "A part of a run.  Values may be added.",
     {
-        Phase.PREPARE: "Delivers the package to the host, and compares it with what is there.",
+        Phase.PREPARE: "Delivers the package to the host and compares it with what is there.",
         Phase.BUILD: "Builds the images of the package that are out of date.",
         Phase.PULL: "Pulls the images that Up needs and the host does not have.",
         Phase.UP: "Starts the containers.",
-        Phase.VERIFY: "Waits until every service is well.",
+        Phase.VERIFY: "Waits until every service runs, is healthy if it has a health check, or has exited with 0.",
         Phase.DOWN: "Removes containers and networks.",
-        Phase.HALT: "Ends what is left of a canceled run on the host, and asks how far it had come.",
-        Phase.RECOVER: "The same for a run that was cut off, and decides how it would have ended.",
+        Phase.HALT: "Stops what is left of a canceled run on the host and determines how far the run had come.",
+        Phase.RECOVER: "Does the same for an interrupted run, and decides how it would have ended.",
     },
 )
 _describe(
     PhaseOutcome,
     "How a phase ended.",
     {
-        PhaseOutcome.OK: "It did what it was to do.",
-        PhaseOutcome.FAILED: "It failed, or the run did not succeed and ended in it.",
-        PhaseOutcome.SKIPPED: "It had nothing to do, or the run ended before it.",
+        PhaseOutcome.OK: "The phase succeeded.",
+        PhaseOutcome.FAILED: "The phase failed, or the run ended in it without success.",
+        PhaseOutcome.SKIPPED: "The phase had nothing to do, or the run ended before it.",
     },
 )
 _describe(
     ContainerState,
-    "What Docker does with a container.",
+    "The state of a container, as reported by Docker.",
     {
-        ContainerState.CREATED: "It was created, and never started.",
-        ContainerState.RUNNING: "It runs.",
+        ContainerState.CREATED: "Created, but never started.",
+        ContainerState.RUNNING: "Running.",
         ContainerState.PAUSED: "Its processes are suspended.",
-        ContainerState.RESTARTING: "It has ended, and Docker starts it again.",
-        ContainerState.REMOVING: "It is being removed.",
-        ContainerState.EXITED: "It has ended.",
+        ContainerState.RESTARTING: "Exited, and being restarted by Docker.",
+        ContainerState.REMOVING: "Being removed.",
+        ContainerState.EXITED: "Exited.",
         ContainerState.DEAD: "Docker could not remove it.",
     },
 )
 _describe(
     ContainerHealth,
-    "What a container's health check has found.",
+    "The result of a container's health check.",
     {
-        ContainerHealth.STARTING: "It has not decided yet.",
-        ContainerHealth.HEALTHY: "It passes.",
-        ContainerHealth.UNHEALTHY: "It fails.",
+        ContainerHealth.STARTING: "No result yet.",
+        ContainerHealth.HEALTHY: "The check passes.",
+        ContainerHealth.UNHEALTHY: "The check fails.",
     },
 )
 _describe(
     FailureReason,
     "Why a run did not succeed.",
     {
-        FailureReason.SSH_KEY_NOT_FOUND: "The SSH key file is not there, or the server cannot read it.",
-        FailureReason.SSH_KEY_INVALID: "The SSH key file is no private key that ssh can use.",
-        FailureReason.HOST_UNREACHABLE: "The host does not answer.",
-        FailureReason.HOST_KEY_MISMATCH: "The host shows another key than the pinned one.",
+        FailureReason.SSH_KEY_NOT_FOUND: "The SSH key file does not exist, or the server cannot read it.",
+        FailureReason.SSH_KEY_INVALID: "The SSH key file is not a private key that ssh can use.",
+        FailureReason.HOST_UNREACHABLE: "The host does not respond.",
+        FailureReason.HOST_KEY_MISMATCH: "The host presents a key other than the pinned one.",
         FailureReason.HOST_KEY_UNKNOWN: "The host has no pinned key, and the server's policy is `strict`.",
-        FailureReason.AUTHENTICATION_FAILED: "The host refuses the login.",
-        FailureReason.DOCKER_UNAVAILABLE: "Docker, or compose v2, cannot be used on the host.",
-        FailureReason.COMPOSE_INVALID: "Docker compose refuses the project.",
-        FailureReason.IMAGE_PULL_FAILED: "An image is not there and cannot be pulled; what ran before still runs.",
-        FailureReason.IMAGE_BUILD_FAILED: "An image could not be built; what ran before still runs.",
-        FailureReason.PORT_IN_USE: "A port that the project publishes is in use on the host; the message names it.",
-        FailureReason.DISK_FULL: "The host's disk is full; the message says how much is free.",
+        FailureReason.AUTHENTICATION_FAILED: "The host rejects the login.",
+        FailureReason.DOCKER_UNAVAILABLE: "Docker or Compose v2 cannot be used on the host.",
+        FailureReason.COMPOSE_INVALID: "Docker Compose rejects the project.",
+        FailureReason.IMAGE_PULL_FAILED: "An image is missing and cannot be pulled; the previous containers still run.",
+        FailureReason.IMAGE_BUILD_FAILED: "An image could not be built; the previous containers still run.",
+        FailureReason.PORT_IN_USE: "A port that the project publishes is in use on the host; `message` names it.",
+        FailureReason.DISK_FULL: "The host's disk is full; `message` says how much space is free.",
         FailureReason.UNHEALTHY: "A container crashed, or its health check fails.",
-        FailureReason.TASK_FAILED: "A task failed on the host for another reason, which the message tells.",
-        FailureReason.TIMEOUT: "The run took longer than it may.",
+        FailureReason.TASK_FAILED: "A task failed on the host for another reason, which `message` gives.",
+        FailureReason.TIMEOUT: "The run exceeded its time limit.",
         FailureReason.CANCELED: "The run was canceled.",
-        FailureReason.INTERRUPTED: "The run was cut off, and that it succeeded could not be established.",
+        FailureReason.INTERRUPTED: "The run was interrupted, and it could not be established that it had succeeded.",
         FailureReason.ANSIBLE_ERROR: "Ansible itself failed.",
     },
 )
 _describe(
     ErrorCode,
-    "`extensions.code` of an error; `extensions.status` carries the number.",
+    "`extensions.code` of an error; `extensions.status` carries the HTTP status code.",
     {
-        ErrorCode.BAD_USER_INPUT: "400. The input breaks a rule; `problems` has all of them.",
-        ErrorCode.HOST_NOT_FOUND: "400. The input names a host that is not there.",
-        ErrorCode.PACKAGE_NOT_FOUND: "400. The input names a package that is not there.",
-        ErrorCode.NOT_FOUND: "404. There is nothing with this id.",
-        ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or being played; `runId` names it.",
-        ErrorCode.NAME_TAKEN: "400. Something else has the name.",
-        ErrorCode.IN_USE: "400. Deployments name it, or hosts an SSH key.",
-        ErrorCode.HOST_UNREACHABLE: "400. The host does not answer, or shows no key.",
-        ErrorCode.UNAUTHENTICATED: "401. A valid access token is needed.",
-        ErrorCode.FORBIDDEN: "403. The access token does not allow it.",
-        ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation asks for too much at once.",
-        ErrorCode.STORAGE_FULL: "507. The server's storage is full; nothing was changed, and reading goes on.",
-        ErrorCode.INTERNAL_SERVER_ERROR: "500. Unexpected; the server's log has it under `errorId`.",
+        ErrorCode.BAD_USER_INPUT: "400. The input is invalid; `problems` lists every problem.",
+        ErrorCode.HOST_NOT_FOUND: "400. The input references a host that does not exist.",
+        ErrorCode.PACKAGE_NOT_FOUND: "400. The input references a package that does not exist.",
+        ErrorCode.NOT_FOUND: "404. No object has this id.",
+        ErrorCode.RUN_ALREADY_IN_PROGRESS: "400. A run is queued or in progress; `runId` identifies it.",
+        ErrorCode.NAME_TAKEN: "400. The name is already in use.",
+        ErrorCode.IN_USE: "400. Deployments reference the object; for an SSH key, hosts do.",
+        ErrorCode.HOST_UNREACHABLE: "400. The host does not respond, or presents no key.",
+        ErrorCode.UNAUTHENTICATED: "401. A valid access token is required.",
+        ErrorCode.FORBIDDEN: "403. The access token does not permit the operation.",
+        ErrorCode.OPERATION_TOO_COMPLEX: "400. The operation exceeds a limit.",
+        ErrorCode.STORAGE_FULL: "507. The server's storage is full; nothing was changed, and reads still work.",
+        ErrorCode.INTERNAL_SERVER_ERROR: "500. An unexpected error; the server's log contains it with `errorId`.",
     },
 )
 _describe(
     OrderField,
-    "What deployments are ordered by.",
+    "The field by which deployments are ordered.",
     {
-        OrderField.CREATED_AT: "When the deployment was created.",
-        OrderField.UPDATED_AT: "When its status last changed.",
-        OrderField.PROJECT_NAME: "The name of the project, as the database sorts text.",
+        OrderField.CREATED_AT: "The time when the deployment was created.",
+        OrderField.UPDATED_AT: "The time when its status last changed.",
+        OrderField.PROJECT_NAME: "The project name, in the collation of the database.",
     },
     name="DeploymentOrderField",
 )
 _describe(
     OrderDirection,
-    "Which end of an order a list begins with.",
+    "The direction of an order.",
     {
-        OrderDirection.ASC: "The earliest time, or the first name.",
-        OrderDirection.DESC: "The latest time, or the last name.",
+        OrderDirection.ASC: "Ascending: the earliest time or the first name comes first.",
+        OrderDirection.DESC: "Descending: the latest time or the last name comes first.",
     },
 )

@@ -1,4 +1,4 @@
-"""Filters and orders of lists: inputs of the API, and what resolvers take.  Null is like what is not given."""
+"""The inputs that filter and order lists, and their conversion for the resolvers.  Null is the same as omitted."""
 
 from datetime import datetime
 from typing import TypeVar
@@ -20,53 +20,57 @@ from schema.enums import (
 Value = TypeVar("Value")
 
 
-@strawberry.input(description="Which deployments; all conditions that are given must hold.")
+@strawberry.input(
+    description="Selects deployments; all given conditions must hold, and a list is met by any of its members."
+)
 class DeploymentFilter:
     status_in: list[DeploymentStatus] | None = strawberry.field(
-        default=UNSET, description="The status is one of these."
+        default=UNSET, description="Have one of these statuses."
     )
-    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="On this host.")
-    package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this package.")
+    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Are on this host.")
+    package_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Are of this package.")
     host_labels_any: list[str] | None = strawberry.field(
-        default=UNSET, description="On a host with one of these labels; at most 100."
+        default=UNSET, description="Are on a host with one of these labels; at most 100."
     )
     search: str | None = strawberry.field(
-        default=UNSET, description="Part of the name of the project, the host, or the package, ignoring case."
+        default=UNSET, description="Part of the project, host, or package name, ignoring case."
     )
 
 
-@strawberry.input(description="Which hosts; all conditions that are given must hold.")
+@strawberry.input(description="Selects hosts; all given conditions must hold, and a list is met by any of its members.")
 class HostFilter:
-    labels_any: list[str] | None = strawberry.field(default=UNSET, description="With one of these labels; at most 100.")
+    labels_any: list[str] | None = strawberry.field(default=UNSET, description="Have one of these labels; at most 100.")
     search: str | None = strawberry.field(default=UNSET, description="Part of the name or address, ignoring case.")
 
 
-@strawberry.input(description="Which packages; all conditions that are given must hold.")
+@strawberry.input(description="Selects packages; all given conditions must hold.")
 class PackageFilter:
     search: str | None = strawberry.field(default=UNSET, description="Part of the name, ignoring case.")
 
 
-@strawberry.input(description="Which runs; all conditions that are given must hold.")
+@strawberry.input(description="Selects runs; all given conditions must hold, and a list is met by any of its members.")
 class RunFilter:
-    status_in: list[RunStatus] | None = strawberry.field(default=UNSET, description="The status is one of these.")
+    status_in: list[RunStatus] | None = strawberry.field(default=UNSET, description="Have one of these statuses.")
     reason_in: list[FailureReason] | None = strawberry.field(
-        default=UNSET, description="It did not succeed for one of these reasons."
+        default=UNSET, description="Did not succeed for one of these reasons."
     )
-    action_in: list[RunAction] | None = strawberry.field(default=UNSET, description="The action is one of these.")
-    trigger_in: list[RunTrigger] | None = strawberry.field(default=UNSET, description="Caused by one of these.")
-    deployment_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of this deployment.")
-    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Of the deployments on this host.")
-    created_by: str | None = strawberry.field(default=UNSET, description="The name of the token is this, exactly.")
-    queued_after: datetime | None = strawberry.field(default=UNSET, description="Queued after this time.")
-    queued_before: datetime | None = strawberry.field(default=UNSET, description="Queued before this time.")
+    action_in: list[RunAction] | None = strawberry.field(default=UNSET, description="Have one of these actions.")
+    trigger_in: list[RunTrigger] | None = strawberry.field(
+        default=UNSET, description="Were caused by one of these triggers."
+    )
+    deployment_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Are of this deployment.")
+    host_id: strawberry.ID | None = strawberry.field(default=UNSET, description="Are of a deployment on this host.")
+    created_by: str | None = strawberry.field(
+        default=UNSET, description="Were created by the token with exactly this name."
+    )
+    queued_after: datetime | None = strawberry.field(default=UNSET, description="Were queued after this time.")
+    queued_before: datetime | None = strawberry.field(default=UNSET, description="Were queued before this time.")
 
 
-@strawberry.input(
-    description="In which order deployments are; those that are equal in it are in the order of their creation."
-)
+@strawberry.input(description="The order of deployments; those with equal values are in the order of their creation.")
 class DeploymentOrder:
-    field: OrderField = strawberry.field(description="What they are ordered by.")
-    direction: OrderDirection = strawberry.field(description="Which end the list begins with.")
+    field: OrderField = strawberry.field(description="The field to order by.")
+    direction: OrderDirection = strawberry.field(description="Ascending or descending.")
 
 
 def order_of_deployments(given: DeploymentOrder | None) -> deployments.Order:

@@ -1,4 +1,4 @@
-"""The mutations: one call of a resolver each.  All are nullable: one that fails answers null and an error."""
+"""The mutations: each calls one resolver.  All are nullable: a failed mutation returns null and an error."""
 
 from typing import TypeVar
 
@@ -34,37 +34,37 @@ class UpdateHostPayload:
 
 @strawberry.type(description="What was deleted.")
 class DeleteHostPayload:
-    deleted_host_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+    deleted_host_id: strawberry.ID = strawberry.field(description="The id of the deleted object.")
 
 
-@strawberry.type(description="A key that a host shows.")
+@strawberry.type(description="A key that a host presents.")
 class ShownKey:
-    type: str = strawberry.field(description="OpenSSH's name for it: ssh-ed25519, …")
-    fingerprint: str = strawberry.field(description="SHA256, as `ssh-keygen -lf` shows it on the host.")
+    type: str = strawberry.field(description="OpenSSH's name of the key type: ssh-ed25519, …")
+    fingerprint: str = strawberry.field(description="SHA256 fingerprint, as printed by `ssh-keygen -lf` on the host.")
     is_pinned: bool = strawberry.field(
-        description="Whether it is pinned; a key that only an authority vouches for is not."
+        description="Whether the key is pinned; a key that is only certified by an authority is not."
     )
 
 
-@strawberry.type(description="What a host shows.")
+@strawberry.type(description="The keys of a host.")
 class ScanHostKeyPayload:
     host: Host = strawberry.field(description="The host, unchanged.")
-    keys: list[ShownKey] = strawberry.field(description="The keys that it shows now, the best first.")
+    keys: list[ShownKey] = strawberry.field(description="The keys that the host presents now, the best first.")
 
 
-@strawberry.type(description="The host with its pinned key.")
+@strawberry.type(description="The host with the pinned key.")
 class TrustHostKeyPayload:
     host: Host = strawberry.field(description="The host.")
 
 
 @strawberry.type(description="The new key.")
 class CreateSshKeyPayload:
-    ssh_key: SshKey = strawberry.field(description="What is told of it: the public part.")
+    ssh_key: SshKey = strawberry.field(description="The key; only its public part is shown.")
 
 
 @strawberry.type(description="What was deleted.")
 class DeleteSshKeyPayload:
-    deleted_ssh_key_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+    deleted_ssh_key_id: strawberry.ID = strawberry.field(description="The id of the deleted object.")
 
 
 @strawberry.type(description="The new package.")
@@ -74,7 +74,7 @@ class CreatePackagePayload:
 
 @strawberry.type(description="What was deleted.")
 class DeletePackagePayload:
-    deleted_package_id: strawberry.ID = strawberry.field(description="The id that nothing has any more.")
+    deleted_package_id: strawberry.ID = strawberry.field(description="The id of the deleted object.")
 
 
 @strawberry.type(description="The new deployment.")
@@ -86,7 +86,7 @@ class CreateDeploymentPayload:
 class DeleteDeploymentPayload:
     deleted_deployment_id: strawberry.ID = strawberry.field(description="The id of the deleted deployment.")
     left_running: bool = strawberry.field(
-        description="Whether its `current` was set: its containers may still run on the host."
+        description="Whether `current` was set: containers may still be running on the host."
     )
 
 
@@ -101,25 +101,27 @@ class RunDeploymentsPayload:
     runs: list[Run] = strawberry.field(description="In the order of the input's ids.")
 
 
-@strawberry.type(description="The run that is to end.")
+@strawberry.type(description="The run to cancel.")
 class CancelRunPayload:
-    run: Run = strawberry.field(description="The run; it says CANCELED when its work has ended.")
+    run: Run = strawberry.field(description="The run; the status becomes CANCELED when all work has stopped.")
 
 
 @strawberry.type(description="The new token.")
 class CreateTokenPayload:
-    token: Token = strawberry.field(description="What is known of it.")
-    secret: str = strawberry.field(description="The token itself.  It is not kept, and cannot be shown again.")
+    token: Token = strawberry.field(description="The token without its secret.")
+    secret: str = strawberry.field(
+        description="The secret to authenticate with.  It is not stored and cannot be shown again."
+    )
 
 
-@strawberry.type(description="The useless token.")
+@strawberry.type(description="The revoked token.")
 class RevokeTokenPayload:
-    token: Token = strawberry.field(description="What is known of it.")
+    token: Token = strawberry.field(description="The token without its secret.")
 
 
-@strawberry.type(description="What can be changed.  A mutation that fails answers null and an entry in `errors`.")
+@strawberry.type(description="The mutations.  A mutation that fails returns null and an entry in `errors`.")
 class Mutation:
-    @mutation(ADMIN, "Create a host; it is first contacted by a run.  Errors: NAME_TAKEN, NOT_FOUND of `sshKeyId`.")
+    @mutation(ADMIN, "Create a host; the first run contacts it.  Errors: NAME_TAKEN, NOT_FOUND for `sshKeyId`.")
     async def create_host(self, info: Info, input: inputs.CreateHostInput) -> CreateHostPayload | None:  # noqa: A002
         context = _context(info)
         host = await hosts.create(
@@ -137,7 +139,7 @@ class Mutation:
         )
         return CreateHostPayload(host=Host.from_model(host))
 
-    @mutation(ADMIN, "Change a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while it is deployed to.")
+    @mutation(ADMIN, "Update a host.  Errors: NOT_FOUND, NAME_TAKEN, RUN_ALREADY_IN_PROGRESS while a run uses it.")
     async def update_host(self, info: Info, input: inputs.UpdateHostInput) -> UpdateHostPayload | None:  # noqa: A002
         context = _context(info)
         changes = hosts.Changes(
@@ -154,7 +156,7 @@ class Mutation:
         )
         return UpdateHostPayload(host=Host.from_model(await hosts.update(context.db, input.host_id, changes)))
 
-    @mutation(ADMIN, "Delete a host.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    @mutation(ADMIN, "Delete a host.  Errors: NOT_FOUND, IN_USE while deployments reference it.")
     async def delete_host(self, info: Info, input: inputs.DeleteHostInput) -> DeleteHostPayload | None:  # noqa: A002
         context = _context(info)
         deleted = await hosts.remove(context.db, input.host_id)
@@ -162,7 +164,8 @@ class Mutation:
 
     @mutation(
         OPERATOR,
-        "Ask a host which keys it shows now, without a login; nothing is pinned.  Errors: NOT_FOUND, HOST_UNREACHABLE.",
+        "Return the keys that a host presents now, without logging in or pinning a key.  "
+        "Errors: NOT_FOUND, HOST_UNREACHABLE.",
     )
     async def scan_host_key(self, info: Info, input: inputs.ScanHostKeyInput) -> ScanHostKeyPayload | None:  # noqa: A002
         context = _context(info)
@@ -176,7 +179,8 @@ class Mutation:
 
     @mutation(
         ADMIN,
-        "Pin a key that a host shows now, at the first contact or in place of another; authorities stay.  "
+        "Pin a key that a host presents now, before the first contact or replacing another key; pinned authorities "
+        "are kept.  "
         "Errors: NOT_FOUND, HOST_UNREACHABLE.",
     )
     async def trust_host_key(self, info: Info, input: inputs.TrustHostKeyInput) -> TrustHostKeyPayload | None:  # noqa: A002
@@ -186,7 +190,7 @@ class Mutation:
 
     @mutation(
         ADMIN,
-        "Keep a private key, a given one or a new one, and tell its public part for the hosts.  Errors: NAME_TAKEN.",
+        "Store a private key, given or generated, and return its public key for the hosts.  Errors: NAME_TAKEN.",
     )
     async def create_ssh_key(self, info: Info, input: inputs.CreateSshKeyInput) -> CreateSshKeyPayload | None:  # noqa: A002
         context = _context(info)
@@ -199,7 +203,9 @@ class Mutation:
         return CreateSshKeyPayload(ssh_key=SshKey.from_model(key))
 
     @mutation(
-        ADMIN, "Delete a key; the hosts still know its public part.  Errors: NOT_FOUND, IN_USE while hosts name it."
+        ADMIN,
+        "Delete a key; its public key stays authorized on the hosts.  Errors: NOT_FOUND, IN_USE while hosts "
+        "reference it.",
     )
     async def delete_ssh_key(self, info: Info, input: inputs.DeleteSshKeyInput) -> DeleteSshKeyPayload | None:  # noqa: A002
         context = _context(info)
@@ -223,7 +229,7 @@ class Mutation:
         )
         return CreatePackagePayload(package=Package.from_model(package))
 
-    @mutation(DEPLOYER, "Delete a package.  Errors: NOT_FOUND, IN_USE while deployments name it.")
+    @mutation(DEPLOYER, "Delete a package.  Errors: NOT_FOUND, IN_USE while deployments reference it.")
     async def delete_package(self, info: Info, input: inputs.DeletePackageInput) -> DeletePackagePayload | None:  # noqa: A002
         context = _context(info)
         deleted = await packages.remove(context.db, input.package_id)
@@ -231,7 +237,7 @@ class Mutation:
 
     @mutation(
         DEPLOYER,
-        "Create a deployment; nothing is done on the host before it is run.  "
+        "Create a deployment; nothing is changed on the host before its first run.  "
         "Errors: HOST_NOT_FOUND, PACKAGE_NOT_FOUND, NAME_TAKEN.",
     )
     async def create_deployment(
@@ -275,7 +281,7 @@ class Mutation:
         [(deployment, run)] = await _start(info, [input.deployment_id], input)
         return RunDeploymentPayload(deployment=Deployment.from_model(deployment), run=Run.from_model(run))
 
-    @mutation(OPERATOR, "Run many deployments; all are accepted or none.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
+    @mutation(OPERATOR, "Run many deployments; all or none are accepted.  Errors: NOT_FOUND, RUN_ALREADY_IN_PROGRESS.")
     async def run_deployments(
         self,
         info: Info,
@@ -286,7 +292,8 @@ class Mutation:
 
     @mutation(
         OPERATOR,
-        "Cancel a run: the answer comes at once, CANCELED when its work here and on the host has ended.  "
+        "Cancel a run.  Returns immediately; the status becomes CANCELED when all work on the server and on the host "
+        "has stopped.  "
         "Errors: NOT_FOUND.",
     )
     async def cancel_run(self, info: Info, input: inputs.CancelRunInput) -> CancelRunPayload | None:  # noqa: A002
@@ -294,7 +301,7 @@ class Mutation:
         run = await runs.cancel(context.db, context.engine, context.broadcast, input.run_id)
         return CancelRunPayload(run=Run.from_model(run))
 
-    @mutation(ADMIN, "Create an access token; it is shown this once.  Errors: NAME_TAKEN.")
+    @mutation(ADMIN, "Create an access token; its secret is shown only once.  Errors: NAME_TAKEN.")
     async def create_token(self, info: Info, input: inputs.CreateTokenInput) -> CreateTokenPayload | None:  # noqa: A002
         context = _context(info)
         token, secret = await tokens.create(
@@ -302,7 +309,7 @@ class Mutation:
         )
         return CreateTokenPayload(token=Token.from_model(token), secret=secret.reveal())
 
-    @mutation(ADMIN, "Make a token useless; its websockets and event streams end within a minute.  Errors: NOT_FOUND.")
+    @mutation(ADMIN, "Revoke a token; its WebSockets and event streams end within a minute.  Errors: NOT_FOUND.")
     async def revoke_token(self, info: Info, input: inputs.RevokeTokenInput) -> RevokeTokenPayload | None:  # noqa: A002
         context = _context(info)
         return RevokeTokenPayload(token=Token.from_model(await tokens.revoke_by_id(context.db, input.token_id)))
@@ -327,7 +334,7 @@ async def _start(
 
 
 def _key(info: Info, given: str | None) -> Key | None:
-    """The request's key, which is the token's own for this mutation; None where it has none."""
+    """Return the idempotency key, scoped to the token and this mutation; None if the request has none."""
     text = _given(given)
     if text is None:
         return None
@@ -350,11 +357,11 @@ def _secret(given: str | None) -> Secret | None:
 
 
 def _context(info: Info) -> Context:
-    """What the mutation acts on; what an earlier one of the operation has loaded may be wrong by now."""
+    """Return the context with fresh loaders; rows loaded by an earlier mutation of the operation may be stale."""
     info.context.renew()
     return info.context
 
 
 def _given(value: Value | None) -> Value | None:
-    """None also where the client said nothing."""
+    """Return the value, or None if the client omitted it."""
     return None if value is UNSET else value

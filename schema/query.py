@@ -1,4 +1,4 @@
-"""The queries: one call of a resolver each."""
+"""The queries: each calls one resolver."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -36,24 +36,24 @@ from schema.types import (
 
 VIEWER, ADMIN = Role.VIEWER, Role.ADMIN
 
-Id = Annotated[strawberry.ID, strawberry.argument(description="The id, as another answer gave it.")]
-Ids = Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 ids, as other answers gave them.")]
-HostName = Annotated[str, strawberry.argument(description="The name of the host, exactly.")]
-ProjectName = Annotated[str, strawberry.argument(description="The `projectName` of the deployment, exactly.")]
-WhichHosts = Annotated[HostFilter | None, strawberry.argument(description="Which hosts; null: all.")]
-WhichPackages = Annotated[PackageFilter | None, strawberry.argument(description="Which packages; null: all.")]
+Id = Annotated[strawberry.ID, strawberry.argument(description="The id of the object.")]
+Ids = Annotated[list[strawberry.ID], strawberry.argument(description="At most 100 ids.")]
+HostName = Annotated[str, strawberry.argument(description="The exact name of the host.")]
+ProjectName = Annotated[str, strawberry.argument(description="The exact `projectName` of the deployment.")]
+WhichHosts = Annotated[HostFilter | None, strawberry.argument(description="Selects hosts; null: all.")]
+WhichPackages = Annotated[PackageFilter | None, strawberry.argument(description="Selects packages; null: all.")]
 
 
-@strawberry.type(description="What can be asked.")
+@strawberry.type(description="The queries.")
 class Query:
-    @field(VIEWER, "Who asks: the token, and what it may do.")
+    @field(VIEWER, "The token that sent the request, and what it is allowed to do.")
     async def viewer(self, info: Info) -> Viewer:
         asker = info.context.asker
         return Viewer(
             name=asker.name, role=asker.role, host_labels=None if asker.labels is None else sorted(asker.labels)
         )
 
-    @field(ADMIN, "The access tokens, newest first, revoked ones too.")
+    @field(ADMIN, "The access tokens, including revoked ones, newest first.")
     async def tokens(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[Token]:
@@ -61,7 +61,7 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, Token.from_model, lambda: listing.count(db))
 
-    @field(ADMIN, "Every mutation that was asked for, newest first.")
+    @field(ADMIN, "Every requested mutation, newest first.")
     async def audit_log(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[AuditEntry]:
@@ -69,13 +69,14 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)))
         return Connection.of(page, AuditEntry.from_model, lambda: listing.count(db))
 
-    @field(VIEWER, "The node with this id; null if there is none, or if the token does not see it.")
+    @field(VIEWER, "The node with this id; null if there is none, or if the token has no access to it.")
     async def node(self, info: Info, id: Id) -> Node | None:  # noqa: A002 - the API's name
         [found] = await _nodes(info, [id])
         return found
 
     @field(
-        VIEWER, "The node with each id, in the order of `ids`; null if there is none, or if the token does not see it."
+        VIEWER,
+        "The node with each id, in the order of `ids`; null if there is none, or if the token has no access to it.",
     )
     async def nodes(self, info: Info, ids: Ids) -> list[Node | None]:
         return await _nodes(info, ids)
@@ -101,7 +102,8 @@ class Query:
         return Deployment.from_model(await deployments.get(info.context.db, id))
 
     @field(
-        VIEWER, "The deployment of this project on this host; null if there is none, or if the token does not see it."
+        VIEWER,
+        "The deployment of this project on this host; null if there is none, or if the token has no access to it.",
     )
     async def deployment_by_name(self, info: Info, host: HostName, project: ProjectName) -> Deployment | None:
         found = await deployments.get_by_name(info.context.db, host, project)
@@ -121,7 +123,7 @@ class Query:
         page = await listing.page(db, listing.range(paging(first, after, last, before)), *where)
         return Connection.of(page, Host.from_model, lambda: listing.count(db, *where))
 
-    @field(ADMIN, "The keys that daos keeps to log in to hosts with, newest first.")
+    @field(ADMIN, "The stored private keys for logins to hosts, newest first.")
     async def ssh_keys(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[SshKey]:
@@ -133,7 +135,7 @@ class Query:
     async def host(self, info: Info, id: Id) -> Host | None:  # noqa: A002
         return Host.from_model(await hosts.get(info.context.db, id))
 
-    @field(VIEWER, "The host with this name; null if there is none, or if the token does not see it.")
+    @field(VIEWER, "The host with this name; null if there is none, or if the token has no access to it.")
     async def host_by_name(self, info: Info, name: HostName) -> Host | None:
         found = await hosts.get_by_name(info.context.db, name)
         return None if found is None else Host.from_model(found)

@@ -6,12 +6,15 @@ import strawberry
 
 
 def _serialize(value: datetime) -> str:
-    # The specification that the scalar names wants three digits, neither more nor fewer.
+    # The specification that the scalar names requires exactly three fractional digits.
     return value.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _parse(value: object) -> datetime:
-    """RFC 3339 with an offset: Strawberry's own scalar takes times without one, which name no moment."""
+    """Parse RFC 3339 with an offset.  Strawberry's own scalar accepts times without one, which are ambiguous.
+
+    Raises: ValueError.
+    """
     if not isinstance(value, str):
         raise ValueError("DateTime must be a string")
     try:

@@ -1,4 +1,4 @@
-"""The subscriptions: each follows the database through one resolver."""
+"""The subscriptions: each emits the changes that one resolver reads from the database."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -28,20 +28,22 @@ Model = TypeVar("Model")
 Built = TypeVar("Built")
 
 VIEWER = Role.VIEWER
-Resume = Annotated[str | None, strawberry.argument(description="Go on behind this cursor, as an event gave it.")]
+Resume = Annotated[str | None, strawberry.argument(description="Resume after this cursor of an earlier event.")]
 
 
-@strawberry.type(description="A deployment's status became `status`, or it was deleted.")
+@strawberry.type(description="A deployment's status changed, or it was deleted.")
 class DeploymentEvent(Event):
-    deployment_id: strawberry.ID = strawberry.field(description="The deployment's id, also when it has been deleted.")
+    deployment_id: strawberry.ID = strawberry.field(
+        description="The id of the deployment, even if it has been deleted."
+    )
     status: DeploymentStatus = strawberry.field(
-        description="The status that began with this change; of a deletion, the last one."
+        description="The status after this change; for a deletion, the last status."
     )
     run: Run | None = strawberry.field(
-        description="The run that changed it; null for a new deployment, and for a deletion."
+        description="The run that caused the change; null for a new deployment and for a deletion."
     )
-    at: datetime = strawberry.field(description="When it changed.")
-    cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
+    at: datetime = strawberry.field(description="When the change happened.")
+    cursor: str = strawberry.field(description="The position of this change, to resume after it following a reconnect.")
 
     key: strawberry.Private[UUID]
     is_deletion: strawberry.Private[bool]
@@ -50,7 +52,7 @@ class DeploymentEvent(Event):
     def subject(self) -> tuple[type[models.Deployment] | type[models.DeletedDeployment], UUID]:
         return (models.DeletedDeployment if self.is_deletion else models.Deployment), self.key
 
-    @strawberry.field(description="The deployment when the event is sent; null if it has been deleted.")
+    @strawberry.field(description="The deployment as of when the event is sent; null if it has been deleted.")
     async def deployment(self, info: Info) -> Deployment | None:
         try:
             return Deployment.from_model(await info.context.loaders.deployment.load(self.key))
@@ -60,9 +62,9 @@ class DeploymentEvent(Event):
 
 @strawberry.type(description="A run's status or phase changed.")
 class RunEvent(Event):
-    run: Run = strawberry.field(description="The run when the event is sent.")
-    at: datetime = strawberry.field(description="When it changed.")
-    cursor: str = strawberry.field(description="Stands for this change, to go on behind it after a reconnect.")
+    run: Run = strawberry.field(description="The run as of when the event is sent.")
+    at: datetime = strawberry.field(description="When the change happened.")
+    cursor: str = strawberry.field(description="The position of this change, to resume after it following a reconnect.")
 
     @property
     def subject(self) -> tuple[type[models.Run], UUID]:
@@ -72,8 +74,8 @@ class RunEvent(Event):
 @strawberry.type(description="Further entries of a run's log.")
 class RunLogEvent(Event, Shareable):
     entries: list[LogEntry] = strawberry.field(description="At most 100, oldest first.")
-    end_cursor: str | None = strawberry.field(description="Stands for the last entry so far, to go on behind it.")
-    complete: bool = strawberry.field(description="Whether the run has ended and this is the end of its log.")
+    end_cursor: str | None = strawberry.field(description="The position of the last entry so far, to resume after it.")
+    complete: bool = strawberry.field(description="Whether the run has ended and its log is complete.")
     run_key: strawberry.Private[UUID]
     made: strawberry.Private[dict[object, Any]]
 
@@ -83,7 +85,7 @@ class RunLogEvent(Event, Shareable):
 
     @classmethod
     def of(cls, batch: runs.LogBatch) -> "RunLogEvent":
-        """The event of the batch, the same one for all who get it."""
+        """Return the event for the batch, the same object for all its subscribers."""
         event: RunLogEvent | None = batch.made.get(cls)
         if event is None:
             entries = list(built(LogEntry.from_model, batch.entries))
@@ -98,11 +100,11 @@ class RunLogEvent(Event, Shareable):
         return event
 
 
-@strawberry.type(description="What can be followed.")
+@strawberry.type(description="The subscriptions.")
 class Subscription:
     @subscription(
         VIEWER,
-        "The status now, then every change in order, none skipped; ends when the deployment is deleted.  "
+        "The current status, then every change in order, none skipped; ends when the deployment is deleted.  "
         "Errors: NOT_FOUND.",
         of_one=True,
     )
@@ -120,8 +122,8 @@ class Subscription:
 
     @subscription(
         VIEWER,
-        "Every change of any deployment from now on, also its deletion, in order, none skipped; with a filter, if it "
-        "matched before or after the change.",
+        "Every change of any deployment from now on, including its deletion, in order, none skipped; with a filter, "
+        "changes of deployments that matched it before or after the change.",
         of_one=False,
     )
     async def deployments_changed(
@@ -138,7 +140,7 @@ class Subscription:
 
     @subscription(
         VIEWER,
-        "The run now, then every change of its status and phase in order, none skipped; completes with the run.  "
+        "The current run, then every change of its status and phase in order, none skipped; completes with the run.  "
         "Errors: NOT_FOUND.",
         of_one=True,
     )
@@ -156,7 +158,8 @@ class Subscription:
 
     @subscription(
         VIEWER,
-        "A run's log from the cursor (null: from the start), then live; completes with the run.  Errors: NOT_FOUND.",
+        "The log of a run from the cursor (null: from the start), then live; completes with the run.  "
+        "Errors: NOT_FOUND.",
         of_one=True,
     )
     async def run_log(
@@ -172,12 +175,12 @@ class Subscription:
 
 
 def built(make: Callable[[Model], Built], models: Iterable[Model]) -> Iterator[Built]:
-    """What `make` makes of the models.  One that it fails with is logged, and does not end the others' stream."""
+    """Yield `make(model)` for each model.  A model for which it fails is logged and skipped; the stream goes on."""
     for model in models:
         try:
             made = make(model)
         except Exception:
-            logger.exception("%s cannot be shown to those who follow it, and is skipped", type(model).__name__)
+            logger.exception("%s cannot be converted for its subscribers and is skipped", type(model).__name__)
         else:
             yield made
 

@@ -18,41 +18,47 @@ from schema import enums, filters
 from schema.context import Below, Content, FileOfSize, Info
 from schema.filters import DeploymentFilter, DeploymentOrder, RunFilter
 
-First = Annotated[int | None, strawberry.argument(description="How many from the start: 0 to 100, by default 20.")]
-After = Annotated[str | None, strawberry.argument(description="Begin behind this cursor.")]
-Last = Annotated[int | None, strawberry.argument(description="How many from the end: 0 to 100.  Not with `first`.")]
-Before = Annotated[str | None, strawberry.argument(description="End before this cursor.")]
+First = Annotated[
+    int | None, strawberry.argument(description="The number of items from the start: 0 to 100, default 20.")
+]
+After = Annotated[str | None, strawberry.argument(description="Return items after this cursor.")]
+Last = Annotated[
+    int | None, strawberry.argument(description="The number of items from the end: 0 to 100.  Not with `first`.")
+]
+Before = Annotated[str | None, strawberry.argument(description="Return items before this cursor.")]
 
-WhichDeployments = Annotated[DeploymentFilter | None, strawberry.argument(description="Which deployments; null: all.")]
-Ordered = Annotated[DeploymentOrder | None, strawberry.argument(description="In which order; null: newest first.")]
-WhichRuns = Annotated[RunFilter | None, strawberry.argument(description="Which runs; null: all.")]
+WhichDeployments = Annotated[
+    DeploymentFilter | None, strawberry.argument(description="Selects deployments; null: all.")
+]
+Ordered = Annotated[DeploymentOrder | None, strawberry.argument(description="The order; null: newest first.")]
+WhichRuns = Annotated[RunFilter | None, strawberry.argument(description="Selects runs; null: all.")]
 
 NodeType = TypeVar("NodeType")
 Model = TypeVar("Model", bound=models.Base)
 
 
-@strawberry.type(description="Where a page stands in its list.")
+@strawberry.type(description="The position of a page in its list.")
 class PageInfo:
-    has_next_page: bool = strawberry.field(description="Whether there is more behind the page.")
-    has_previous_page: bool = strawberry.field(description="Whether there is more before the page.")
-    start_cursor: str | None = strawberry.field(description="The first edge's cursor; null where the page is empty.")
-    end_cursor: str | None = strawberry.field(description="The last edge's cursor; null where the page is empty.")
+    has_next_page: bool = strawberry.field(description="Whether there are items after the page.")
+    has_previous_page: bool = strawberry.field(description="Whether there are items before the page.")
+    start_cursor: str | None = strawberry.field(description="The cursor of the first edge; null if the page is empty.")
+    end_cursor: str | None = strawberry.field(description="The cursor of the last edge; null if the page is empty.")
 
 
-@strawberry.type(description="One place in a list.")
+@strawberry.type(description="An item of a list, with its cursor.")
 class Edge(Generic[NodeType]):
-    cursor: str = strawberry.field(description="Stands for this place, to begin behind it or end before it.")
-    node: NodeType = strawberry.field(description="What is there.")
+    cursor: str = strawberry.field(description="The position of the item, for `after` and `before`.")
+    node: NodeType = strawberry.field(description="The item.")
 
 
 @strawberry.type(description="A page of a list.")
 class Connection(Generic[NodeType]):
-    edges: list[Edge[NodeType]] = strawberry.field(description="The page, with cursors.")
-    nodes: list[NodeType] = strawberry.field(description="The page, without cursors.")
-    page_info: PageInfo = strawberry.field(description="Where the page stands.")
+    edges: list[Edge[NodeType]] = strawberry.field(description="The items of the page, with cursors.")
+    nodes: list[NodeType] = strawberry.field(description="The items of the page, without cursors.")
+    page_info: PageInfo = strawberry.field(description="The position of the page.")
     count: strawberry.Private[Callable[[], Awaitable[int]]]
 
-    @strawberry.field(description="How long the whole list is.")
+    @strawberry.field(description="The number of items in the whole list.")
     async def total_count(self) -> int:
         return await self.count()
 
@@ -63,7 +69,7 @@ class Connection(Generic[NodeType]):
         from_model: Callable[[Model], NodeType],
         count: Callable[[], Awaitable[int]],
     ) -> Self:
-        """The connection that shows `page`; `count` is asked only when a client asks."""
+        """Return the connection for `page`; `count` is called only when a client selects `totalCount`."""
         edges = [Edge(cursor=cursor, node=from_model(row)) for cursor, row in page.rows]
         info = PageInfo(
             has_next_page=page.has_next,
@@ -75,7 +81,7 @@ class Connection(Generic[NodeType]):
 
 
 def paging(first: int | None, after: str | None, last: int | None, before: str | None) -> Arguments:
-    """A connection's arguments; one that is not given is None."""
+    """Return the paging arguments of a connection; omitted ones are None."""
     given = [None if value is UNSET else value for value in (first, after, last, before)]
     return Arguments(*given)  # type: ignore[arg-type] # in the order of the fields
 
@@ -89,32 +95,34 @@ async def _below(
     *,
     narrowed: Filter | None = None,
 ) -> Connection[NodeType]:
-    """A page below one parent, loaded together with those of the other parents of the operation."""
+    """Return a page of one parent, loaded together with those of the operation's other parents."""
     loaders = info.context.loaders
     page = await loaders.page.load(Below(listing, parent, listing.range(arguments), narrowed))
     return Connection.of(page, from_model, lambda: loaders.count.load(Below(listing, parent, narrowed=narrowed)))
 
 
-@strawberry.interface(description="Anything with an id of its own.")
+@strawberry.interface(description="An object with an id of its own.")
 class Node:
-    id: strawberry.ID = strawberry.field(description="A UUIDv7 as text, unique among everything there is.")
+    id: strawberry.ID = strawberry.field(description="A UUIDv7 as text, globally unique.")
 
 
-@strawberry.type(description="A key that a host is believed by.")
+@strawberry.type(description="A host key, or the key of a certificate authority, that the server trusts for a host.")
 class PinnedKey:
-    type: str = strawberry.field(description="OpenSSH's name for it: ssh-ed25519, …")
-    fingerprint: str = strawberry.field(description="SHA256, as ssh-keygen shows it.")
-    is_authority: bool = strawberry.field(description="Whether it signs keys of hosts, and is not the host's own.")
+    type: str = strawberry.field(description="OpenSSH's name of the key type: ssh-ed25519, …")
+    fingerprint: str = strawberry.field(description="SHA256 fingerprint, as printed by ssh-keygen.")
+    is_authority: bool = strawberry.field(
+        description="Whether it is the key of a certificate authority that signs host keys, not the host's own key."
+    )
 
 
-@strawberry.type(description="A private key that daos keeps encrypted, to log in to hosts with.")
+@strawberry.type(description="A private key for logins to hosts, stored encrypted in daos.")
 class SshKey(Node):
     name: str = strawberry.field(description="Unique among SSH keys.")
     public_key: str = strawberry.field(
-        description="The public part, as a line for `~/.ssh/authorized_keys` of the user who is logged in as."
+        description="The public key, as a line for `~/.ssh/authorized_keys` of the user on the host."
     )
-    fingerprint: str = strawberry.field(description="SHA256 fingerprint of the public part, as ssh-keygen shows it.")
-    created_at: datetime = strawberry.field(description="When it came to be kept.")
+    fingerprint: str = strawberry.field(description="SHA256 fingerprint of the public key, as printed by ssh-keygen.")
+    created_at: datetime = strawberry.field(description="When the key was stored.")
 
     @classmethod
     def from_model(cls, key: models.SshKey) -> "SshKey":
@@ -130,19 +138,19 @@ class SshKey(Node):
 @strawberry.type(description="A machine that is deployed to.")
 class Host(Node):
     name: str = strawberry.field(description="Unique among hosts.")
-    transport: enums.HostTransport = strawberry.field(description="How the host is reached.")
+    transport: enums.HostTransport = strawberry.field(description="How the server connects to the host.")
     address: str | None = strawberry.field(description="DNS name or IP address; null for LOCAL.")
-    port: int = strawberry.field(description="Port of its sshd.")
+    port: int = strawberry.field(description="The port of sshd on the host.")
     user: str = strawberry.field(description="The user to log in as.")
     ssh_key_path: str | None = strawberry.field(
-        description="Path of the private key on the server; it is checked when a run starts."
+        description="The path of the private key on the server; it is checked when a run starts."
     )
     host_key_fingerprint: str | None = strawberry.field(
-        description="SHA256 fingerprint of its first pinned key; null before the first contact, or if only "
-        "authorities are pinned."
+        description="SHA256 fingerprint of the first pinned key; null before the first contact, or if only "
+        "certificate authorities are pinned."
     )
     pinned_keys: list[PinnedKey] = strawberry.field(
-        description="All keys that the host is believed by: its own, and those of authorities that sign for it."
+        description="All keys that the server trusts for the host: its own, and those of certificate authorities."
     )
     created_at: datetime = strawberry.field(description="When the host was created.")
     updated_at: datetime = strawberry.field(description="When the host was last changed.")
@@ -170,13 +178,13 @@ class Host(Node):
             stored_ssh_key_id=host.ssh_key_id,
         )
 
-    @strawberry.field(description="The kept key that it is logged in to with; null where that is a path, or none.")
+    @strawberry.field(description="The stored key used to log in; null if that is `sshKeyPath`, or if there is none.")
     async def ssh_key(self, info: Info) -> SshKey | None:
         if self.stored_ssh_key_id is None:
             return None
         return SshKey.from_model(await info.context.loaders.ssh_key.load(self.stored_ssh_key_id))
 
-    @strawberry.field(description="Words by which tokens are limited to some hosts, in their order.")
+    @strawberry.field(description="Words that can limit tokens to some hosts, sorted.")
     async def labels(self, info: Info) -> list[str]:
         return await info.context.loaders.labels.load(self.key)
 
@@ -196,13 +204,13 @@ class Host(Node):
         return await _below(info, listing, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
-@strawberry.type(description="A file of a package, beside compose.yaml: text, or base64 where it is not UTF-8.")
+@strawberry.type(description="A file of a package besides compose.yaml: text, or base64 if it is not UTF-8.")
 class PackageFile:
     path: str = strawberry.field(description="Relative to the project's directory.")
-    size: int = strawberry.field(description="In bytes.")
-    mode: str = strawberry.field(description="Its permissions on the host, four octal digits: 0644.")
+    size: int = strawberry.field(description="The size in bytes.")
+    mode: str = strawberry.field(description="The permissions on the host, four octal digits: 0644.")
     only_if_missing: bool = strawberry.field(
-        description="Whether it is only created where the host does not have it: containers write to it."
+        description="Whether the file is created only if the host does not have it, because containers write to it."
     )
     package_key: strawberry.Private[UUID]
 
@@ -216,16 +224,16 @@ class PackageFile:
             package_key=file.package_id,
         )
 
-    # Methods, so that a list of paths reads, hashes and decodes nothing.
-    @strawberry.field(description="SHA-256 of its bytes, in hexadecimal.")
+    # Methods, so that listing paths does not read, hash, or decode any content.
+    @strawberry.field(description="SHA-256 of the bytes, in hexadecimal.")
     async def sha256(self, info: Info) -> str:
         return (await self._content(info)).sha256
 
-    @strawberry.field(description="The file as text; null where it is not UTF-8.")
+    @strawberry.field(description="The content as text; null if it is not UTF-8.")
     async def text(self, info: Info) -> str | None:
         return (await self._content(info)).text
 
-    @strawberry.field(description="The bytes in Base64 where they are not UTF-8; null where there is `text`.")
+    @strawberry.field(description="The content in Base64 if it is not UTF-8; null if there is `text`.")
     async def base64(self, info: Info) -> str | None:
         return (await self._content(info)).base64
 
@@ -233,13 +241,13 @@ class PackageFile:
         return await info.context.loaders.contents.load(FileOfSize((self.package_key, self.path), self.size))
 
 
-@strawberry.type(description="A login at a registry.  Its password is kept encrypted and never shown.")
+@strawberry.type(description="A login at a registry.  Its password is stored encrypted and never shown.")
 class RegistryLogin:
     registry: str = strawberry.field(description="A host, or a host and a port: registry.example.org:5000.")
-    username: str = strawberry.field(description="Who logs in.")
+    username: str = strawberry.field(description="The user name.")
 
 
-@strawberry.type(description="What is deployed: a docker compose project.  A package does not change once created.")
+@strawberry.type(description="What is deployed: a Docker Compose project.  A package never changes after its creation.")
 class Package(Node):
     name: str = strawberry.field(description="Unique together with `version`.")
     version: str = strawberry.field(description="Any text; a new version is a new package.")
@@ -262,12 +270,12 @@ class Package(Node):
     async def compose_file(self, info: Info) -> str:
         return await info.context.loaders.compose_file.load(self.key)
 
-    @strawberry.field(description="Further files of the project, by path.")
+    @strawberry.field(description="Further files of the project, sorted by path.")
     async def files(self, info: Info) -> list[PackageFile]:
         files = await info.context.loaders.files.load(self.key)
         return [PackageFile.from_model(file) for file in files]
 
-    @strawberry.field(description="Where its images are pulled with a login, by registry.")
+    @strawberry.field(description="The logins used to pull its images, sorted by registry.")
     async def registry_logins(self, info: Info) -> list[RegistryLogin]:
         logins = await info.context.loaders.logins.load(self.key)
         return [RegistryLogin(registry=login.address, username=login.username) for login in logins]
@@ -288,24 +296,28 @@ class Package(Node):
         return await _below(info, listing, self.key, arguments, Deployment.from_model, narrowed=narrowed)
 
 
-@strawberry.type(description="A variable of a deployment, which compose finds in `.env`.")
+@strawberry.type(description="A variable of a deployment, which Compose reads from `.env`.")
 class Variable:
     name: str = strawberry.field(description="Unique within the deployment.")
-    value: str | None = strawberry.field(description="Null where the variable is secret.")
-    secret: bool = strawberry.field(description="Whether the value is kept encrypted and never shown.")
+    value: str | None = strawberry.field(description="The value; null if the variable is secret.")
+    secret: bool = strawberry.field(description="Whether the value is stored encrypted and never shown.")
 
 
-@strawberry.type(description="A container of the project, as docker reports it.")
+@strawberry.type(description="A container of the project, as reported by Docker.")
 class Container:
-    name: str = strawberry.field(description="The container's own name.")
-    service: str = strawberry.field(description="The service's name in the compose file.")
-    image: str = strawberry.field(description="The image that it was made from.")
-    state: enums.ContainerState = strawberry.field(description="What docker does with it.")
-    health: enums.ContainerHealth | None = strawberry.field(description="Null without a health check.")
-    exit_code: int | None = strawberry.field(description="Null while it runs.")
-    restarts: int = strawberry.field(description="How often docker has started it again.")
-    started_at: datetime | None = strawberry.field(description="When it was last started; null if it never was.")
-    ports: list[str] = strawberry.field(description="As docker shows them: 127.0.0.1:8080->80/tcp.")
+    name: str = strawberry.field(description="The name of the container.")
+    service: str = strawberry.field(description="The name of its service in the Compose file.")
+    image: str = strawberry.field(description="The image that the container was created from.")
+    state: enums.ContainerState = strawberry.field(description="The state of the container.")
+    health: enums.ContainerHealth | None = strawberry.field(
+        description="The result of the health check; null without one."
+    )
+    exit_code: int | None = strawberry.field(description="The exit status; null while the container runs.")
+    restarts: int = strawberry.field(description="How many times Docker has restarted it.")
+    started_at: datetime | None = strawberry.field(
+        description="When the container was last started; null if it never was."
+    )
+    ports: list[str] = strawberry.field(description="The ports as Docker shows them: 127.0.0.1:8080->80/tcp.")
 
     @classmethod
     def from_container(cls, container: containers.Container) -> "Container":
@@ -322,13 +334,13 @@ class Container:
         )
 
 
-@strawberry.type(description="One thing that a run said.")
+@strawberry.type(description="An entry of a run's log.")
 class LogEntry:
     sequence: int = strawberry.field(description="1, 2, 3 … within its run.")
-    at: datetime = strawberry.field(description="When it was said.")
-    level: enums.LogLevel = strawberry.field(description="How much it matters.")
-    phase: enums.Phase | None = strawberry.field(description="The phase that said it; null where it was the server.")
-    message: str = strawberry.field(description="What was said.  Values of secret variables show as ********.")
+    at: datetime = strawberry.field(description="When the entry was logged.")
+    level: enums.LogLevel = strawberry.field(description="The severity.")
+    phase: enums.Phase | None = strawberry.field(description="The phase that logged it; null if the server did.")
+    message: str = strawberry.field(description="The text.  Values of secret variables are shown as ********.")
 
     @classmethod
     def from_model(cls, entry: models.LogEntry) -> "LogEntry":
@@ -337,14 +349,16 @@ class LogEntry:
 
 @strawberry.type(description="A phase of a run.")
 class RunPhase:
-    phase: enums.Phase = strawberry.field(description="Which one.")
-    started_at: datetime | None = strawberry.field(description="When it began; null where it was skipped.")
-    finished_at: datetime | None = strawberry.field(description="When it ended; null before, or where it was skipped.")
-    outcome: enums.PhaseOutcome | None = strawberry.field(description="How it ended; null before.")
+    phase: enums.Phase = strawberry.field(description="The phase.")
+    started_at: datetime | None = strawberry.field(description="When it began; null if it was skipped.")
+    finished_at: datetime | None = strawberry.field(
+        description="When it ended; null before that, or if it was skipped."
+    )
+    outcome: enums.PhaseOutcome | None = strawberry.field(description="How it ended; null before that.")
 
     @classmethod
     def from_model(cls, row: models.RunPhase) -> "RunPhase":
-        assert row.phase is not None  # the resolver leaves out those that it does not know
+        assert row.phase is not None  # the resolver omits phases that it does not know
         return cls(phase=row.phase, started_at=row.started_at, finished_at=row.finished_at, outcome=row.outcome)
 
 
@@ -354,21 +368,25 @@ class Run(Node):
     action: enums.RunAction = strawberry.field(description="What the run does.")
     trigger: enums.RunTrigger = strawberry.field(description="What caused the run.")
     created_by: str = strawberry.field(
-        description="The name of the token, as in the audit log; `unknown` if it was not recorded."
+        description="The name of the token that started the run, as in the audit log; `unknown` if it was not recorded."
     )
-    status: enums.RunStatus = strawberry.field(description="Where the run stands.")
-    reason: enums.FailureReason | None = strawberry.field(description="Why it did not succeed; else null.")
-    message: str | None = strawberry.field(description="How it ended, in one sentence; null before.")
-    progress: float = strawberry.field(description="0 to 1.")
-    priority: int = strawberry.field(description="-100 to 100; a higher one is played first.")
+    status: enums.RunStatus = strawberry.field(description="The status of the run.")
+    reason: enums.FailureReason | None = strawberry.field(description="Why the run did not succeed; otherwise null.")
+    message: str | None = strawberry.field(description="How the run ended, in one sentence; null before that.")
+    progress: float = strawberry.field(description="The progress, from 0 to 1.")
+    priority: int = strawberry.field(description="-100 to 100; runs with a higher priority start first.")
     queued_at: datetime = strawberry.field(description="When the run was accepted.")
-    started_at: datetime | None = strawberry.field(description="When it began to be played.")
-    finished_at: datetime | None = strawberry.field(description="When it ended.")
+    started_at: datetime | None = strawberry.field(description="When the run started.")
+    finished_at: datetime | None = strawberry.field(description="When the run ended.")
     cancel_requested_at: datetime | None = strawberry.field(
-        description="When it was asked to end; it says CANCELED when its work has ended."
+        description="When cancellation was requested; the status becomes CANCELED when all work has stopped."
     )
-    warnings: list[str] = strawberry.field(description="Of compose and of daos, in their order.")
-    containers: list[Container] = strawberry.field(description="What docker reports on the host after the run.")
+    warnings: list[str] = strawberry.field(
+        description="Warnings of Compose and of daos, in the order in which they occurred."
+    )
+    containers: list[Container] = strawberry.field(
+        description="The containers that Docker reports on the host after the run."
+    )
     key: strawberry.Private[UUID]
     deployment_key: strawberry.Private[UUID]
 
@@ -396,25 +414,25 @@ class Run(Node):
         )
 
     @strawberry.field(
-        description="Its place in the queue: 1 is next; null where it is not queued.  Runs whose hosts have room come "
-        "first, by priority and age, then those whose hosts have none."
+        description="The position in the queue: 1 is next; null if the run is not queued.  Runs whose hosts have free "
+        "capacity come first, by priority and age, then the others."
     )
     async def queue_position(self, info: Info) -> int | None:
         place = await _place(info, self)
         return None if place is None else place.position
 
-    @strawberry.field(description="What it waits for; null where it is not queued, or is about to be played.")
+    @strawberry.field(description="What the run is waiting for; null if it is not queued or is about to start.")
     async def blocked_by(self, info: Info) -> enums.RunBlocker | None:
         place = await _place(info, self)
         return None if place is None else place.blocked_by
 
-    @strawberry.field(description="What was deployed.")
+    @strawberry.field(description="The deployment that was run.")
     async def deployment(self, info: Info) -> "Deployment":
         return Deployment.from_model(await info.context.loaders.deployment.load(self.deployment_key))
 
     @strawberry.field(
-        description="Its phases, in their order: those that have begun or were skipped, and once it has ended all that "
-        "its action has.  Empty for runs of releases that did not record them."
+        description="The phases in order: those that have begun or were skipped, and after the end of the run all "
+        "phases of its action.  Empty for runs of releases that did not record phases."
     )
     async def phases(self, info: Info) -> list[RunPhase]:
         return [RunPhase.from_model(row) for row in await info.context.loaders.phases.load(self.key)]
@@ -432,10 +450,10 @@ async def _place(info: Info, run: Run) -> Place | None:
 
 @strawberry.type(description="A package on a host.")
 class Deployment(Node):
-    status: enums.DeploymentStatus = strawberry.field(description="Where the deployment stands.")
-    project_name: str = strawberry.field(description="Docker compose's project name on the host, unique there.")
+    status: enums.DeploymentStatus = strawberry.field(description="The status of the deployment.")
+    project_name: str = strawberry.field(description="The Docker Compose project name on the host, unique there.")
     created_at: datetime = strawberry.field(description="When the deployment was created.")
-    updated_at: datetime = strawberry.field(description="When its status last changed.")
+    updated_at: datetime = strawberry.field(description="When the status last changed.")
     key: strawberry.Private[UUID]
     host_key: strawberry.Private[UUID]
     package_key: strawberry.Private[UUID]
@@ -455,15 +473,15 @@ class Deployment(Node):
             current_key=deployment.current_run_id,
         )
 
-    @strawberry.field(description="Where it is deployed.")
+    @strawberry.field(description="The host that the package is deployed to.")
     async def host(self, info: Info) -> Host:
         return Host.from_model(await info.context.loaders.host.load(self.host_key))
 
-    @strawberry.field(description="What is deployed.")
+    @strawberry.field(description="The package that is deployed.")
     async def package(self, info: Info) -> Package:
         return Package.from_model(await info.context.loaders.package.load(self.package_key))
 
-    @strawberry.field(description="Its variables, by name.")
+    @strawberry.field(description="The variables, sorted by name.")
     async def variables(self, info: Info) -> list[Variable]:
         variables = await info.context.loaders.variables.load(self.key)
         return [Variable(name=variable.name, value=variable.value, secret=variable.secret) for variable in variables]
@@ -479,18 +497,19 @@ class Deployment(Node):
         return None if run is None else Run.from_model(run)
 
     @strawberry.field(
-        description="Names of variables that the Compose files use and that have neither value nor default, sorted. "
-        "Compose takes them for blank, or fails where the files say so; a variable with an empty value is not missing."
+        description="Names of variables that the Compose files use and that have neither value nor default, sorted.  "
+        "Compose treats them as blank, or fails if the files require them; a variable with an empty value is not "
+        "missing."
     )
     async def missing_variables(self, info: Info) -> list[str]:
         return await info.context.loaders.missing_variables.load(self.key)
 
-    @strawberry.field(description="The newest run; null where there was none.")
+    @strawberry.field(description="The newest run; null if there is none.")
     async def latest_run(self, info: Info) -> Run | None:
         run = await info.context.loaders.latest_run.load(self.key)
         return None if run is None else Run.from_model(run)
 
-    @strawberry.field(description="Its runs, newest first.")
+    @strawberry.field(description="The runs, newest first.")
     async def runs(  # noqa: PLR0917 - called by Strawberry, by name
         self,
         info: Info,
@@ -505,7 +524,7 @@ class Deployment(Node):
             info, runs.OF_DEPLOYMENT, self.key, arguments, Run.from_model, narrowed=filters.of_runs(filter)
         )
 
-    @strawberry.field(description="The logs of all its runs, oldest first.")
+    @strawberry.field(description="The log entries of all runs, oldest first.")
     async def logs(
         self, info: Info, first: First = UNSET, after: After = UNSET, last: Last = UNSET, before: Before = UNSET
     ) -> Connection[LogEntry]:
@@ -513,25 +532,25 @@ class Deployment(Node):
         return await _below(info, runs.DEPLOYMENT_LOG, self.key, arguments, LogEntry.from_model)
 
 
-@strawberry.type(description="Who asks.")
+@strawberry.type(description="The token that sent the request.")
 class Viewer:
     name: str = strawberry.field(description="The token's name.")
-    role: enums.Role = strawberry.field(description="What it may do.")
+    role: enums.Role = strawberry.field(description="What the token is allowed to do.")
     host_labels: list[str] | None = strawberry.field(
-        description="It sees hosts with one of these labels, and what is on them; null: all."
+        description="The token has access to hosts with one of these labels and to what is on them; null: all hosts."
     )
 
 
-@strawberry.type(description="An access token.  The token itself is shown when it is created, and never again.")
+@strawberry.type(description="An access token.  The secret is shown only once, when the token is created.")
 class Token(Node):
-    name: str = strawberry.field(description="Unique among tokens, revoked ones too.")
-    role: enums.Role = strawberry.field(description="What it may do.")
+    name: str = strawberry.field(description="Unique among tokens, including revoked ones.")
+    role: enums.Role = strawberry.field(description="What the token is allowed to do.")
     host_labels: list[str] | None = strawberry.field(
-        description="It sees hosts with one of these labels, and what is on them; null: all."
+        description="The token has access to hosts with one of these labels and to what is on them; null: all hosts."
     )
-    created_at: datetime = strawberry.field(description="When it was created.")
-    expires_at: datetime | None = strawberry.field(description="From when on it is useless; null: never.")
-    revoked_at: datetime | None = strawberry.field(description="When it was made useless; else null.")
+    created_at: datetime = strawberry.field(description="When the token was created.")
+    expires_at: datetime | None = strawberry.field(description="When the token expires; null: never.")
+    revoked_at: datetime | None = strawberry.field(description="When the token was revoked; otherwise null.")
 
     @classmethod
     def from_model(cls, token: models.Token) -> "Token":
@@ -546,16 +565,19 @@ class Token(Node):
         )
 
 
-@strawberry.type(description="A mutation that somebody asked for, whatever came of it.")
+@strawberry.type(description="A requested mutation, whether it succeeded or not.")
 class AuditEntry(Node):
-    at: datetime = strawberry.field(description="When it was asked for.")
+    at: datetime = strawberry.field(description="When it was requested.")
     principal: str = strawberry.field(description="The name of the token.")
     token_id: strawberry.ID | None = strawberry.field(
-        description="The token's id; null: the admin's own token, one of an OpenID Connect issuer, or the command line."
+        description="The token's id; null for the admin token, a token of an OpenID Connect issuer, and the command "
+        "line."
     )
-    address: str | None = strawberry.field(description="Where the request came from; null: the command line.")
+    address: str | None = strawberry.field(description="The client address of the request; null for the command line.")
     mutation: str = strawberry.field(description="The name of the mutation.")
-    object_ids: list[str] = strawberry.field(description="Ids that its input named, and those of what it made.")
+    object_ids: list[str] = strawberry.field(
+        description="The ids in its input, and those of the objects that it created."
+    )
     outcome: str = strawberry.field(description="OK, or the code of the error.")
 
     @classmethod
@@ -584,5 +606,5 @@ _FROM_MODEL: dict[type[nodes.Node], Callable[[Any], Node]] = {
 
 
 def to_node(row: nodes.Node) -> Node:
-    """The row as the type of the API that shows it."""
+    """Return the API type for the row."""
     return _FROM_MODEL[type(row)](row)

@@ -14,7 +14,7 @@ FIXED = {
     ("strict-id-in-types", "type Viewer {"),
 }
 BAD = '''
-"""What can be asked."""
+"""The queries."""
 type Query {
   """The things."""
   getThings: ThingConnection!
@@ -25,7 +25,7 @@ type ThingConnection {
   edges: [ThingEdge!]!
 }
 
-"""One place in a list."""
+"""An item of a list, with its cursor."""
 type ThingEdge {
   cursor: String!
 }
@@ -34,7 +34,7 @@ type Thing {
   thingName: String!
 }
 
-"""Where a page stands in its list."""
+"""The position of a page in its list."""
 type PageInfo {
   hasNextPage: Boolean
   hasPreviousPage: Boolean!

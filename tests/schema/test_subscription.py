@@ -61,7 +61,7 @@ async def test_the_status_of_a_deployment_is_followed(api: Api) -> None:
 def test_what_cannot_be_built_is_skipped_and_logged(caplog: pytest.LogCaptureFixture) -> None:
     assert list(built(lambda number: 1 // number, [1, 0, 1])) == [1, 1]
     [record] = caplog.records
-    assert record.message == "int cannot be shown to those who follow it, and is skipped"
+    assert record.message == "int cannot be converted for its subscribers and is skipped"
 
 
 async def test_runs_that_cannot_be_read_end_nobodys_stream(api: Api) -> None:
