@@ -1,4 +1,4 @@
-"""What clients see.  `make()` gives the executable schema; the roots are one call of a resolver each."""
+"""The GraphQL schema that clients see.  `make()` builds it; each root field calls one resolver."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -26,7 +26,7 @@ from schema.subscription import Subscription
 
 
 class Schema(strawberry.Schema):
-    """Strawberry's schema, with our errors; its answers keep to `limits`, and `encoder` encodes them."""
+    """Strawberry's schema with our error format; its responses respect `limits`, and `encoder` encodes them."""
 
     def __init__(self, *types: Any, limits: Limits | None = None, pace: Pace | None = None, **options: Any) -> None:
         kept, pace = limits or Limits(), pace or Pace()
@@ -36,9 +36,9 @@ class Schema(strawberry.Schema):
         self.encoder = Encoder(pace, kept.answer)
 
     def process_errors(self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None) -> None:
-        """Describe the errors of an operation, of each event of a subscription, and of an extension that failed.
+        """Describe the errors of an operation, of each event of a subscription, and of a failed extension.
 
-        Strawberry logs here every error, a client's typing mistake too, with the document and at level ERROR (0.341.2).
+        Strawberry's own method logs every error at level ERROR with the document, even a client's typo (0.341.2).
         """
         describe(errors, execution_context)
 
@@ -46,7 +46,7 @@ class Schema(strawberry.Schema):
 def make(
     extensions: Sequence[type[SchemaExtension]] = (), limits: Limits | None = None, pace: Pace | None = None
 ) -> Schema:
-    """The schema, with further `extensions` beside its own; without `limits` or `pace`, the usual ones."""
+    """Return the schema, with further `extensions` besides its own; `limits` and `pace` default to the usual ones."""
     of_operations, pace = limits or Limits(), pace or Pace()
     known = KnownDocuments()
     return Schema(
@@ -61,8 +61,8 @@ def make(
             OperationLog,
             Errors,
             *extensions,
-            # Last: where a hook raises, Strawberry never leaves those that it has entered (0.341.2), and the time limit
-            # would strike at whatever its task does later.
+            # Last: when a hook raises, Strawberry never exits the hooks that it has entered (0.341.2), and the time
+            # limit would cancel whatever its task does later.
             lambda: Limited(of_operations),
             lambda: Remembered(known),
         ],

@@ -1,4 +1,4 @@
-"""What an operation answers: how large it may be, and its JSON, which is encoded piece by piece."""
+"""The response to an operation: the limit on its size, and its JSON, which is encoded incrementally."""
 
 import json
 from collections import Counter
@@ -12,22 +12,22 @@ from resolvers.errors import ErrorCode
 from schema.pace import Pace
 
 MAX_ANSWER = 32 * 1024 * 1024  # bytes
-AT_ONCE = 4  # answers of the largest size that are made for one token, or on their way to it
-LARGE = 64 * 1024  # bytes; what is smaller is encoded at once
-VALUE = 32  # bytes of a number, a truth value or a null, with its place
+AT_ONCE = 4  # answers of the largest size that may be produced for, or in transit to, one token
+LARGE = 64 * 1024  # bytes; smaller answers are encoded in one go
+VALUE = 32  # bytes of a number, a boolean, or a null, with its slot
 OBJECT = 240  # bytes of a dictionary with some members
-ERROR = 1024  # bytes of an error with its path and what is said of it
+ERROR = 1024  # bytes of an error with its path and extensions
 
 ENCODER = json.JSONEncoder(separators=(",", ":"))
 
 
 class AnswerTooLarge(GraphQLError):
-    """An answer, or an event's, has more bytes than it may."""
+    """An answer, or that of an event, exceeds the limit on its bytes."""
 
     what = "The answer has more than {most} bytes{where}."
     advice = (
-        "Select less of it at once: smaller pages, and the content of files, Compose files, variables and logs only "
-        "where it is needed."
+        "Select less at once: smaller pages, and the content of files, Compose files, variables and logs only "
+        "where needed."
     )
     limit = "answer"
     status = 400
@@ -41,32 +41,32 @@ class AnswerTooLarge(GraphQLError):
         self.most = most
 
     def at(self, nodes: list[Node], path: Path) -> "AnswerTooLarge":
-        """The same error at the field that was too much."""
+        """Return the same error at the field that exceeded the limit."""
         return type(self)(self.most, nodes, path)
 
 
 class TooManyAnswers(AnswerTooLarge):
-    """The large answers that are made for a token, or on their way to it, have more bytes than they may together."""
+    """The large answers that are produced for, or in transit to, a token together exceed the limit on their bytes."""
 
-    what = "The answers that this token has asked for and not yet received have more than {most} bytes together{where}."
-    advice = "Receive them first, or ask for less at once."
+    what = "The answers that this token has requested and not yet received exceed {most} bytes together{where}."
+    advice = "Receive them first, or request less at once."
     limit = "answers"
     status = 429
 
 
 class Outstanding:
-    """The bytes of the large answers that are made for each token, or on their way to it."""
+    """Counts, for each token, the bytes of the large answers that are produced for it or in transit to it."""
 
     def __init__(self, most: int) -> None:
         self.most = most  # of one token
         self._bytes: Counter[str] = Counter()
 
     def share(self, key: str) -> "Share":
-        """What one more answer has of it: nothing yet."""
+        """Return the share of one more answer, empty at first."""
         return Share(self, key)
 
     def add(self, key: str, size: int) -> None:
-        """Raises: TooManyAnswers."""
+        """Count `size` more bytes for the token.  Raises: TooManyAnswers."""
         if self._bytes[key] + size > self.most:
             raise TooManyAnswers(self.most)
         self._bytes[key] += size
@@ -78,7 +78,7 @@ class Outstanding:
 
 
 class Share:
-    """What one answer, or one event, has of its token's outstanding bytes, until it is released."""
+    """The part of a token's outstanding bytes that one answer or event holds until it is released."""
 
     def __init__(self, outstanding: Outstanding, key: str) -> None:
         self._outstanding = outstanding
@@ -86,39 +86,39 @@ class Share:
         self._size = 0
 
     def grow(self, size: int) -> None:
-        """Have `size` bytes from now on.  Raises: TooManyAnswers."""
+        """Hold `size` bytes in total from now on.  Raises: TooManyAnswers."""
         self._outstanding.add(self._key, size - self._size)
         self._size = size
 
     def release(self) -> None:
-        """The answer was sent, or is not going to be."""
+        """Give the bytes back: the answer was sent, or will not be."""
         size, self._size = self._size, 0
         if size:
             self._outstanding.remove(self._key, size)
 
     def __del__(self) -> None:
-        self.release()  # nobody has sent it: its operation was canceled, or its client is gone
+        self.release()  # it was never sent: the operation was canceled, or the client has disconnected
 
 
 class Budget:
-    """The bytes that one answer, or one event, may still have; a large one has them of its token's `share` too."""
+    """Counts the bytes of one answer or event against its limit; those of a large one count in `share` too."""
 
     def __init__(self, most: int, share: Share | None = None) -> None:
         self.most = most
         self.share = share
         self.spent = 0
-        self.refusal: AnswerTooLarge | None = None  # at the field that was too much
+        self.refusal: AnswerTooLarge | None = None  # at the field that exceeded the limit
 
     @property
     def is_spent(self) -> bool:
         return self.spent > self.most
 
     def spend_all(self) -> None:
-        """Have everything refused from now on."""
+        """Refuse everything from now on."""
         self.spent = max(self.spent, self.most + 1)
 
     def charge(self, size: int) -> None:
-        """Count what is put into the answer.  Raises: AnswerTooLarge, from then on."""
+        """Count what is added to the answer.  Raises: AnswerTooLarge, also for every later call."""
         self.spent += size
         self.check()
         if self.share is not None and self.spent > LARGE:
@@ -131,12 +131,12 @@ class Budget:
 
 
 def size_of(value: object) -> int:
-    """The bytes of a leaf in memory; several times those of its characters where they are not ASCII, as in JSON."""
+    """Return the bytes of a leaf value in memory; non-ASCII text counts several times its length, as in JSON."""
     return value.__sizeof__() if isinstance(value, str) else VALUE
 
 
 class Answer(dict[str, Any]):
-    """The `data` of an answer; `size` is about how many bytes it has, `share` is to be released when it was sent."""
+    """The `data` of an answer; `size` is its approximate bytes, `share` is released when it has been sent."""
 
     def __init__(self, data: Mapping[str, Any], size: int, share: Share | None = None) -> None:
         super().__init__(data)
@@ -149,19 +149,19 @@ class Answer(dict[str, Any]):
 
 
 class Encoder:
-    """Encodes answers as JSON, while others are served."""
+    """Encodes answers as JSON, yielding to the event loop meanwhile."""
 
     def __init__(self, pace: Pace, most: int) -> None:
         self._pace = pace
-        self._most = most  # bytes of one
+        self._most = most  # bytes of one answer
 
     async def encode(self, value: object) -> str:
-        """The value as JSON.  Raises: AnswerTooLarge."""
+        """Return the value as JSON.  Raises: AnswerTooLarge."""
         pieces = []
         size = 0
         for piece in ENCODER.iterencode(value):
             pieces.append(piece)
-            size += len(piece)  # all of it is ASCII
+            size += len(piece)  # the encoder emits only ASCII
             if size > self._most:
                 raise AnswerTooLarge(self._most)
             if self._pace.is_over:

@@ -1,4 +1,4 @@
-"""What roots and types get from `info.context`, and loaders that live for one operation or one event."""
+"""The context of an operation, `info.context`, and its loaders, which live for one operation or one event."""
 
 import base64
 import hashlib
@@ -30,18 +30,18 @@ from schema.answer import MAX_ANSWER, Budget, Share
 from schema.pace import Pace
 
 Value = TypeVar("Value")
-Reserve = Callable[[int], AbstractContextManager[None]]  # raises GraphQLError where it is too much
-Together = Callable[[Database, Sequence[UUID]], Awaitable[int]]  # the size of what would be read
+Reserve = Callable[[int], AbstractContextManager[None]]  # raises GraphQLError if the limit would be exceeded
+Together = Callable[[Database, Sequence[UUID]], Awaitable[int]]  # the bytes that would be read
 Many = Callable[[Database, Sequence[UUID]], Awaitable[Mapping[UUID, Value]]]  # reads many rows by their ids
 
 
 class Loaders:
-    """Reads what the rows of a result need: one statement for all rows, whichever way they are asked for."""
+    """Batches the reads of a result's rows: one statement for all rows that need the same kind of data."""
 
     def __init__(self, db: Database, engine: Engine, reading: Budget) -> None:
         self._db = db
         self._engine = engine
-        self._reading = reading  # of large columns: their size is charged before they are read
+        self._reading = reading  # for large columns: their size is charged before they are read
 
     @cached_property
     def host(self) -> DataLoader[UUID, models.Host]:
@@ -115,7 +115,7 @@ class Loaders:
         async def load(keys: list[UUID]) -> list[Value | BaseException]:
             await self._charge(size, keys)
             found = await get(self._db, keys)
-            # What named it was read before, and it may have been deleted in between.
+            # The referencing row was read earlier, and this one may have been deleted since.
             return [found.get(key) or NotFound(kind=kind, id=key) for key in keys]
 
         return DataLoader(load_fn=load)
@@ -136,7 +136,7 @@ class Loaders:
         return DataLoader(load_fn=load)
 
     async def _charge(self, size: Together | None, keys: list[UUID]) -> None:
-        """Count what is about to be read.  Raises: AnswerTooLarge."""
+        """Charge the bytes that are about to be read.  Raises: AnswerTooLarge."""
         if size is not None:
             self._reading.charge(await size(self._db, keys))
 
@@ -167,14 +167,14 @@ class Loaders:
 
 @dataclass(frozen=True)
 class FileOfSize:
-    """A file of a package, and how many bytes it has."""
+    """A file of a package with its size in bytes."""
 
     key: FileKey
     size: int
 
 
 class Content:
-    """The bytes of a file, and what is made of them once for all who ask in an operation."""
+    """The bytes of a file, and what is derived from them once per operation."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -185,7 +185,7 @@ class Content:
 
     @cached_property
     def text(self) -> str | None:
-        """None where the bytes are not UTF-8."""
+        """The bytes as text; None if they are not UTF-8."""
         try:
             return self._data.decode()
         except UnicodeDecodeError:
@@ -193,13 +193,13 @@ class Content:
 
     @cached_property
     def base64(self) -> str | None:
-        """None where there is `text`."""
+        """The bytes in Base64; None if there is `text`."""
         return base64.b64encode(self._data).decode() if self.text is None else None
 
 
 @dataclass(frozen=True)
 class Below(Generic[Value]):
-    """One page of one list below one parent; without a range, the list's length."""
+    """The key of a loader: one page of one list of one parent; without a range, the length of the list."""
 
     listing: Listing[Any]
     parent: UUID
@@ -216,23 +216,23 @@ def _grouped(keys: list[Below[Any]]) -> dict[tuple[Listing[Any], Range | None, F
 
 @dataclass
 class Context:
-    """What the roots act on, and who asks."""
+    """What the resolvers of an operation act on, and the principal that sent it."""
 
     db: Database
     broadcast: Broadcast
     engine: Engine
-    principal: Principal | None = None  # None before it is known
-    address: str | None = None  # where the request comes from
-    connection_params: dict[str, object] | None = None  # what a websocket's connection_init carried
-    retention: timedelta = RETENTION  # of the audit
-    recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated when the token is useless by now
-    reserve: Reserve | None = None  # of what the token's subscriptions may cost together
-    share: Callable[[], Share] | None = None  # of what the token's answers may have together, for one more
-    cost: int = 0  # of each event, where the operation is a subscription
-    max_answer: int = MAX_ANSWER  # bytes; as many may be read of large columns
-    ending: ExitStack = field(default_factory=ExitStack)  # what is done when the operation has ended
+    principal: Principal | None = None  # None before authentication
+    address: str | None = None  # of the client
+    connection_params: dict[str, object] | None = None  # the payload of a WebSocket's connection_init
+    retention: timedelta = RETENTION  # of the audit log
+    recheck: Callable[[], Awaitable[None]] | None = None  # raises Unauthenticated once the token is no longer valid
+    reserve: Reserve | None = None  # reserves a part of the cost limit of all the token's subscriptions
+    share: Callable[[], Share] | None = None  # makes the share of one more answer in the limit of all the token's
+    cost: int = 0  # of each event, if the operation is a subscription
+    max_answer: int = MAX_ANSWER  # bytes; also the limit on what is read from large columns
+    ending: ExitStack = field(default_factory=ExitStack)  # closed when the operation has ended
     loaders: Loaders = field(init=False)
-    reading: Share | None = field(init=False, default=None)  # of what the loaders read
+    reading: Share | None = field(init=False, default=None)  # for what the loaders read
 
     def __post_init__(self) -> None:
         self.everything = self.db.limited_to(None)
@@ -242,18 +242,18 @@ class Context:
 
     @property
     def asker(self) -> Principal:
-        """Who asks, known by now."""
+        """The principal that sent the operation; to be used only after authentication."""
         assert self.principal is not None
         return self.principal
 
     def identify(self, principal: Principal) -> None:
-        """Act for `principal` from now on, who sees what is on its hosts."""
+        """Act for `principal` from now on, with access only to its hosts and what is on them."""
         self.principal = principal
         self.db = self.everything.limited_to(principal.labels)
 
     @contextmanager
     def doing(self, mutation: str, named: Sequence[str]) -> Iterator[Deed]:
-        """Have what is written in the block written down as one of the principal's deeds."""
+        """Record what is written to the database in the block as an action of the principal in the audit log."""
         deed = Deed(self.asker.name, self.asker.token_id, self.address, mutation, named, self.retention)
         plain, self.db = self.db, self.db.witnessed(deed.witness)
         try:
@@ -262,18 +262,18 @@ class Context:
             self.db = plain
 
     def renew(self) -> None:
-        """Forget what was loaded, so that the next event of a subscription shows the state of its own time."""
+        """Discard what was loaded, so that the next event of a subscription shows the current state."""
         self.release()
         self.reading = None if self.share is None else self.share()
         self.loaders = Loaders(self.db, self.engine, Budget(self.max_answer, self.reading))
 
     def release(self) -> None:
-        """Count what was loaded no longer."""
+        """Stop counting what was loaded."""
         if self.reading is not None:
             self.reading.release()
 
     async def begin_event(self) -> None:
-        """See that the principal may still see what comes, as it is now.  Raises: Unauthenticated."""
+        """Check that the token is still valid and discard what was loaded before.  Raises: Unauthenticated."""
         if self.recheck is not None:
             await self.recheck()
         self.renew()
@@ -283,10 +283,10 @@ Info = strawberry.Info[Context, None]
 
 
 class PerOperation(SchemaExtension):
-    """Gives each operation a context of its own.
+    """Gives each operation a context of its own, and yields to the event loop before it.
 
-    On a websocket Strawberry makes one context for the connection: its loaders would answer with what an earlier
-    operation saw.  And lets others be served between the operations that many clients, or one websocket, send at once.
+    On a WebSocket Strawberry makes one context for the connection: its loaders would return what an earlier operation
+    has read.  Yielding serves other clients between operations that many clients, or one WebSocket, send at once.
     """
 
     def __init__(self, pace: Pace) -> None:

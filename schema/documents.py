@@ -1,6 +1,6 @@
-"""Remembers documents that were found valid: clients send the same few again and again.
+"""Caches valid documents: clients send the same few repeatedly.
 
-Parsing and validating `{ __typename }` is three quarters of the time that its answer takes.
+Parsing and validation take three quarters of the time in which `{ __typename }` is answered.
 """
 
 from collections import OrderedDict
@@ -10,24 +10,24 @@ from graphql import DocumentNode
 from strawberry.extensions import SchemaExtension
 
 MAX_DOCUMENTS = 64
-MAX_LENGTH = 4096  # characters; parsed, a document is some hundred times larger
+MAX_LENGTH = 4096  # characters; a parsed document is about a hundred times larger
 
 
 class KnownDocuments:
-    """The valid documents that were asked for last, of one schema."""
+    """The least recently used cache of one schema's valid documents."""
 
     def __init__(self) -> None:
         self._documents: OrderedDict[str, DocumentNode] = OrderedDict()
 
     def get(self, text: str | None) -> DocumentNode | None:
-        """The parsed document, None where it is not known."""
+        """Return the parsed document, or None if it is not cached."""
         document = self._documents.get(text or "")
         if document is not None:
             self._documents.move_to_end(text or "")
         return document
 
     def remember(self, text: str, document: DocumentNode) -> None:
-        """Know a valid document from now on, in place of the one that was not asked for the longest time."""
+        """Cache a valid document, and drop the least recently used one if the cache is full."""
         if len(text) <= MAX_LENGTH:
             self._documents[text] = document
             if len(self._documents) > MAX_DOCUMENTS:
@@ -35,7 +35,7 @@ class KnownDocuments:
 
 
 class Remembered(SchemaExtension):
-    """Spares known documents their parsing and validation.  Its place is behind `Limited`, which looks at all."""
+    """Skips parsing and validation of cached documents.  It comes after `Limited`, which measures every document."""
 
     def __init__(self, known: KnownDocuments) -> None:
         self._known = known
@@ -51,7 +51,7 @@ class Remembered(SchemaExtension):
     def on_validate(self) -> Iterator[None]:
         context = self.execution_context
         if self._is_known and context.pre_execution_errors is None:
-            context.pre_execution_errors = []  # Strawberry's sign that it was validated
+            context.pre_execution_errors = []  # for Strawberry this means that it has been validated
         yield
         if not self._is_known and not context.pre_execution_errors and context.query and context.graphql_document:
             self._known.remember(context.query, context.graphql_document)

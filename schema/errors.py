@@ -1,4 +1,4 @@
-"""What becomes of all errors: each gets its code, and what was not expected is masked and logged."""
+"""Gives each error its code; masks and logs unexpected errors."""
 
 import logging
 import re
@@ -20,12 +20,12 @@ from schema.limits import TooSlow, exceeded
 
 logger = logging.getLogger(__name__)
 
-# Where graphql-core repeats what it was given, which may hold a secret.
+# Where graphql-core repeats its input, which may contain a secret.
 GIVEN = re.compile(r"(cannot represent [^:]*value): .*|[,;.]? [Ff]ound: .*", re.DOTALL)
 SUGGESTION = re.compile(r" Did you mean .*?\?(?=$| Found: )", re.DOTALL)
 
-# What to do about the commonest mistakes, of which graphql-core only says what they are.
-SEE_THE_SCHEMA = " The schema lists what there is: see the documentation in GraphiQL, or `daos schema`."
+# Hints for the most common mistakes, which graphql-core reports without a remedy.
+SEE_THE_SCHEMA = " See the schema in the documentation of GraphiQL, or print it with `daos schema`."
 HINTS = (
     (
         re.compile(r"^Cannot query field|^Unknown (?:argument|type|directive)|does not exist in '\w+' enum"),
@@ -36,7 +36,7 @@ HINTS = (
 
 
 class RequestCode(StrEnum):
-    """Codes of requests that are no operation; their names are Apollo's, which clients know."""
+    """Codes of requests that are not a valid operation; the names are Apollo's, which clients know."""
 
     GRAPHQL_PARSE_FAILED = "GRAPHQL_PARSE_FAILED"
     GRAPHQL_VALIDATION_FAILED = "GRAPHQL_VALIDATION_FAILED"
@@ -53,7 +53,7 @@ CODES: dict[type[BaseException], tuple[str, int]] = {
 
 
 class Errors(SchemaExtension):
-    """Tells the errors that validation found from those of later stages, which look the same."""
+    """Marks validation errors, which otherwise look the same as those of later stages."""
 
     def on_validate(self) -> Iterator[None]:
         yield
@@ -63,14 +63,14 @@ class Errors(SchemaExtension):
 
 
 def describe(errors: Sequence[GraphQLError], execution_context: ExecutionContext | None) -> None:
-    """Give each error its `code` and `status`; mask and log those that were not expected."""
+    """Set the `code` and `status` of each error; mask and log unexpected ones."""
     for error in errors:
         if "code" not in (error.extensions or {}):
             _describe(error, execution_context)
 
 
 def code_of(error: BaseException) -> str:
-    """The code that a client gets for what was raised."""
+    """Return the code that a client receives for the exception."""
     if isinstance(error, DaosError):
         return error.code.value
     if is_full(error):
@@ -80,7 +80,7 @@ def code_of(error: BaseException) -> str:
 
 
 def mask(cause: BaseException, where: str) -> dict[str, Any]:
-    """Log what was not expected, and give what a client may know of it: `extensions` with the id of the log's line."""
+    """Log an unexpected error and return the `extensions` for the client, with the id of the log line."""
     error_id = secrets.token_hex(8)
     logger.error("unexpected error at %s", where, exc_info=cause, extra={"fields": {"error_id": error_id}})
     return {"code": ErrorCode.INTERNAL_SERVER_ERROR.value, "status": 500, "errorId": error_id}
@@ -93,7 +93,7 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
     cause = _cause(error)
     if isinstance(cause, DaosError):
         if isinstance(cause, StorageFull):
-            error.message = str(cause)  # in place of the database's own
+            error.message = str(cause)  # instead of the database's own message
         error.extensions = {
             "code": cause.code.value,
             "status": cause.status,
@@ -104,7 +104,7 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
         code, status = CODES[type(cause)]
         error.message = cause.__doc__ or "" if isinstance(cause, TooSlow) else error.message
         error.extensions = {"code": str(code), "status": status}
-    # With neither a path nor a place in the document it was raised beside execution, in an event's source or a hook.
+    # Without a path and a location it was raised outside of execution: in the source of an event, or in a hook.
     elif cause is not None and (error.path is not None or error.nodes is None):
         error.extensions = mask(cause, ".".join(str(part) for part in error.path or ()) or "the operation")
         error.message = MASKED
@@ -117,7 +117,7 @@ def _describe(error: GraphQLError, execution_context: ExecutionContext | None) -
 
 
 def _refuse(error: GraphQLError, code: StrEnum) -> None:
-    # `disable_field_suggestions` leaves those for arguments, types, enums and directives (Strawberry 0.341.2).
+    # `disable_field_suggestions` keeps those for arguments, types, enums and directives (Strawberry 0.341.2).
     message = GIVEN.sub(r"\1.", SUGGESTION.sub("", error.message))
     hint = next((hint for pattern, hint in HINTS if pattern.search(message)), "")
     error.message = f"{message}{hint}"
@@ -125,7 +125,7 @@ def _refuse(error: GraphQLError, code: StrEnum) -> None:
 
 
 def _cause(error: GraphQLError) -> BaseException | None:
-    """What was raised, below graphql-core's own wrappers; None where graphql-core itself found the error."""
+    """Return the exception inside graphql-core's wrappers; None if graphql-core itself found the error."""
     cause: BaseException | None = error.original_error
     while isinstance(cause, GraphQLError):
         cause = cause.original_error
@@ -135,7 +135,7 @@ def _cause(error: GraphQLError) -> BaseException | None:
 def _problems(cause: DaosError, error: GraphQLError, execution_context: ExecutionContext | None) -> dict[str, Any]:
     if not isinstance(cause, InvalidInput):
         return {}
-    # A mutation's arguments stand in its one argument `input`; those of fields below it do not.
+    # A mutation's arguments are inside its one argument `input`; those of fields below it are not.
     top = error.path is not None and len(error.path) == 1
     mutation = execution_context is not None and execution_context.operation_type is OperationType.MUTATION
     prefix = ["input"] if top and mutation else []
@@ -146,7 +146,7 @@ def _problems(cause: DaosError, error: GraphQLError, execution_context: Executio
 
 
 def _formatted(problem: Problem, prefix: list[str]) -> dict[str, Any]:
-    """A problem in the API's names: `compose_file` is `composeFile` there."""
+    """Return a problem with the names of the API: `compose_file` becomes `composeFile`."""
     message = problem.message
     for part in problem.path:
         if isinstance(part, str):

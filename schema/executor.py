@@ -1,6 +1,6 @@
-"""How operations are executed: within the bytes of an answer, in slices of the event loop's time, in time.
+"""Executes operations within the limits on bytes and time, in slices of the event loop's time.
 
-Each value of an answer passes here, whatever type of the API it is of, so that no field can be forgotten.
+Every value of an answer passes through here, whatever its type, so that no field can escape the limits.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ from schema.sharing import Shareable, SharedData
 
 @dataclass
 class _Completed:
-    """The values of a list, of which some are awaitable: those at `unfinished`."""
+    """The values of a list; those at the indexes in `unfinished` are still awaitable."""
 
     values: list[Any]
     unfinished: list[int]
@@ -34,7 +34,7 @@ class _Completed:
 
 
 class Executor(StrawberryGraphQLCoreExecutionContext):
-    """Strawberry's, with what is described above; an event that is `Shareable` is executed once for all."""
+    """Strawberry's executor with these limits; a `Shareable` event is executed once for all its subscribers."""
 
     limits = Limits()
     pace = Pace()
@@ -56,7 +56,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     def execute_operation(self, serially: bool | None = None) -> Any:
         if self.operation.operation is not OperationType.SUBSCRIPTION:
             return self._answered(super().execute_operation(serially))
-        if self.pace.is_over:  # other subscriptions had the same news
+        if self.pace.is_over:  # other subscriptions were woken by the same notification
             return self._execute_event_later(serially)
         result = self._execute_event(serially)
         return self._in_time(result) if self.is_awaitable(result) else result
@@ -69,7 +69,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
     def _execute_event(self, serially: bool | None) -> Any:
         if not isinstance(self.root_value, Shareable):
             return self._answered(super().execute_operation(serially))
-        # Documents that were asked for before are the same object, see `schema.documents`.
+        # Cached documents are the same object, see `schema.documents`.
         key = id(self.operation), repr(sorted(self.variable_values.coerced.items()))
         found = self.root_value.made.get(key)
         if found is not None:
@@ -77,11 +77,11 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         result: Any = self._answered(super().execute_operation(serially))
         if isinstance(result, ExecutionResult) and result.data is not None and not result.errors:
             result = ExecutionResult(SharedData(result.data, self.budget.spent))
-            self.root_value.made[key] = result, self.operation  # while this is kept, no other has its id
+            self.root_value.made[key] = result, self.operation  # the reference keeps the operation's `id` unique
         return result
 
     def _answered(self, result: Any) -> Any:
-        """The result with an answer that knows its size, or with nothing but why it is refused."""
+        """Return the result with an answer that knows its size, or with only the error that refuses it."""
         if self.is_awaitable(result):
             return self._answered_later(result)
         if isinstance(result, ExecutionResult) and self.budget.is_spent:
@@ -96,20 +96,20 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         return self._answered(await result)
 
     async def _in_time(self, result: Awaitable[Any]) -> Any:
-        """An event's result, which ends its subscription where it takes too long.  Raises: GraphQLError."""
+        """Await the result of an event; a timeout ends its subscription.  Raises: GraphQLError."""
         try:
             async with asyncio.timeout(self.limits.seconds):
                 return await result
         except TimeoutError as error:
-            advice = "Select less of it: fewer fields, or smaller pages."
+            advice = "Select fewer fields, or smaller pages."
             what = f"An event of the subscription took more than {self.limits.seconds:g} seconds.  {advice}"
             raise too_complex("seconds", self.limits.seconds, what) from error
 
     def execute_field(self, *args: Any) -> Any:
-        self.budget.check()  # what is too large already does not read more
+        self.budget.check()  # an answer that is already too large reads nothing more
         return super().execute_field(*args)
 
-    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override] # static there
+    def complete_leaf_value(self, return_type: Any, result: Any) -> Any:  # type: ignore[override] # static in the base class
         value = super().complete_leaf_value(return_type, result)
         self.budget.charge(size_of(value))
         return value
@@ -118,16 +118,16 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
         self.budget.charge(OBJECT)
         return super().complete_object_value(*args)
 
-    async def complete_awaitable_value(  # noqa: PLR0917 - as it is called
+    async def complete_awaitable_value(  # noqa: PLR0917 - graphql-core's signature
         self, return_type: Any, details: Any, info: Any, path: Any, result: Any, position_context: Any
     ) -> Any:
         paced = self._paced(result)
         return await super().complete_awaitable_value(return_type, details, info, path, paced, position_context)
 
-    def complete_iterable_value(  # noqa: PLR0917 - as it is called
+    def complete_iterable_value(  # noqa: PLR0917 - graphql-core's signature
         self, item_type: Any, details: Any, info: Any, path: Any, items: Any, position_context: Any
     ) -> Any:
-        """As graphql-core does it, but where a slice is over in the middle of a list, the rest comes later."""
+        """Complete a list like graphql-core; if the slice ends in the middle, the rest is completed later."""
         if is_leaf_type(item_type.of_type if is_non_null_type(item_type) else item_type):
             return super().complete_iterable_value(item_type, details, info, path, items, position_context)
         completed = _Completed([], [])
@@ -144,7 +144,7 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
                 if self.pace.is_over:
                     return self._complete_rest(completed, pending, complete)
         except Exception:
-            self._settle(completed)
+            self._discard(completed)
             raise
         return completed.finished() if completed.unfinished else completed.values
 
@@ -158,19 +158,19 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
                 complete(index, item)
         except BaseException as error:
             if not isinstance(error, Exception):
-                self.budget.spend_all()  # cancelled: what has begun ends at its next field
-            self._settle(completed)
+                self.budget.spend_all()  # canceled: fields in progress stop at their next field
+            self._discard(completed)
             raise
         return await completed.finished()
 
-    def _settle(self, completed: "_Completed") -> None:
-        """Let the values that are not there yet come, for nobody, as graphql-core does it."""
+    def _discard(self, completed: "_Completed") -> None:
+        """Await the unfinished values in the background and discard them, as graphql-core does."""
         if completed.unfinished:
             self.settle_in_background([completed.values[index] for index in completed.unfinished])
 
     async def _paced(self, awaitable: Awaitable[Any]) -> Any:
         if self.budget.is_spent and isinstance(awaitable, Coroutine):
-            awaitable.close()  # it would read what nobody gets
+            awaitable.close()  # it would read what is never sent
         self.budget.check()
         value = await awaitable
         await self.pace.turn()
@@ -178,15 +178,15 @@ class Executor(StrawberryGraphQLCoreExecutionContext):
 
     def handle_field_error(self, raw_error: Exception, return_type: Any, details: Any, path: Any) -> None:
         if isinstance(raw_error, AnswerTooLarge):
-            # Not one field but the whole answer is refused: it passes all that could be null.
-            if self.budget.refusal is None:  # the others come from fields that are not read any more
+            # The whole answer is refused, not one field: the error propagates through all nullable fields.
+            if self.budget.refusal is None:  # later ones come from fields that are no longer read
                 self.budget.refusal = raw_error.at([each.node for each in details], path)
-                self.budget.spend_all()  # also where a loader has refused to read
+                self.budget.spend_all()  # also if a loader has refused to read
             raise raw_error
         super().handle_field_error(raw_error, return_type, details, path)
         self.budget.spent += ERROR
 
 
 def executor_of(limits: Limits, pace: Pace) -> type[Executor]:
-    """The class of executors that keep to `limits` and `pace`: graphql-core makes them of a class."""
+    """Return an executor class with `limits` and `pace`: graphql-core takes a class and creates the instances."""
     return type("Executor", (Executor,), {"limits": limits, "pace": pace})

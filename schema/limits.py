@@ -1,7 +1,7 @@
-"""How much one operation may ask for.  It is measured once, after fragments are expanded and before it is validated.
+"""Limits on what one operation may request, measured once, with fragments expanded and before validation.
 
-Strawberry's QueryDepthLimiter and MaxAliasesLimiter expand a fragment anew wherever it is spread: an 832-byte document
-blocks the server for 26 seconds (seen in 0.341.2).  Here each fragment is measured once.
+Strawberry's QueryDepthLimiter and MaxAliasesLimiter expand a fragment again at every spread: an 832-byte document
+blocks the server for 26 seconds (seen in 0.341.2).  Here each fragment is measured only once.
 """
 
 import asyncio
@@ -40,32 +40,32 @@ from schema.answer import MAX_ANSWER
 from schema.context import Context
 
 ABORTED = re.compile(r"more than (?P<most>\d+) (?P<limit>tokens|comments|code points)\. Parsing aborted\.$")
-MAX_LEVELS = 100  # selections and fragments inside each other; more would exhaust the stack of what validates them
-INTROSPECTION = ("__schema", "__type")  # graphql-core's MaxIntrospectionDepthRule looks after their depth
+MAX_LEVELS = 100  # nested selections and fragments; more would exhaust the stack during validation
+INTROSPECTION = ("__schema", "__type")  # graphql-core's MaxIntrospectionDepthRule limits their depth
 
 
 @dataclass(frozen=True)
 class Limits:
-    """The most of each that one operation may have."""
+    """The limits of one operation."""
 
-    depth: int = 15  # fields inside each other
+    depth: int = 15  # nested fields
     aliases: int = 50
     fields: int = 1000
-    cost: int = 50_000  # fields that are resolved where every list is as long as its page may be
-    tokens: int = 2000  # in the document; comments are as many again
-    characters: int = 256 * 1024  # in the document; files belong into variables, which it does not count
-    values: int = 20_000  # in the variables, lists and objects too; a million of them take several seconds
+    cost: int = 50_000  # fields to resolve if every list is as long as its page allows
+    tokens: int = 2000  # in the document; the same limit applies to comments
+    characters: int = 256 * 1024  # in the document; files belong in variables, which are not counted
+    values: int = 20_000  # in the variables, including lists and objects; a million of them take several seconds
     seconds: float = 30.0  # for a query or mutation, and for each event of a subscription
-    answer: int = MAX_ANSWER  # bytes of an answer, and of each event's, in memory and as JSON
+    answer: int = MAX_ANSWER  # bytes of an answer and of each event, in memory and as JSON
 
 
 class TooSlow(Exception):
-    """The operation took longer than it may."""
+    """The operation exceeded its time limit."""
 
 
 @dataclass(frozen=True)
 class Size:
-    """What a selection asks for."""
+    """The size of a selection."""
 
     depth: int = 0
     aliases: int = 0
@@ -82,27 +82,27 @@ class Size:
 
 
 class Limited(SchemaExtension):
-    """Refuses operations that ask for too much, and ends those that take too long."""
+    """Refuses operations that exceed a limit, and ends those that take too long."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
 
     def on_operation(self) -> Iterator[None]:
-        # Strawberry's MaxTokensLimiter sets `max_tokens`, which graphql-core 3.3 has deprecated.
-        options: dict[str, Any] = self.execution_context.parse_options  # type: ignore[assignment] # it has more of them
+        # Strawberry's MaxTokensLimiter sets `max_tokens`, which is deprecated in graphql-core 3.3.
+        options: dict[str, Any] = self.execution_context.parse_options  # type: ignore[assignment] # it has more options
         options["max_lexical_tokens"] = self._limits.tokens
         options["max_comments"] = self._limits.tokens
         options["max_source_length"] = self._limits.characters
         yield
 
     def on_validate(self) -> Iterator[None]:
-        # Errors that are here already keep Strawberry from validating: what is refused is not worth it.
-        # Raised errors would end an operation of a websocket with `complete` and without a word (0.341.2).
+        # Existing errors keep Strawberry from validating, which a refused operation does not need.
+        # A raised error would end an operation of a WebSocket with `complete` and no error (0.341.2).
         self.execution_context.pre_execution_errors = self._refusal()
         yield
 
     async def on_execute(self) -> AsyncIterator[None]:
-        # Of a subscription this is only the start.
+        # For a subscription this covers only the start.
         try:
             async with asyncio.timeout(self._limits.seconds):
                 yield
@@ -115,7 +115,7 @@ class Limited(SchemaExtension):
         operation = self._operation(document)
         if operation is None:
             # Strawberry would run the first one (0.341.2).
-            message = "The document has several operations; operationName says which."
+            message = "The document has several operations; select one with operationName."
             return [GraphQLError(message, extensions={"code": "OPERATION_RESOLUTION_FAILURE", "status": 400})]
         schema = self.execution_context.schema._schema
         variables = self.execution_context.variables or {}
@@ -135,36 +135,36 @@ class Limited(SchemaExtension):
         return None
 
     def _operation(self, document: DocumentNode) -> OperationDefinitionNode | None:
-        """The one that is asked for; None where that is not clear."""
+        """Return the requested operation; None if it is ambiguous."""
         operations = [node for node in document.definitions if isinstance(node, OperationDefinitionNode)]
         if len(operations) == 1:
             return operations[0]
-        # Not `operation_name`: it gives the first operation's where there was none in the request.
+        # Not `operation_name`: it falls back to the name of the first operation if the request has none.
         wanted = self.execution_context._provided_operation_name
         named = (node for node in operations if node.name is not None and node.name.value == wanted)
         return next(named, None)
 
 
 def too_complex(limit: str, most: float, message: str | None = None) -> GraphQLError:
-    """The error of an operation that exceeds `limit`."""
+    """Return the error of an operation that exceeds `limit`."""
     extensions = {"code": ErrorCode.OPERATION_TOO_COMPLEX.value, "status": 400, "limit": limit, "max": most}
     return GraphQLError(message or _SENTENCES[limit].format(most=most), extensions=extensions)
 
 
 _SENTENCES = {
-    "depth": "The operation has fields inside each other on more than {most} levels; ask in several operations.",
-    "aliases": "The operation has more than {most} aliases; ask in several operations.",
-    "fields": "The operation has more than {most} fields; ask in several operations.",
-    "cost": "The operation can resolve more than {most} fields; ask for smaller pages with `first`, or fewer fields.",
-    "tokens": "The document has more than {most} tokens; put long lists into variables, or ask in several operations.",
-    "comments": "The document has more than {most} comments; leave some out.",
-    "characters": "The document has more than {most} characters; put files and other long text into variables.",
+    "depth": "The operation nests fields more than {most} levels deep; split it into several operations.",
+    "aliases": "The operation has more than {most} aliases; split it into several operations.",
+    "fields": "The operation has more than {most} fields; split it into several operations.",
+    "cost": "The operation can resolve more than {most} fields; request smaller pages with `first`, or fewer fields.",
+    "tokens": "The document has more than {most} tokens; move long lists to variables, or split it up.",
+    "comments": "The document has more than {most} comments; remove some.",
+    "characters": "The document has more than {most} characters; move files and other long text to variables.",
     "values": "The variables have more than {most} values; send them in several operations.",
 }
 
 
 def exceeded(error: GraphQLSyntaxError) -> GraphQLError | None:
-    """What to answer in place of `error` where the parser gave up at one of its limits; else None."""
+    """Return the replacement for `error` if the parser stopped at one of its limits; otherwise None."""
     found = ABORTED.search(error.message)
     if found is None:
         return None
@@ -184,13 +184,13 @@ def _has_more_values(variables: Mapping[str, object], most: int) -> bool:
 
 
 class NestedTooDeeply(Exception):
-    """Selections and fragments stand inside each other for more than MAX_LEVELS."""
+    """Selections and fragments are nested more than MAX_LEVELS deep."""
 
 
 def measure(
     schema: GraphQLSchema, document: DocumentNode, operation: OperationDefinitionNode, variables: Mapping[str, object]
 ) -> Size:
-    """What `operation` asks for; whatever else is wrong with it is left to validation.  Raises: NestedTooDeeply."""
+    """Return the size of `operation`; other errors in it are left to validation.  Raises: NestedTooDeeply."""
     fragments = {node.name.value: node for node in document.definitions if isinstance(node, FragmentDefinitionNode)}
     measuring = _Measuring(schema, fragments, {**_defaults(operation), **variables})
     return measuring.selections(operation.selection_set, schema.get_root_type(operation.operation), 0)
@@ -248,22 +248,22 @@ class _Measuring:
         if fragment is None:
             return Size()
         if name not in self.measured:
-            self.measured[name] = Size()  # a fragment in itself counts for nothing; validation refuses it
+            self.measured[name] = Size()  # a fragment inside itself counts as empty; validation rejects it
             self.measured[name] = self._conditional(fragment, level)
         return self.measured[name]
 
     def _length(self, node: FieldNode, definition: GraphQLField | None) -> int:
-        """How often the field's selections are resolved: up to the size of a page, or once for each of `ids`."""
+        """Return how many times the field's selections are resolved: up to the page size, or once per id of `ids`."""
         if definition is None:
             return 1
         given = {argument.name.value: self._value(argument.value) for argument in node.arguments or ()}
         if "ids" in definition.args:
             ids = given.get("ids")
-            return min(len(ids), MAX_SIZE) if isinstance(ids, list) else 1  # a single one stands for a list of it
+            return min(len(ids), MAX_SIZE) if isinstance(ids, list) else 1  # a single value is coerced to a list
         if not {"first", "last"} <= definition.args.keys():
             return 1
         sizes = [size for name in ("first", "last") if isinstance(size := given.get(name), int)]
-        # What is out of range is refused by the resolver, in better words.
+        # A value out of range is refused by the resolver, with a better message.
         return max(0, min(max(sizes), MAX_SIZE)) if sizes else DEFAULT_SIZE
 
     def _value(self, node: ValueNode) -> object:
@@ -271,7 +271,7 @@ class _Measuring:
 
 
 def _constant(node: ValueNode) -> int | list[None] | None:
-    """An integer, or a list as long as the one in the document; None for anything else: its value does not count."""
+    """Return an integer, or a list of the literal's length; None for anything else, whose value does not matter."""
     if isinstance(node, ListValueNode):
         return [None] * len(node.values)
     if not isinstance(node, IntValueNode):

@@ -1,4 +1,4 @@
-"""One line in the server's log for each operation: what it was, who asked, how it ended.  Never what it said."""
+"""Logs one line per operation: its name and type, its principal, and how it ended, but never its content."""
 
 import logging
 import re
@@ -16,7 +16,7 @@ NAME = re.compile(r"[_A-Za-z][_0-9A-Za-z]{0,63}")
 
 
 class OperationLog(SchemaExtension):
-    """Logs an operation at its end; of a subscription that is when it completes or the client leaves."""
+    """Logs an operation when it ends; a subscription ends when it completes or the client disconnects."""
 
     def on_operation(self) -> Iterator[None]:
         start = time.perf_counter()
@@ -27,7 +27,7 @@ class OperationLog(SchemaExtension):
             raised = error
             raise
         finally:
-            # HTTP takes this kind of operation in another way, or refuses it and says so.
+            # The HTTP endpoint retries this type of operation in another way, or logs its refusal.
             if not isinstance(raised, InvalidOperationTypeError):
                 self._log(time.perf_counter() - start, code_of(raised) if isinstance(raised, Exception) else None)
 
@@ -48,10 +48,10 @@ class OperationLog(SchemaExtension):
     def _type(self) -> str | None:
         try:
             return self.execution_context.operation_type.value
-        except RuntimeError:  # there is no such operation
+        except RuntimeError:  # the document has no such operation
             return None
 
 
 def _plain(name: str | None) -> str | None:
-    """The operation's name, where it is one: a request can put anything there."""
+    """Return the operation's name if it is valid, otherwise None: a request can contain any text there."""
     return name if name is not None and NAME.fullmatch(name) else None

@@ -1,8 +1,8 @@
-"""What each field of the roots needs, and where that is checked.
+"""The role that each root field requires, and its check.
 
-A field says which role it needs where it is declared; here it is compared with the principal's.  Which hosts the
-principal sees is the database's business: `Context.identify` limits it.  What a subscription emits was mostly read for
-all its subscribers together: each event is checked here before it is executed.
+A field declares the required role; here it is compared with the principal's role.  Which hosts the principal has
+access to is enforced in the database: `Context.identify` limits it.  The events of a subscription are mostly read once
+for all its subscribers: each event is checked here before it is executed.
 """
 
 from abc import ABC, abstractmethod
@@ -25,7 +25,7 @@ from schema.errors import code_of
 
 
 class Needs(FieldExtension):
-    """Lets a field be resolved for principals who have the role, or more."""
+    """Resolves a field only for principals with the role or a higher one."""
 
     def __init__(self, role: Role) -> None:
         self.role = role
@@ -44,7 +44,7 @@ class Needs(FieldExtension):
 
 
 class Recorded(Needs):
-    """The same for a mutation, which is written down whatever comes of it: see `resolvers.audit`."""
+    """The same for a mutation, which is recorded in the audit log whatever its outcome: see `resolvers.audit`."""
 
     async def resolve_async(
         self, next_: AsyncExtensionResolver, source: Any, info: AnyInfo[Context, None], **arguments: Any
@@ -59,18 +59,18 @@ class Recorded(Needs):
 
 
 class Event(ABC):
-    """What a subscription emits."""
+    """An event of a subscription."""
 
     @property
     @abstractmethod
     def subject(self) -> tuple[Seen, UUID]:
-        """The row that the event is about: who does not see it does not receive the event."""
+        """The row that the event is about: a principal without access to it does not receive the event."""
 
 
 class Followed(Needs):
-    """The same for a subscription, and again for each of its events; while it is open, its token pays its cost.
+    """The same for a subscription and each of its events; while it is open, its cost counts for its token.
 
-    `of_one`: it follows one row, and ends when the principal sees it no longer; otherwise such events are skipped.
+    `of_one`: it is about one row, and ends when the principal loses access to it; otherwise such events are skipped.
     """
 
     def __init__(self, role: Role, *, of_one: bool) -> None:
@@ -87,7 +87,7 @@ class Followed(Needs):
         return self._allowed(context, events)
 
     async def _allowed(self, context: Context, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """The events that the principal may receive.  Raises: Unauthenticated, NotFound."""
+        """Yield the events that the principal may receive.  Raises: Unauthenticated, NotFound."""
         async with aclosing(events):
             async for event in events:
                 await context.begin_event()
@@ -99,7 +99,7 @@ class Followed(Needs):
 
 
 def _ids(given: object) -> "list[str]":
-    """What an input names by ids."""
+    """Return the ids in an input."""
     values: Mapping[str, object] = vars(given) if given is not None else {}
     found: list[str] = []
     for name, value in values.items():
@@ -107,19 +107,19 @@ def _ids(given: object) -> "list[str]":
             found.append(value)
         elif name.endswith("_ids") and isinstance(value, list):
             found.extend(map(str, value))
-    return [text[:36] for text in found]  # as long as ids are; what is longer is none
+    return [text[:36] for text in found]  # the length of an id; longer text is not an id
 
 
 def field(role: Role, description: str) -> Any:
-    """A field of the queries, for those who have the role."""
+    """Declare a query field that requires the role."""
     return strawberry.field(description=description, extensions=[Needs(role)])
 
 
 def mutation(role: Role, description: str) -> Any:
-    """A mutation, for those who have the role."""
+    """Declare a mutation that requires the role."""
     return strawberry.mutation(description=description, extensions=[Recorded(role)])
 
 
 def subscription(role: Role, description: str, *, of_one: bool) -> Any:
-    """A subscription, for those who have the role; its events are `Event`s, of one row or of many."""
+    """Declare a subscription that requires the role; its events are `Event`s, of one row or of many."""
     return strawberry.subscription(description=description, extensions=[Followed(role, of_one=of_one)])

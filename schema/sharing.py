@@ -1,6 +1,6 @@
-"""Lets the subscribers of one stream have their events made once: a thousand who follow a run ask mostly the same.
+"""Builds an event once for all subscribers of a stream: a thousand subscribers of a run mostly select the same fields.
 
-An event that is `Shareable` shows nothing but what it holds: nobody's own data, and nothing that is read for it.
+A `Shareable` event contains only what it holds: no data of one subscriber, and nothing that is read on demand.
 """
 
 import asyncio
@@ -12,13 +12,13 @@ from schema.answer import Answer, Encoder
 
 
 class Shareable:
-    """An event that several subscribers get; `made` is what was made of it for some, and others can use."""
+    """An event for several subscribers; `made` caches what was built from it for one of them."""
 
     made: dict[object, Any]
 
 
 class SharedData(Answer):
-    """The `data` of an event that several subscribers get; nobody changes it."""
+    """The `data` of an event for several subscribers; it must not be changed."""
 
     def __init__(self, data: Mapping[str, Any], size: int) -> None:
         super().__init__(data, size)
@@ -26,10 +26,10 @@ class SharedData(Answer):
         self._encoding = asyncio.Lock()
 
     async def text(self, encoder: Encoder) -> str:
-        """It as JSON, encoded once.  Raises: AnswerTooLarge."""
+        """Return it as JSON, encoded once.  Raises: AnswerTooLarge."""
         if self._text is None and not self.is_large:
             self._text = json.dumps(self, separators=(",", ":"))
         if self._text is None:
-            async with self._encoding:  # others wait for the first
+            async with self._encoding:  # the others wait for the first
                 self._text = self._text or await encoder.encode(self)
         return self._text

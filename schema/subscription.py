@@ -56,7 +56,7 @@ class DeploymentEvent(Event):
     async def deployment(self, info: Info) -> Deployment | None:
         try:
             return Deployment.from_model(await info.context.loaders.deployment.load(self.key))
-        except NotFound:  # a subscriber can be slower than a deletion
+        except NotFound:  # the deployment was deleted before this slow subscriber read it
             return None
 
 

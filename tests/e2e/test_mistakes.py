@@ -50,14 +50,14 @@ INPUT = {
     "the name and version of another package": "Package 'hello 1' exists already; choose another name or version.",
     "the project of another deployment": "Project 'hello' exists already on host 'here'; choose another projectName.",
     "a compose file that is too large": "composeFile must have at most 1048576 bytes, and has 1048577.",
-    "a document that is too long": "The document has more than 262144 characters; put files and other long text into "
+    "a document that is too long": "The document has more than 262144 characters; move files and other long text to "
     "variables.",
     "a deployment that is running": "Deployment '{deployment}' has a run in progress; wait until run '{run}' has "
     "ended, or cancel it with cancelRun.",
-    "a field that is mistyped": "Cannot query field 'deploymnts' on type 'Query'. The schema lists what there is: see "
-    "the documentation in GraphiQL, or `daos schema`.",
-    "an enum value that is mistyped": "Value 'BROKEN' does not exist in 'DeploymentStatus' enum. The schema lists what "
-    "there is: see the documentation in GraphiQL, or `daos schema`.",
+    "a field that is mistyped": "Cannot query field 'deploymnts' on type 'Query'. See the schema in the documentation "
+    "of GraphiQL, or print it with `daos schema`.",
+    "an enum value that is mistyped": "Value 'BROKEN' does not exist in 'DeploymentStatus' enum. See the schema in the "
+    "documentation of GraphiQL, or print it with `daos schema`.",
     "a number for a text": "Variable '$input' has invalid value at .variables[0].value: String cannot represent a non "
     "string value.",
     "an object for the list of variables": " ".join(

@@ -128,7 +128,7 @@ async def test_an_extension_that_fails_is_masked_too() -> None:
 
 async def test_a_query_that_takes_too_long_is_ended() -> None:
     error = await ask("{ waits }")
-    assert error.message == "The operation took longer than it may."
+    assert error.message == "The operation exceeded its time limit."
     assert error.extensions == {"code": "TIMEOUT", "status": 504}
 
 
