@@ -1,3 +1,3 @@
-"""The composition root: it knows every part of the server and holds no rule of its own."""
+"""The composition root: it connects all parts of the server and contains no rules of its own."""
 
 __version__ = "0.1.0.dev0"

@@ -1,4 +1,4 @@
-"""`python -m daos` is the command `daos`."""
+"""Makes `python -m daos` the same as the command `daos`."""
 
 from daos.cli import main
 

@@ -1,4 +1,4 @@
-"""Puts the parts together: database, engine, schema and HTTP."""
+"""Assembles the parts: data directory, database, engine, schema, and HTTP application."""
 
 import asyncio
 import fcntl
@@ -39,26 +39,26 @@ from runner.private import NotPrivate, check, sockets
 from runner.store import Capacity
 from runner.worker import Worker, WorkerSettings
 
-LOCK_TIMEOUT = 15.0  # seconds that a killed server's plays have to end
+LOCK_TIMEOUT = 15.0  # seconds in which the plays of a killed server must end
 LOCK_INTERVAL = 0.1  # seconds
 
 
 class CannotStart(Exception):
-    """Why the server cannot start, as one line for the person who starts it."""
+    """The server cannot start; the text is one line for the operator who starts it."""
 
 
 @dataclass(frozen=True)
 class Home:
-    """What the data directory holds besides the database."""
+    """The contents of the data directory besides the database."""
 
     keyring: Keyring
     admin: Secret
-    lock: int  # descriptor; whoever has it open holds the directory
-    node: str  # the directory's id, as no other has it
+    lock: int  # file descriptor; any process that has it open holds the directory
+    node: str  # the unique id of the directory
 
 
 def settle_in(settings: Settings) -> Home:
-    """Make the data directory this server's own.  Raises: CannotStart."""
+    """Create the data directory if it is missing, lock it, and read it.  Raises: CannotStart."""
     if shutil.which("ssh") is None:
         raise CannotStart("ssh is missing; install an OpenSSH client (Debian: openssh-client)")
     with _usable(settings.data_dir):
@@ -83,7 +83,7 @@ def _node(path: Path) -> str:
 
 
 def keyring(settings: Settings) -> Keyring:
-    """The keyring of the database's secrets: the one that is set, or one that the first start makes.
+    """Return the keyring of the database's secrets: the configured one, or one that the first start creates.
 
     Raises: CannotStart.
     """
@@ -92,16 +92,16 @@ def keyring(settings: Settings) -> Keyring:
         try:
             return _shared_keyring(path) if path == settings.secret_key_file else Keyring.open(path)
         except ValueError as error:
-            raise CannotStart(f"{path} is no keyring: {error}") from error
+            raise CannotStart(f"{path} is not a keyring: {error}") from error
 
 
 def key_path(settings: Settings) -> Path:
-    """The keyring's file."""
+    """Return the path of the keyring file."""
     return settings.secret_key_file if settings.secret_key_file != Path() else settings.data_dir / "secret-key"
 
 
 def _shared_keyring(path: Path) -> Keyring:
-    """A keyring that is never made: what a server encrypts with one of its own, no other server can read."""
+    """Read a configured keyring, which is never created: no other server could read what a new one encrypts."""
     try:
         return Keyring.read(path)
     except OSError as error:
@@ -109,7 +109,7 @@ def _shared_keyring(path: Path) -> Keyring:
 
 
 def admin(settings: Settings) -> Secret:
-    """The admin's token, made at the first start.  Raises: CannotStart."""
+    """Return the admin token, created at the first start.  Raises: CannotStart."""
     if settings.admin_token.reveal():
         return settings.admin_token
     path = settings.data_dir / "admin-token"
@@ -117,12 +117,12 @@ def admin(settings: Settings) -> Secret:
         try:
             return admin_token(path)
         except ValueError as error:
-            raise CannotStart(f"{path} is no access token: {error}") from error
+            raise CannotStart(f"{path} is not an access token: {error}") from error
 
 
 @contextmanager
 def _usable(path: Path) -> Iterator[None]:
-    """Make the data directory where it is not there, and say in one line what is wrong with it."""
+    """Create the data directory if it is missing, and turn an OSError into one line.  Raises: CannotStart."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         yield
@@ -132,14 +132,17 @@ def _usable(path: Path) -> Iterator[None]:
 
 
 def _take(lock: int, path: Path) -> None:
-    """Wait for the lock.  The plays of a killed server hold it until all that they started has ended."""
+    """Wait for the lock.  The plays of a killed server hold it until all processes that they started have ended.
+
+    Raises: CannotStart.
+    """
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             if time.monotonic() > deadline or _is_alive(os.pread(lock, 20, 0)):
-                raise CannotStart(f"another daos serves the data directory {path}") from None
+                raise CannotStart(f"another daos is using the data directory {path}") from None
             time.sleep(LOCK_INTERVAL)
         else:
             os.ftruncate(lock, 0)
@@ -148,13 +151,13 @@ def _take(lock: int, path: Path) -> None:
 
 
 def _is_alive(pid: bytes) -> bool:
-    """Whether there is a process of the pid that the last server has noted in its lock."""
+    """Whether the process exists whose pid the last server wrote to the lock file."""
     return pid.isdigit() and int(pid) != os.getpid() and Path("/proc", pid.decode()).exists()
 
 
 @asynccontextmanager
 async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database]:
-    """The database, migrated.  Raises: CannotStart."""
+    """Open the database and migrate it.  Raises: CannotStart."""
     try:
         db = Database(settings.url, keyring)
     except UnsupportedDatabase as error:
@@ -171,13 +174,13 @@ async def opened(settings: Settings, keyring: Keyring) -> AsyncIterator[Database
 
 @contextmanager
 def _reserved(db: Database) -> Iterator[None]:
-    """Hold a SQLite database alone; a PostgreSQL is for all who come."""
+    """Hold a SQLite database exclusively; a PostgreSQL database is shared.  Raises: CannotStart."""
     with ExitStack() as stack:
         try:
             if db.is_sqlite:
                 stack.enter_context(db.reserved())
         except Reserved as error:
-            raise CannotStart("another daos plays the runs of this database") from error
+            raise CannotStart("another daos is playing the runs of this database") from error
         yield
 
 
@@ -185,7 +188,7 @@ def _reserved(db: Database) -> Iterator[None]:
 async def running(
     settings: Settings, home: Home, environment: Mapping[str, str], *, plays: bool
 ) -> AsyncIterator[Parts]:
-    """The parts, at work; at the end the runs that are being played get their grace.  Raises: CannotStart."""
+    """Run the parts; on exit, runs in progress get `shutdown_grace` to finish.  Raises: CannotStart."""
     async with AsyncExitStack() as stack:
         db = await stack.enter_async_context(opened(settings, home.keyring))
         stack.enter_context(_reserved(db))
@@ -210,7 +213,7 @@ async def running(
             finally:
                 broadcast.wake_all()
                 await asyncio.shield(engine.drain(settings.shutdown_grace))
-                for task in beside:  # also the ends of the last runs are news for others
+                for task in beside:  # last, because other servers are notified of the end of the last runs too
                     task.cancel()
 
 
@@ -226,14 +229,16 @@ def _engine(db: Database, broadcast: Broadcast, worker: Worker | None, settings:
     if not db.is_sqlite:
         return DistributedEngine(db, broadcast, worker, node=home.node, capacity=capacity, lease=settings.lease)
     if worker is None:
-        raise CannotStart("other processes play runs only with PostgreSQL; the database is SQLite")
+        raise CannotStart(
+            "DAOS_PLAY=false requires PostgreSQL, where other processes play runs; the database is SQLite"
+        )
     return EmbeddedEngine(db, worker, capacity.runs, capacity.per_host)
 
 
 def application(
     parts: Parts, authenticator: Authenticator, *, settings: Settings | None = None, streams: Streams | None = None
 ) -> Starlette:
-    """The ASGI application over parts that run already; `state.streams` are its open streams."""
+    """Return the ASGI application for running parts; `state.streams` are its open streams."""
     settings = settings or Settings()
     streams = streams or Streams(authenticator, settings.max_streams, max_cost=settings.max_subscription_cost)
     graphql = GraphQLApp(
@@ -259,7 +264,7 @@ def application(
 
 
 def worker_application(parts: Parts, admin: Secret) -> Starlette:
-    """The ASGI application of a process that only plays runs: how it is, and nothing else."""
+    """Return the ASGI application of a process that only plays runs: its probes and metrics."""
     app = Starlette(routes=probes.routes(parts))
     app.state.streams = Streams(Authenticator(parts.db, admin), 0)
     return app

@@ -1,4 +1,4 @@
-"""What a process of daos is made of."""
+"""The parts of a daos process that the HTTP application uses."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -15,10 +15,10 @@ BUCKETS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800) 
 
 
 def make_start_latency() -> Histogram:
-    """How long runs waited for this process to play them."""
+    """Create the histogram of the time that runs waited until this process claimed them."""
     return Histogram(
         "daos_start_latency_seconds",
-        "From when a run was accepted until this process claimed it.",
+        "Seconds from the acceptance of a run until this process claimed it.",
         buckets=BUCKETS,
         registry=None,
     )
@@ -26,24 +26,24 @@ def make_start_latency() -> Histogram:
 
 @dataclass(frozen=True)
 class Parts:
-    """What runs beside the application."""
+    """The parts that run alongside the application."""
 
     db: Database
     broadcast: Broadcast
     engine: ServingEngine
-    wire: Wire | None = None  # None: there are no other servers
-    plays: Mapping[str, int] = field(default_factory=dict)  # how many went the warm and the cold way
+    wire: Wire | None = None  # None with SQLite: there are no other servers
+    plays: Mapping[str, int] = field(default_factory=dict)  # the number of warm and of cold plays
     start_latency: Histogram = field(default_factory=make_start_latency)
 
     async def problems(self) -> list[str]:
-        """What keeps the process from doing its work."""
+        """Return the reasons why the process is not ready, empty if it is."""
         found = []
         if not self.engine.ready:
-            found.append("no runs are taken from the queue")
+            found.append("no runs are claimed from the queue")
         if self.wire is not None and not self.wire.hears:
-            found.append("no news come from other servers")
+            found.append("no notifications are received from other servers")
         if not await migrations.is_usable(self.db):
-            found.append("the database cannot be read, or is of an older version")
+            found.append("the database cannot be read, or its schema is of an older version")
         elif not await self.db.has_room():
             found.append("the storage of the database is full")
         return found

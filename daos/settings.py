@@ -1,4 +1,4 @@
-"""The server's settings: environment variables `DAOS_*`, read once and here only."""
+"""The server's settings: the environment variables `DAOS_*`, read once and only here."""
 
 import hashlib
 import os
@@ -26,7 +26,7 @@ DOCKER_ENVIRONMENT = ("DOCKER_HOST", "DOCKER_TLS_VERIFY", "DOCKER_CERT_PATH", "X
 
 
 class BadSetting(Exception):
-    """A setting that cannot be used; the text is one line for the person who starts the server."""
+    """A setting has an invalid value; the text is one line for the operator who starts the server."""
 
 
 @dataclass(frozen=True)
@@ -34,107 +34,134 @@ class Settings:
     """All settings.  The field `data_dir` is read from DAOS_DATA_DIR, and so on."""
 
     data_dir: Path = field(
-        default=Path("data"), metadata={"what": "Directory of the database, the secret key and the admin token."}
+        default=Path("data"), metadata={"what": "Directory of the database, the secret key, and the admin token."}
     )
     database_url: Secret = field(
         default=Secret(""), metadata={"what": "sqlite:///… or postgresql://…; by default a file in DAOS_DATA_DIR."}
     )
     admin_token: Secret = field(
-        default=Secret(""), metadata={"what": "The admin's token; by default the one in DAOS_DATA_DIR/admin-token."}
+        default=Secret(""), metadata={"what": "The admin token; by default the one in DAOS_DATA_DIR/admin-token."}
     )
     secret_key_file: Path = field(
-        default=Path(), metadata={"what": "The keys of secret variables; by default those in DAOS_DATA_DIR/secret-key."}
+        default=Path(), metadata={"what": "File of the keys that encrypt secrets; by default DAOS_DATA_DIR/secret-key."}
     )
     run_dir: Path = field(
         default=Path(),
         metadata={
-            "what": "Where runs keep their files while they are played; by default in memory. It has to be private: of "
-            "the daos user, mode 0700."
+            "what": "Directory for the files of running runs; by default in memory. It must be private: owned by the "
+            "daos user, mode 0700."
         },
     )
     playbooks: Path = field(
         default=Path(),
         metadata={
-            "what": "Directory of your own deploy.yml, and down.yml if you like, with our task among yours: "
+            "what": "Directory of your own deploy.yml and, optionally, down.yml, with our task among yours: see "
             "docs/ansible.md."
         },
     )
-    max_runs: int = field(default=8, metadata={"what": "Runs that are played at the same time."})
-    max_runs_per_host: int = field(default=4, metadata={"what": "Of these, runs on one host."})
+    max_runs: int = field(default=8, metadata={"what": "Maximum number of runs at the same time."})
+    max_runs_per_host: int = field(default=4, metadata={"what": "Maximum number of runs at the same time on one host."})
     play: bool = field(
-        default=True, metadata={"what": "Whether `daos serve` plays runs; with PostgreSQL `daos worker` can do it."}
+        default=True, metadata={"what": "Whether `daos serve` plays runs; with PostgreSQL, `daos worker` can instead."}
     )
     lease: float = field(
         default=12.0,
-        metadata={"what": "PostgreSQL: seconds without it after which a worker ends its plays; others wait half more."},
+        metadata={
+            "what": "PostgreSQL: a worker that cannot renew its lease for this many seconds stops its runs; other "
+            "workers take them over after 1.5 times that."
+        },
     )
-    warm: bool = field(default=True, metadata={"what": "Keep Ansible loaded; false starts it anew for each run."})
+    warm: bool = field(
+        default=True, metadata={"what": "Keep Ansible loaded; with false, each run starts a new Ansible."}
+    )
     ansible_verbosity: str = field(
-        default="0", metadata={"what": "0 to 3: what Ansible says of itself in runs' logs; above 0 DAOS_WARM is off."}
+        default="0", metadata={"what": "0 to 3: Ansible's verbosity in the logs of runs; above 0, DAOS_WARM is off."}
     )
     host_key_policy: str = field(
         default=ACCEPT_NEW,
-        metadata={"what": "accept-new pins the key of a new host; strict talks to no host without a pinned one."},
+        metadata={"what": "accept-new pins the key of a new host; strict refuses hosts without a pinned key."},
     )
-    connect_timeout: int = field(default=10, metadata={"what": "Seconds to reach a host."})
-    build_timeout: int = field(default=1800, metadata={"what": "Seconds to build images."})
-    pull_timeout: int = field(default=1800, metadata={"what": "Seconds to pull images."})
-    up_timeout: int = field(default=600, metadata={"what": "Seconds to bring a project up."})
-    verify_timeout: int = field(default=300, metadata={"what": "Seconds for all containers to be well."})
-    down_timeout: int = field(default=300, metadata={"what": "Seconds to take a project down."})
-    run_timeout: int = field(default=3600, metadata={"what": "Seconds for a whole run."})
+    connect_timeout: int = field(default=10, metadata={"what": "Time limit in seconds to connect to a host."})
+    build_timeout: int = field(default=1800, metadata={"what": "Time limit in seconds to build images."})
+    pull_timeout: int = field(default=1800, metadata={"what": "Time limit in seconds to pull images."})
+    up_timeout: int = field(default=600, metadata={"what": "Time limit in seconds to bring a project up."})
+    verify_timeout: int = field(
+        default=300, metadata={"what": "Time limit in seconds for all containers to become healthy."}
+    )
+    down_timeout: int = field(default=300, metadata={"what": "Time limit in seconds to take a project down."})
+    run_timeout: int = field(default=3600, metadata={"what": "Time limit in seconds for a whole run."})
     settle_seconds: float = field(
         default=2.0, metadata={"what": "Seconds that a new container without a health check must stay up."}
     )
     shutdown_grace: float = field(
-        default=10.0, metadata={"what": "Seconds that runs get to end when the server is stopped."}
+        default=10.0, metadata={"what": "Seconds that runs get to finish when the server is stopped."}
     )
     allowed_hosts: str = field(
         default="",
-        metadata={"what": "Names to be asked by, with commas; * is any, the default beyond loopback."},
+        metadata={
+            "what": "Comma-separated host names that the server accepts; *, the default beyond loopback, means any."
+        },
     )
     allowed_origins: str = field(
-        default="", metadata={"what": "Origins whose pages have access besides the server's own, with commas."}
+        default="", metadata={"what": "Comma-separated origins whose pages have access, besides the server's own."}
     )
-    max_connections: int = field(default=500, metadata={"what": "Open connections; further ones get 503."})
-    max_streams: int = field(default=100, metadata={"what": "Websockets and event streams of one token."})
-    max_subscriptions: int = field(default=50, metadata={"what": "Operations at the same time on one websocket."})
+    max_connections: int = field(
+        default=500, metadata={"what": "Maximum number of open connections; further ones are answered with 503."}
+    )
+    max_streams: int = field(
+        default=100, metadata={"what": "Maximum number of WebSockets and event streams of one token."}
+    )
+    max_subscriptions: int = field(
+        default=50, metadata={"what": "Maximum number of operations at the same time on one WebSocket."}
+    )
     max_subscription_cost: int = field(
-        default=MAX_COST, metadata={"what": "Fields in an event of each open subscription of one token, together."}
+        default=MAX_COST,
+        metadata={"what": "Maximum cost of all open subscriptions of one token: the fields in one event of each."},
     )
     max_body: int = field(
-        default=8 * 1024 * 1024, metadata={"what": "Bytes of a request; a package of 5 MiB is more in JSON."}
+        default=8 * 1024 * 1024,
+        metadata={"what": "Maximum bytes of a request body; a package of 5 MiB is larger as JSON."},
     )
-    operation_timeout: float = field(default=30.0, metadata={"what": "Seconds for a query or mutation."})
-    max_depth: int = field(default=15, metadata={"what": "Fields inside each other in one operation."})
-    max_aliases: int = field(default=50, metadata={"what": "Aliases in one operation."})
-    max_fields: int = field(default=1000, metadata={"what": "Fields in one operation."})
-    max_cost: int = field(default=50_000, metadata={"what": "Fields in one operation, times the sizes of its pages."})
+    operation_timeout: float = field(
+        default=30.0, metadata={"what": "Time limit in seconds for a query, a mutation, or an event of a subscription."}
+    )
+    max_depth: int = field(default=15, metadata={"what": "Maximum depth of nested fields in one operation."})
+    max_aliases: int = field(default=50, metadata={"what": "Maximum number of aliases in one operation."})
+    max_fields: int = field(default=1000, metadata={"what": "Maximum number of fields in one operation."})
+    max_cost: int = field(
+        default=50_000, metadata={"what": "Maximum cost of one operation: its fields, multiplied by the page sizes."}
+    )
     max_answer: int = field(
-        default=MAX_ANSWER, metadata={"what": "Bytes of one answer, and of one event of a subscription."}
+        default=MAX_ANSWER, metadata={"what": "Maximum bytes of one answer, and of one event of a subscription."}
     )
-    max_tokens: int = field(default=2000, metadata={"what": "Words and signs in one GraphQL document."})
-    max_characters: int = field(default=256 * 1024, metadata={"what": "Characters in one GraphQL document."})
-    max_values: int = field(default=20_000, metadata={"what": "Values in the variables of one operation."})
+    max_tokens: int = field(default=2000, metadata={"what": "Maximum number of tokens in one GraphQL document."})
+    max_characters: int = field(
+        default=256 * 1024, metadata={"what": "Maximum number of characters in one GraphQL document."}
+    )
+    max_values: int = field(
+        default=20_000, metadata={"what": "Maximum number of values in the variables of one operation."}
+    )
     oidc_issuer: str = field(
         default="",
-        metadata={"what": "https://… of an OpenID Connect issuer whose tokens are accepted besides daos' own."},
+        metadata={"what": "URL, https://…, of an OpenID Connect issuer whose tokens are accepted besides daos' own."},
     )
-    oidc_audience: str = field(default="daos", metadata={"what": "For whom these tokens must be made: their `aud`."})
+    oidc_audience: str = field(
+        default="daos", metadata={"what": "The audience that these tokens must have: their `aud`."}
+    )
     oidc_role_claim: str = field(
-        default="daos_role", metadata={"what": "The claim with their role: viewer, operator, deployer or admin."}
+        default="daos_role", metadata={"what": "The claim with the role: viewer, operator, deployer, or admin."}
     )
     oidc_labels_claim: str = field(
         default="daos_host_labels",
-        metadata={"what": "The claim with the labels of the hosts that they see; none: all."},
+        metadata={"what": "The claim with the labels of the accessible hosts; without the claim, all hosts."},
     )
-    audit_days: int = field(default=365, metadata={"what": "Days for which the audit keeps what was asked for."})
-    log_level: str = field(default="info", metadata={"what": "debug, info, warning or error."})
+    audit_days: int = field(default=365, metadata={"what": "Days for which entries of the audit log are kept."})
+    log_level: str = field(default="info", metadata={"what": "debug, info, warning, or error."})
     log_format: str = field(default="text", metadata={"what": "text or json."})
 
     @classmethod
     def read(cls, environment: Mapping[str, str]) -> "Settings":
-        """The settings in `environment`.  Raises: BadSetting."""
+        """Return the settings in `environment`.  Raises: BadSetting."""
         known = {variable_name(setting.name): setting for setting in fields(cls)}
         values = {
             setting.name: _value(name, type(setting.default), environment[name])
@@ -146,7 +173,12 @@ class Settings:
             raise BadSetting("DAOS_LOG_LEVEL must be debug, info, warning or error")
         if settings.log_format not in {"text", "json"}:
             raise BadSetting("DAOS_LOG_FORMAT must be text or json")
-        if settings.ansible_verbosity not in {"0", "1", "2", "3"}:  # with 4 ssh talks where its errors are read
+        if settings.ansible_verbosity not in {
+            "0",
+            "1",
+            "2",
+            "3",
+        }:  # with 4, ssh writes debug output where its errors are parsed
             raise BadSetting("DAOS_ANSIBLE_VERBOSITY must be 0, 1, 2 or 3")
         if settings.host_key_policy not in {ACCEPT_NEW, "strict"}:
             raise BadSetting("DAOS_HOST_KEY_POLICY must be accept-new or strict")
@@ -156,24 +188,24 @@ class Settings:
 
     @property
     def trust(self) -> Trust | None:
-        """The issuer whose tokens are accepted, if there is one."""
+        """The issuer whose tokens are accepted, or None."""
         if not self.oidc_issuer:
             return None
         return Trust(self.oidc_issuer, self.oidc_audience, self.oidc_role_claim, self.oidc_labels_claim)
 
     @property
     def url(self) -> str:
-        """The database's URL, also where none was set."""
+        """The URL of the database; by default a SQLite file in the data directory."""
         return self.database_url.reveal() or sqlite_url(self.data_dir.absolute() / "daos.db")
 
     @property
     def cookie(self) -> str:
-        """Tells this server's processes from another's: one server has one data directory."""
+        """An id that distinguishes the processes of this server from others: one server has one data directory."""
         return hashlib.sha256(str(self.data_dir.absolute()).encode()).hexdigest()[:16]
 
     @property
     def run_root(self) -> Path:
-        """Where runs have their directories: memory where there is some, so that no secret is written to a disk."""
+        """The parent of the runs' directories: in memory if possible, so that no secret is written to a disk."""
         if self.run_dir != Path():
             return self.run_dir.absolute()
         parent = MEMORY if os.access(MEMORY, os.W_OK) else Path(tempfile.gettempdir())
@@ -221,26 +253,26 @@ class Settings:
 
 
 def unknown_names(environment: Mapping[str, str]) -> list[tuple[str, str | None]]:
-    """Variables that look like settings and are none, sorted, each with the setting that resembles it most."""
+    """Return the variables `DAOS_*` that are not settings, sorted, each with the most similar setting or None."""
     known = {variable_name(setting.name) for setting in fields(Settings)}
     unknown = sorted(name for name in environment if name.startswith("DAOS_") and name not in known)
-    # Runs give their processes DAOS_RUN, and the tests have variables of their own.
+    # Runs set DAOS_RUN for their processes, and the tests have variables of their own.
     unknown = [name for name in unknown if name != "DAOS_RUN" and not name.startswith("DAOS_TEST_")]
     return [(name, next(iter(get_close_matches(name, known, 1, 0.8)), None)) for name in unknown]
 
 
 def variable_name(setting: str) -> str:
-    """The environment variable of a setting."""
+    """Return the environment variable of a setting."""
     return f"DAOS_{setting.upper()}"
 
 
 def docker_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """What docker on this machine needs of `environment`, for hosts with HostTransport.LOCAL."""
+    """Return the part of `environment` that Docker on this machine needs, for hosts with HostTransport.LOCAL."""
     return {name: environment[name] for name in DOCKER_ENVIRONMENT if name in environment}
 
 
 def help_text() -> str:
-    """All settings with their defaults, for `daos serve --help`."""
+    """Return all settings with their defaults, for `daos serve --help`."""
     lines = ["settings (environment variables):"]
     for setting in fields(Settings):
         unset = isinstance(setting.default, Secret) or setting.default in {"", Path()}

@@ -80,7 +80,7 @@ class Wire:
                     await use(connection)
             except (psycopg.Error, OSError) as error:
                 if not self._is_lost:
-                    logger.warning("no news can come from other servers now, trying again: %r", error)
+                    logger.warning("cannot receive notifications from other servers, retrying: %r", error)
                 self._is_lost = True
             await asyncio.sleep(RETRY_INTERVAL)
 
@@ -97,7 +97,7 @@ class Wire:
                         continue
                     silence.reschedule(loop.time() + self._max_silence)
                     if self._is_lost:
-                        logger.info("news from other servers can come again")
+                        logger.info("receiving notifications from other servers again")
                     self._is_lost = False
                     self._heard, self.hears = time.monotonic(), True
             finally:

@@ -102,7 +102,7 @@ class Lease:
                     statement = update(Worker).where(Worker.id == self.worker).values(seen_at=status.clock())
                     seen = (await session.execute(statement.returning(Worker.id))).one_or_none()
             except UNAVAILABLE as error:
-                logger.warning("the database does not take a beat: %s", error)
+                logger.warning("the lease cannot be renewed: %s", error)
                 continue
             if seen is None:
                 raise LeaseLost("the other workers have given this one up")

@@ -1,7 +1,7 @@
-"""Tokens of an OpenID Connect issuer: JWTs that it has signed for this server.
+"""Verifies tokens of an OpenID Connect issuer: JWTs that it has signed for this server.
 
-Its keys are read from where its discovery document says, and kept; a token with another key has them read again, but
-not more often than every few seconds, however many such tokens come.
+Its keys are read from the `jwks_uri` of its discovery document and cached.  A token with an unknown key causes them to
+be read again, but at most once in `PAUSE` seconds, however many such tokens arrive.
 """
 
 import asyncio
@@ -21,18 +21,18 @@ from resolvers.tokens import Principal
 
 logger = logging.getLogger(__name__)
 
-# Those with a public key: with the others, whoever can check a token can make one.
+# Only asymmetric algorithms: with the symmetric ones, everyone who can verify a token can also create one.
 ALGORITHMS = ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
-LEEWAY = 30  # seconds that the two clocks may differ
-TIMEOUT = 5.0  # seconds for each answer of the issuer
+LEEWAY = 30  # seconds by which the two clocks may differ
+TIMEOUT = 5.0  # seconds for each response of the issuer
 MAX_ANSWER = 1024 * 1024  # bytes
-PAUSE = 10.0  # seconds between two readings of the keys
-LIFETIME = 3600.0  # seconds after which they are read again: a key that the issuer took back must go
+PAUSE = 10.0  # seconds between two reads of the keys
+LIFETIME = 3600.0  # seconds after which they are read again, to drop a key that the issuer has revoked
 
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose tokens are accepted, and what in them says what they may do."""
+    """The trusted issuer, the required audience, and the claims that carry role and labels."""
 
     issuer: str
     audience: str
@@ -41,13 +41,13 @@ class Trust:
 
 
 def problem_of(issuer: str) -> str | None:
-    """Why `issuer` cannot be trusted to be who it says; None where it can."""
+    """Return why the URL is refused, None if it is accepted: https, or http on loopback."""
     parts = urlsplit(issuer)
     if parts.scheme == "https" and parts.hostname:
         return None
     if parts.scheme == "http" and parts.hostname in {"127.0.0.1", "::1", "localhost"}:
         return None
-    return "must be an https:// address"
+    return "must be an https:// URL"
 
 
 class Issuer:
@@ -60,7 +60,7 @@ class Issuer:
         self._reading = asyncio.Lock()
 
     async def principal(self, token: str) -> Principal:
-        """Who shows the JWT.  Raises: TokenOfIssuerRefused."""
+        """Return the principal that the JWT authenticates.  Raises: TokenOfIssuerRefused."""
         try:
             key_id = jwt.get_unverified_header(token).get("kid")
             key = await self._key(key_id)
@@ -74,19 +74,19 @@ class Issuer:
                 options={"require": ["exp", "iss", "aud", "sub"]},
             )
         except jwt.PyJWTError as error:
-            logger.info("a token of the issuer is refused: %s", error)
+            logger.info("a token of the issuer was refused: %s", error)
             raise TokenOfIssuerRefused from error
         role = _role(claims.get(self._trust.role_claim))
         if role is None:
-            logger.info("a token of the issuer has no role in its claim %s", self._trust.role_claim)
+            logger.info("a token of the issuer has no valid role in its claim %s", self._trust.role_claim)
             raise TokenOfIssuerRefused
         labels = claims.get(self._trust.labels_claim)
-        # As with tokens of our own, an admin is not limited; what is no list of words limits to nothing.
+        # As with daos' own tokens, an admin is not limited.  A claim that is not a list of strings permits no host.
         limited = None if labels is None or role is Role.ADMIN else frozenset(_words(labels))
         return Principal(f"oidc:{claims['sub']}", role, limited)
 
     async def _key(self, key_id: str | None) -> jwt.PyJWK:
-        """The issuer's key with this id.  Raises: TokenOfIssuerRefused."""
+        """Return the issuer's key with this id.  Raises: TokenOfIssuerRefused."""
         async with self._reading:
             age = time.monotonic() - self._read_at
             if age > LIFETIME or (key_id not in self._keys and age > PAUSE):
@@ -101,20 +101,20 @@ class Issuer:
 
 
 def _read_keys(issuer: str) -> dict[str | None, jwt.PyJWK]:
-    """The issuer's keys by their ids.  Raises: OSError, ValueError, KeyError, TypeError, PyJWTError."""
+    """Fetch the issuer's keys, by id.  Raises: OSError, ValueError, KeyError, TypeError, PyJWTError."""
     discovery = _get(f"{issuer.rstrip('/')}/.well-known/openid-configuration")
     if discovery["issuer"] != issuer:
-        raise ValueError(f"it says that it is {discovery['issuer']}")
+        raise ValueError(f"its discovery document names the issuer {discovery['issuer']}")
     address = discovery["jwks_uri"]
     if (problem := problem_of(address)) is not None:
-        raise ValueError(f"the address of its keys {problem}")
+        raise ValueError(f"its jwks_uri {problem}")
     keys = {}
     for each in _get(address)["keys"]:
         if each.get("use", "sig") == "sig":
             try:
                 key = jwt.PyJWK.from_dict(each)
             except jwt.PyJWTError:
-                continue  # of a kind that this library does not know; others may be of use
+                continue  # of a type that this library does not know; other keys may be usable
             keys[key.key_id] = key
     return keys
 
@@ -125,7 +125,7 @@ def _get(address: str) -> Any:
 
 
 def _role(claim: object) -> Role | None:
-    """The highest role that the claim names, alone or in a list."""
+    """Return the highest role in the claim, a string or a list; None if it has none."""
     words = {word.upper() for word in _words([claim] if isinstance(claim, str) else claim)}
     return max((role for role in Role if role in words), key=lambda role: role.rank, default=None)
 

@@ -1,4 +1,4 @@
-"""Who is asking: Bearer tokens, and the admin's token that the first start makes."""
+"""Authenticates requests: Bearer tokens, and the admin token that the first start creates."""
 
 import hmac
 import time
@@ -15,24 +15,24 @@ from resolvers.errors import Unauthenticated
 from resolvers.tokens import Principal
 
 ADMIN = "admin"
-FRESH = 1.0  # seconds
-MOST_SEEN = 10_000
+FRESH = 1.0  # seconds for which a valid token is not checked again
+MOST_SEEN = 10_000  # tokens
 DOTS_OF_A_JWT = 2
 
 
 def admin_token(path: Path) -> Secret:
-    """The token in the file at `path`, made where there is none.  Raises: OSError, ValueError where it holds none."""
+    """Return the token in the file at `path`, created if missing.  Raises: OSError, ValueError if it is malformed."""
     if not path.exists():
-        with suppress(FileExistsError):  # another process was quicker, and its token counts
+        with suppress(FileExistsError):  # another process was faster, and its token is used
             write_private(path, tokens.make().reveal() + "\n")
     words = path.read_text(encoding="ascii").split()
     if len(words) != 1:
-        raise ValueError("it must hold one word")
+        raise ValueError("it must contain exactly one word")
     return Secret(words[0])
 
 
 class Authenticator:
-    """Knows tokens by what is kept of them."""
+    """Finds the principal of a token: the admin, an issuer's, or one whose hash is in the database."""
 
     def __init__(self, db: Database, admin: Secret, issuer: Issuer | None = None) -> None:
         self._db = db
@@ -41,29 +41,29 @@ class Authenticator:
         self._seen: dict[str, float] = {}  # when tokens were last found valid, by their hash
 
     async def principal(self, authorization: str | None) -> Principal:
-        """Whose token is in an Authorization header's value.  Raises: Unauthenticated."""
+        """Return the principal for the value of an Authorization header.  Raises: Unauthenticated."""
         scheme, _, token = (authorization or "").strip().partition(" ")
         token = token.strip()
         if scheme.lower() != "bearer" or not token or not token.isascii():
             raise Unauthenticated
         if hmac.compare_digest(tokens.digest(token), self._admin):
             return Principal(ADMIN)
-        if self._issuer is not None and token.count(".") == DOTS_OF_A_JWT:  # our own have none
+        if self._issuer is not None and token.count(".") == DOTS_OF_A_JWT:  # daos' own tokens have no dots
             return await self._issuer.principal(token)
         return await tokens.find(self._db, token)
 
     async def recheck(self, authorization: str | None) -> None:
-        """See that a token which was valid is so still; one that was seen in the last second is.
+        """Check that a token is still valid; one that was checked in the last second is not checked again.
 
-        A database that is away is waited for: nobody is told anything meanwhile, and nobody is sent away.
-        Raises: Unauthenticated.
+        If the database is unavailable, wait for it: meanwhile nothing is sent to the client, and it is not
+        disconnected.  Raises: Unauthenticated.
         """
         key, moment = tokens.digest(authorization or ""), time.monotonic()
         if moment - self._seen.get(key, -FRESH) < FRESH:
             return
         if len(self._seen) > MOST_SEEN:
             self._seen.clear()
-        self._seen[key] = moment  # before it is known: many subscribers get an event at once, and one looks for all
+        self._seen[key] = moment  # before the check: many subscribers receive an event at once, and one check suffices
         try:
             await patiently(partial(self.principal, authorization), "a token cannot be read")
         except Unauthenticated:

@@ -1,1 +1,1 @@
-"""What the commands of `daos` do, beside `serve`."""
+"""The commands of `daos` besides `serve`."""

@@ -1,4 +1,4 @@
-"""The commands `daos secrets …`: a new key for secrets, while servers go on."""
+"""The commands `daos secrets …`: replace the key that encrypts secrets, while servers keep running."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,11 +12,11 @@ from db.key_file import Busy, KeyFile
 from db.rotation import CannotRotate
 from resolvers import audit
 
-LATE = 60.0  # seconds after which a file that machines share is the new one for all of them
+LATE = 60.0  # seconds until every machine that shares the key file is sure to read the new content
 
 
 async def rotate(settings: Settings) -> None:
-    """Encrypt everything with a new key; where some is not under the first one yet, with that.
+    """Encrypt everything with a new key, or with the existing first key if an earlier rotation was interrupted.
 
     Raises: CannotStart, CannotRotate.
     """
@@ -25,65 +25,67 @@ async def rotate(settings: Settings) -> None:
             if not await _renewed(settings, db):
                 with _writable(settings):
                     file.put_new_key()
-                await _tell(settings, db, "rotateSecrets", [db.keyring.ids[0]])
+                await _audit(settings, db, "rotateSecrets", [db.keyring.ids[0]])
                 print(f"The new key is {db.keyring.ids[0]}.", flush=True)
-                print(f"{await rotation.renew(db)} secrets were encrypted anew.")
+                print(f"{await rotation.renew(db)} secrets were re-encrypted.")
             await _name_unreadable(db)
 
 
 async def renew(settings: Settings) -> None:
-    """Encrypt everything with the first key that there is.  Raises: CannotStart, CannotRotate."""
+    """Encrypt everything with the existing first key.  Raises: CannotStart, CannotRotate."""
     _file(settings)
     async with opened(settings, keyring(settings)) as db:
         if not await _renewed(settings, db):
-            print(f"Everything is encrypted with key {db.keyring.ids[0]}.")
+            print(f"All secrets are already encrypted with key {db.keyring.ids[0]}.")
         await _name_unreadable(db)
 
 
 async def _renewed(settings: Settings, db: Database) -> bool:
     renewed = await rotation.renew(db)
     if renewed:
-        await _tell(settings, db, "renewSecrets", [db.keyring.ids[0]])
-        print(f"{renewed} secrets were encrypted anew with key {db.keyring.ids[0]}, which was there already.")
-        print("No new key was made.")
+        await _audit(settings, db, "renewSecrets", [db.keyring.ids[0]])
+        print(f"{renewed} secrets were re-encrypted with the existing key {db.keyring.ids[0]}.")
+        print("No new key was created.")
     return renewed > 0
 
 
 async def _name_unreadable(db: Database) -> None:
     left = await rotation.unreadable(db)
     if left:
-        raise CannotRotate(f"{sum(left.values())} secrets cannot be read, for want of their keys: {', '.join(left)}")
+        raise CannotRotate(
+            f"{sum(left.values())} secrets cannot be decrypted, their keys are missing: {', '.join(left)}"
+        )
 
 
 async def retire(settings: Settings) -> None:
-    """Remove all keys but the first.  Raises: CannotStart, CannotRotate."""
+    """Remove all keys except the first.  Raises: CannotStart, CannotRotate."""
     with _reserved(settings) as file:
         keys = keyring(settings)
-        # A request that was answered from the old file may not have written yet what it has encrypted.
+        # A request that read the old file may not have committed yet what it encrypted with the old key.
         wait = settings.operation_timeout + LATE - file.age
         if len(keys.ids) > 1 and wait > 0:
             raise CannotRotate(
-                f"the keys were changed just now, and servers may still use the old ones for {wait:.0f} s"
+                f"the keys were just changed, and servers may still use the old ones; wait {wait:.0f} s and try again"
             )
         async with opened(settings, keys) as db:
             with _writable(settings):
                 retired, dropped = await rotation.retire(db, file)
             if retired:
-                await _tell(settings, db, "retireSecrets", retired)
-    print(f"Retired: {', '.join(retired)}." if retired else "There is one key only.")
+                await _audit(settings, db, "retireSecrets", retired)
+    print(f"Retired: {', '.join(retired)}." if retired else "There is only one key.")
     if dropped:
-        print(f"{dropped} idempotency keys went with them: a request that comes again counts as a new one.")
+        print(f"{dropped} idempotency keys were deleted with them: a repeated request counts as a new one.")
 
 
-async def _tell(settings: Settings, db: Database, what: str, keys: list[str]) -> None:
-    """Put it into the audit, with the ids of the keys."""
+async def _audit(settings: Settings, db: Database, what: str, keys: list[str]) -> None:
+    """Record the command in the audit log, with the ids of the keys."""
     retention = timedelta(days=settings.audit_days)
     await audit.Deed(audit.COMMAND_LINE, None, None, what, keys, retention).done(db)
 
 
 @contextmanager
 def _reserved(settings: Settings) -> Iterator[KeyFile]:
-    """The keyring's file, for this command alone.  It has to be there: a new one could read nothing."""
+    """Lock the keyring file for this command.  It must exist: a new keyring could decrypt nothing."""
     file = _file(settings)
     with ExitStack() as stack:
         try:

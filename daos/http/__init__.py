@@ -1,1 +1,1 @@
-"""HTTP: how requests come in, and who is refused."""
+"""HTTP and WebSocket: the transport of requests, their limits, and their refusals."""

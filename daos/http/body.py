@@ -1,7 +1,7 @@
-"""Reads requests strictly: a body within its limits, JSON in UTF-8, in it the members of GraphQL over HTTP.
+"""Reads requests strictly: a body within limits, JSON in UTF-8, with the members of GraphQL over HTTP.
 
-Strawberry's own reading answers 500 to `"x"`, `1`, to what is not UTF-8, to deep nesting and to long integers, takes
-NaN and `text/application/json`, and has no limits (0.341.2).
+Strawberry's own parser responds with 500 to `"x"`, `1`, invalid UTF-8, deep nesting, and long integers, accepts NaN
+and `text/application/json`, and has no limits (0.341.2).
 """
 
 import asyncio
@@ -22,7 +22,7 @@ SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 @dataclass(frozen=True)
 class Asked:
-    """What a request asks to carry out."""
+    """The members of a GraphQL request."""
 
     query: str
     variables: dict[str, Any] | None
@@ -32,19 +32,19 @@ class Asked:
 
 @dataclass(frozen=True)
 class BodyLimits:
-    """What a body may take."""
+    """The limits of a request body."""
 
-    size: int = 8 * 1024 * 1024  # bytes; a package has up to 5 MiB of text, and JSON's escapes make it more
-    pause: float = 10.0  # seconds between two pieces
-    time: float = 30.0  # seconds for all of it
+    size: int = 8 * 1024 * 1024  # bytes; a package has up to 5 MiB of text, and JSON's escapes add to that
+    pause: float = 10.0  # seconds between two chunks
+    time: float = 30.0  # seconds for the whole body
 
 
 async def read(request: Request, limits: BodyLimits) -> bytes:
-    """The body of a POST.  Raises: UnsupportedMediaType, BodyTooLarge, TooSlowBody."""
+    """Read the body of a POST.  Raises: UnsupportedMediaType, BodyTooLarge, TooSlowBody."""
     if not _is_json(request.headers.get("content-type", "")):
         raise UnsupportedMediaType
     if request.headers.get("content-encoding", "identity").strip().lower() != "identity":
-        raise UnsupportedMediaType  # a few bytes could become gigabytes
+        raise UnsupportedMediaType  # a few compressed bytes could expand to gigabytes
     length = request.headers.get("content-length", "")
     if length.isdecimal() and (len(length) > len(str(limits.size)) or int(length) > limits.size):
         raise BodyTooLarge(limits.size)
@@ -67,7 +67,7 @@ async def read(request: Request, limits: BodyLimits) -> bytes:
 
 
 def parse(body: bytes) -> Asked:
-    """What a body asks for.  Raises: BadRequest."""
+    """Parse a body.  Raises: BadRequest."""
     try:
         text = body.decode()
     except UnicodeDecodeError as error:
@@ -79,7 +79,7 @@ def parse(body: bytes) -> Asked:
 
 
 def from_url(request: Request) -> Asked:
-    """What the URL of a GET asks for.  Raises: BadRequest, URLTooLong."""
+    """Parse the URL of a GET.  Raises: BadRequest, URLTooLong."""
     if len(request.scope["query_string"]) > MAX_URL:
         raise URLTooLong
     given = dict(request.query_params)
@@ -91,7 +91,7 @@ def from_url(request: Request) -> Asked:
 
 
 def load(what: str, text: str) -> object:
-    """The JSON in `text`.  Raises: BadRequest."""
+    """Parse the JSON in `text`; `what` names it in the message.  Raises: BadRequest."""
     try:
         value: object = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
@@ -100,14 +100,14 @@ def load(what: str, text: str) -> object:
 
 
 def check_text(value: object) -> None:
-    """Let JSON pass whose strings are Unicode.  Half of a surrogate pair is not, and can be stored nowhere.
+    """Check that all strings in a JSON value are valid Unicode; an unpaired surrogate is not, and cannot be stored.
 
     Raises: BadRequest.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
-        raise BadRequest("A string has half of a surrogate pair in it.") from error
+        raise BadRequest("A string contains an unpaired surrogate.") from error
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -1,20 +1,23 @@
-"""Closes connections so that a client who still sends can read its answer.
+"""Closes connections so that a client that is still sending can read its response.
 
-A kernel that closes a socket with bytes in it that nobody has read resets the connection, and the client, who still
-sends, gets an error in place of the answer.  So the sending half is closed first, and what comes is dropped for a
-while.
+If a socket is closed with unread bytes in its buffer, the kernel resets the connection, and a client that is still
+sending gets an error instead of the response.  So only the sending half is closed at first, and what arrives is
+discarded for a while.
 """
 
 import asyncio
 from collections.abc import Callable
 from typing import Any
 
-PAUSE = 2.0  # seconds after which a client that sends nothing has read its answer
-MOST = 64 * 1024 * 1024  # bytes that are dropped
+PAUSE = 2.0  # seconds of silence after which a client is assumed to have read its response
+MOST = 64 * 1024 * 1024  # bytes that are discarded at most
 
 
 class PoliteTransport:
-    """A transport of asyncio, closed politely where `still_sends` says that the client may be sending."""
+    """An asyncio transport that is closed in two steps if `still_sends` says that the client may be sending.
+
+    At most `seconds` pass between the two steps.
+    """
 
     def __init__(self, transport: asyncio.Transport, still_sends: Callable[[], bool], seconds: float) -> None:
         self.plain = transport
@@ -26,16 +29,16 @@ class PoliteTransport:
         return getattr(self.plain, name)
 
     def write(self, data: bytes) -> None:
-        """Write what comes before the end."""
+        """Write data, unless the transport is closing."""
         if not self._is_ending:
             self.plain.write(data)
 
     def is_closing(self) -> bool:
-        """Whether the last answer has been written."""
+        """Whether the last response has been written."""
         return self._is_ending or self.plain.is_closing()
 
     def close(self) -> None:
-        """Close when the client has read what was written."""
+        """Close after the client has read what was written."""
         if self._is_ending:
             return
         if self.plain.is_closing() or not self._still_sends() or not self.plain.can_write_eof():
@@ -44,15 +47,15 @@ class PoliteTransport:
         self._is_ending = True
         self.plain.set_protocol(_Ending(self.plain, self._seconds))
         self.plain.write_eof()
-        self.plain.resume_reading()  # uvicorn stops it for a body that is not taken
+        self.plain.resume_reading()  # uvicorn pauses it for a body that the application does not read
 
     def close_now(self) -> None:
-        """Close without waiting for what the client may send."""
+        """Close without waiting for the client."""
         self.plain.close()
 
 
 class _Ending(asyncio.Protocol):
-    """Drops what arrives, `MOST` bytes in `seconds`; the protocol before it learns when the connection is lost."""
+    """Discards what arrives, up to `MOST` bytes in `seconds`; the original protocol is notified of the loss."""
 
     def __init__(self, transport: asyncio.Transport, seconds: float) -> None:
         self._transport = transport

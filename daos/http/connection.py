@@ -1,4 +1,4 @@
-"""Clients' connections: uvicorn's, which would keep some without end, and log clients' mistakes as errors (0.54)."""
+"""Client connections: uvicorn's own have no timeouts for some, and log clients' mistakes as errors (0.54)."""
 
 import asyncio
 import logging
@@ -17,17 +17,17 @@ from daos.http.framing import StrictConnection
 logger = logging.getLogger(__name__)
 
 MAX_HEAD = 16 * 1024  # bytes of a request's line and headers
-MAX_INIT = MAX_HEAD  # bytes of a websocket's message before its token is known: as much as a header can show
-MAX_READ = 16 * 1024  # bytes of a websocket that are read at once: all frames in them are parsed before anybody's turn
-ADMITTED = "daos.admitted"  # extension of a websocket's ASGI scope: a function to call when its token is valid
-INVALID_TEXT = 1007  # websocket's close code for text that is not UTF-8
+MAX_INIT = MAX_HEAD  # bytes of a WebSocket message before authentication: as many as a header may have
+MAX_READ = 16 * 1024  # bytes read from a WebSocket at once: all their frames are parsed before other tasks run
+ADMITTED = "daos.admitted"  # extension of a WebSocket's ASGI scope: a function to call once its token is valid
+INVALID_TEXT = 1007  # WebSocket close code for text that is not UTF-8
 NOT_OPENED = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 
 
 class Connection(H11Protocol):
-    """Gives a request's line and headers `head_timeout` seconds from their first byte, or from the connection.
+    """Limits the time of a request's line and headers to `head_timeout` seconds, from the connect or the first byte.
 
-    Where the answer came before the end of the body, the rest has `rest_timeout` seconds.
+    If the response was sent before the end of the body, the rest of the body has `rest_timeout` seconds.
     """
 
     transport: PoliteTransport  # type: ignore[assignment]
@@ -64,17 +64,17 @@ class Connection(H11Protocol):
             self.transport.close_now()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is not HTTP, where there is room for an answer."""
+        """Respond to invalid HTTP, if the state of the connection allows a response."""
         self._is_refused = True
         if self.conn.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
             self.transport.close()
             return
         if self.cycle is not None:
-            self.cycle.disconnected = True  # or the application would answer too
+            self.cycle.disconnected = True  # or the application would respond too
         super().send_400_response(msg)
 
     def _should_upgrade(self) -> bool:
-        # uvicorn counts websockets as connections, and lets in any number; as a request this one gets its 503.
+        # uvicorn counts WebSockets as connections but accepts any number; handled as a request, it is sent a 503.
         full = self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency
         return not full and super()._should_upgrade()
 
@@ -85,7 +85,7 @@ class Connection(H11Protocol):
         return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
 
     def _watch(self) -> None:
-        """Start the time when a head or a useless rest is being waited for, and end it when it is there."""
+        """Start the timer while headers, or the rest of an unneeded body, are awaited; stop it when they arrived."""
         early = self._is_answered_early()
         if not early and self.conn.their_state is not h11.IDLE:
             self._rest()
@@ -101,7 +101,7 @@ class Connection(H11Protocol):
     def _give_up(self) -> None:
         if self.transport.is_closing():
             return
-        # Browsers open connections ahead of need; who has asked nothing is answered nothing.
+        # Browsers open connections in advance; without a first byte of a request there is no response.
         began, _ = self.conn.trailing_data
         if began and not self._is_answered_early():
             self._refuse(refusals.TooSlowHead())
@@ -120,9 +120,9 @@ class Connection(H11Protocol):
 
 
 class Socket(WebSocketsSansIOProtocol):
-    """A websocket, closed where its opening cannot be read or its text is none.
+    """A WebSocket that is closed if its handshake cannot be parsed or its text is not UTF-8.
 
-    Its messages are small until the application calls what the scope has as `ADMITTED`.
+    Its messages are limited to `MAX_INIT` until the application calls the extension `ADMITTED` of the scope.
     """
 
     transport: PoliteTransport  # type: ignore[assignment]
@@ -130,10 +130,10 @@ class Socket(WebSocketsSansIOProtocol):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self.conn.max_message_size = MAX_INIT
-        self._rest = bytearray()  # of a message, behind its first frame
+        self._rest = bytearray()  # of a message, after its first frame
 
     def connection_made(self, transport: PoliteTransport) -> None:  # type: ignore[override]
-        cast(Any, transport.plain).max_size = MAX_READ  # asyncio's own 256 KiB may be 40,000 frames
+        cast(Any, transport.plain).max_size = MAX_READ  # asyncio's default of 256 KiB may contain 40,000 frames
         polite = PoliteTransport(transport.plain, lambda: self.conn.parser_exc is not None, self.close_timeout)
         super().connection_made(cast(asyncio.Transport, polite))
 
@@ -143,7 +143,7 @@ class Socket(WebSocketsSansIOProtocol):
 
     def handle_connect(self, event: Request) -> None:
         super().handle_connect(event)
-        if not self.close_sent:  # before the application runs, which is a task
+        if not self.close_sent:  # the application is a task, which has not run yet
             extensions = cast(dict[str, Any], self.scope["extensions"])
             extensions[ADMITTED] = self._admit
 
@@ -151,8 +151,8 @@ class Socket(WebSocketsSansIOProtocol):
         self.conn.max_message_size = self.config.ws_max_size
 
     def handle_cont(self, event: Frame) -> None:
-        # uvicorn keeps each frame by itself: one of two bytes takes forty, an empty one eight, and of those there is
-        # no limit (0.54).
+        # uvicorn stores each frame separately: one of two bytes takes forty, an empty one eight, and their number is
+        # not limited (0.54).
         self._rest += event.data
         if event.fin:
             self.frames.append(bytes(self._rest))
@@ -163,7 +163,7 @@ class Socket(WebSocketsSansIOProtocol):
         if self.writable.is_set():
             super().handle_ping()
         else:
-            self.conn.data_to_send()  # the client does not read: its pongs would be kept in memory
+            self.conn.data_to_send()  # discarded: the client does not read, and pongs would pile up in memory
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)

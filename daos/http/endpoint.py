@@ -1,7 +1,7 @@
-"""GraphQL over HTTP and websocket, on Strawberry's own classes.
+"""GraphQL over HTTP and WebSocket, based on Strawberry's classes.
 
-A request passes the gate, shows its token, and only then is read.  Strawberry's own `run` answers requests in its own
-way and as text; what is here follows GraphQL over HTTP, down to its statuses.
+A request passes the gate and authentication before its body is read.  Strawberry's own `run` responds with plain text
+and does not follow GraphQL over HTTP; this module does, including the statuses.
 """
 
 import logging
@@ -50,7 +50,7 @@ from schema.errors import RequestCode, mask
 
 logger = logging.getLogger(__name__)
 
-# The draft of GraphQL over HTTP wants 422 since 2026; its public audits, and clients, still expect 400.
+# The draft of GraphQL over HTTP requires 422 since 2026; its public audits and clients still expect 400.
 REQUEST_ERROR = 400
 SERVER_ERROR = 500
 PREFLIGHT = {
@@ -64,18 +64,18 @@ READING_AND_WRITING = {OperationType.QUERY, OperationType.MUTATION}
 
 @dataclass(frozen=True)
 class Transport:
-    """What the endpoint takes, and from where."""
+    """The limits of the endpoint, and the hosts and origins that it accepts."""
 
     allowed_hosts: str = ANY
     allowed_origins: str = ""
     body: BodyLimits = field(default_factory=BodyLimits)
     head_timeout: float = 10.0  # seconds for a request's line and headers
-    max_subscriptions: int = 50  # of a websocket
-    init_timeout: float = 10.0  # seconds until a websocket must have shown its token
+    max_subscriptions: int = 50  # of a WebSocket
+    init_timeout: float = 10.0  # seconds in which a WebSocket must send its token
 
 
 class Encoded(dict[str, Any]):
-    """A response that is encoded already: Strawberry encodes at once, and nobody is served meanwhile (0.341.2)."""
+    """A response that is already encoded: Strawberry's encoder would block the event loop meanwhile (0.341.2)."""
 
     def __init__(self, response: Mapping[str, Any], text: str) -> None:
         super().__init__(response)
@@ -83,7 +83,7 @@ class Encoded(dict[str, Any]):
 
 
 class GraphQLApp(GraphQL[SocketContext, None]):
-    """The endpoint: who has no token is told nothing."""
+    """The endpoint `/graphql`; without a valid token it reveals nothing."""
 
     websocket_adapter_class = Adapter
     graphql_transport_ws_handler_class = Handler
@@ -103,11 +103,11 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         super().__init__(
             schema,
             graphql_ide=None,
-            # The legacy websocket protocol had its own holes.
+            # The legacy WebSocket protocol has security flaws of its own.
             subscription_protocols=(GRAPHQL_TRANSPORT_WS_PROTOCOL, GRAPHQL_SSE_PROTOCOL),
             connection_init_wait_timeout=timedelta(seconds=transport.init_timeout),
             max_subscriptions_per_connection=transport.max_subscriptions,
-            allowed_origins=(ANY,),  # the gate has looked at them already
+            allowed_origins=(ANY,),  # the gate has checked them already
         )
         self._encoder = schema.encoder
         self._max_answer = schema.limits.answer
@@ -119,7 +119,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         self._streams = streams
         self._gate = Gate(transport.allowed_hosts, transport.allowed_origins)
         self._body_limits = transport.body
-        self._retention = retention  # of the audit
+        self._retention = retention  # of the audit log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "websocket":
@@ -133,7 +133,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             response = self._refuse(request, refusal)
         except ClientDisconnect:
             return
-        except Exception as error:  # noqa: BLE001 - the client gets an answer in GraphQL's form
+        except Exception as error:  # noqa: BLE001 - the client receives a GraphQL error
             response = self._refuse(request, refusals.Unexpected(mask(error, "the endpoint")))
         await response(scope, receive, send)
 
@@ -149,7 +149,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
 
     async def _respond(self, request: Request) -> Response:
         if request.method == "GET" and "text/html" in _accepted(request):
-            # Relative, for a proxy may have cut a prefix off; the last part is what the browser replaces.
+            # Relative, because a proxy may have removed a prefix; the browser replaces the last segment of the path.
             return RedirectResponse("graphql/ide/", 303)
         self._gate.check(request.headers)
         if request.method == "OPTIONS" and self._gate.allows(request.headers.get("origin")):
@@ -198,7 +198,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         return await self._result(request, result, answer)
 
     async def _execute(self, asked: Asked, context: Context, allowed: set[OperationType]) -> ExecutionResult:
-        """Raises: InvalidOperationTypeError."""
+        """Execute an operation of an allowed type.  Raises: InvalidOperationTypeError."""
         try:
             return await self.schema.execute(
                 asked.query,
@@ -210,7 +210,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
             )
         except CannotGetOperationTypeError:
             extensions = {"code": RequestCode.OPERATION_RESOLUTION_FAILURE.value, "status": 400}
-            unknown = GraphQLError("The document has no such operation.", extensions=extensions)
+            unknown = GraphQLError("The document has no operation with this operationName.", extensions=extensions)
             return PreExecutionError(data=None, errors=[unknown])
 
     async def _result(self, request: Request, result: ExecutionResult, answer: Answer) -> Response:
@@ -224,7 +224,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         return response
 
     async def _events(self, request: Request, asked: Asked, context: Context) -> Response:
-        """Server-sent events, one connection an operation, as the graphql-sse protocol has it."""
+        """Respond with server-sent events, one connection per operation, as in the graphql-sse protocol."""
         held = ExitStack()
         held.enter_context(self._streams.open(context.asker.key))
         result = await self.schema.stream(
@@ -269,7 +269,7 @@ class GraphQLApp(GraphQL[SocketContext, None]):
         return await super().on_ws_connect(context)
 
     def _parts(self, connection: HTTPConnection) -> dict[str, Any]:
-        """What a context has before it is known who asks."""
+        """Return the arguments of a context that do not depend on the principal."""
         return {
             "db": self._db,
             "broadcast": self._broadcast,
@@ -298,15 +298,15 @@ class GraphQLApp(GraphQL[SocketContext, None]):
 
 
 def _accepted(request: Request) -> str:
-    """The Accept header, which may stand in several lines."""
+    """Return the Accept header, which may be repeated."""
     return ", ".join(request.headers.getlist("accept"))
 
 
 def _is_request_error(result: ExecutionResult) -> bool:
-    """Whether nothing was executed: then the answer has no `data`."""
+    """Whether nothing was executed; the response then has no `data`."""
     if isinstance(result, PreExecutionError):
         return True
-    # Variables that do not fit are found by execution, before it begins.
+    # Invalid variables are detected by the executor before it executes any field.
     return result.data is None and any(error.path is None for error in result.errors or ())
 
 

@@ -1,4 +1,4 @@
-"""A stream of server-sent events, which ends with its client, its token and the server."""
+"""A stream of server-sent events that ends when its client leaves, its token is revoked, or the server stops."""
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import ExitStack, aclosing
@@ -11,7 +11,7 @@ from daos.http.streams import Streams
 
 
 class EventStream(StreamingResponse):
-    """The answer to a subscription over HTTP."""
+    """The response to a subscription over HTTP."""
 
     def __init__(
         self,
@@ -26,7 +26,7 @@ class EventStream(StreamingResponse):
         self._streams = streams
         self._authorization = authorization
         self._held = held
-        self._ended = False  # by us, before its last event
+        self._ended = False  # by the server, before the last event
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         with self._held:
@@ -35,7 +35,7 @@ class EventStream(StreamingResponse):
                 await super().__call__(scope, receive, send)
                 group.cancel_scope.cancel()
             if self._ended:
-                # Without the event `complete`, so that the client asks again.
+                # Without the event `complete`, so that the client reconnects.
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _end_in_time(self, scope: anyio.CancelScope) -> None:

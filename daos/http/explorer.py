@@ -1,4 +1,4 @@
-"""GraphiQL's page: static files that `scripts/explorer` has built; no request leaves the server."""
+"""The page of GraphiQL: static files built by `scripts/explorer`; it loads nothing from other servers."""
 
 import mimetypes
 import os
@@ -35,8 +35,8 @@ HEADERS = {
     "Vary": "Accept-Encoding",
 }
 NOT_BUILT = """<!doctype html><html lang="en"><title>daos</title><h1>GraphiQL is not built</h1>
-<p>The API works. To get the explorer in a checkout, install Node.js 20.19 or newer, run <code>scripts/explorer</code>
-and reload this page. Packages of daos have it inside.</p></html>"""
+<p>The API works. To build GraphiQL in a checkout, install Node.js 20.19 or newer, run <code>scripts/explorer</code>
+and reload this page. Packages of daos include it.</p></html>"""
 
 
 def is_built(directory: Path = FILES) -> bool:
@@ -45,14 +45,14 @@ def is_built(directory: Path = FILES) -> bool:
 
 
 class IDE(StaticFiles):
-    """Serves the page; a file's precompressed form where the browser takes it."""
+    """Serves the page, with precompressed files if the browser accepts gzip."""
 
     def __init__(self, directory: Path = FILES) -> None:
         super().__init__(directory=directory, check_dir=False)
         self._index = directory / "index.html"
 
     async def check_config(self) -> None:
-        """Nothing: Starlette's own refuses to serve at all where the page is not built."""
+        """Do nothing: Starlette's own check fails if the page is not built."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if not await to_thread.run_sync(self._index.is_file):
@@ -63,7 +63,7 @@ class IDE(StaticFiles):
         full_path, state = await to_thread.run_sync(self._find, name)
         if state is None:
             raise HTTPException(404)
-        # The build names assets by their content.
+        # The names of assets contain a hash of their content.
         fresh = "public, max-age=31536000, immutable" if name.startswith("assets/") else "no-cache"
         headers = {**HEADERS, "Cache-Control": fresh}
         media_type = mimetypes.guess_type(name)[0] or "application/octet-stream"
@@ -75,7 +75,7 @@ class IDE(StaticFiles):
         return FileResponse(full_path, headers=headers, media_type=media_type, stat_result=state)
 
     def _find(self, name: str) -> tuple[str, os.stat_result | None]:
-        """The file's path and state; no state where there is no such file.  Never one outside of the directory."""
+        """Return a file's path and stat result, None if it does not exist.  Never a file outside the directory."""
         try:
             path, state = self.lookup_path(name)
         except (OSError, ValueError):  # too long, or with a null byte

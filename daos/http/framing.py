@@ -1,9 +1,9 @@
-"""HTTP/1.1 read by h11, without what h11 (0.16) forgives and a proxy in front may read in another way.
+"""HTTP/1.1 parsed by h11, without the leniencies of h11 (0.16) that a proxy in front may interpret differently.
 
-Where two servers do not agree on the end of a request, somebody can hide a request in the body of another one, and have
-it carried out past what the proxy checks, or answered to somebody else.  h11 itself refuses different or malformed
-values of Content-Length, another Transfer-Encoding than `chunked`, blanks before a colon, a bare CR in a line, no Host
-or several, and a chunk that does not end where it says.
+If two servers disagree about the end of a request, an attacker can smuggle a request in the body of another one, so
+that it bypasses the checks of the proxy, or its response goes to another client.  h11 itself rejects differing or
+malformed values of Content-Length, a Transfer-Encoding other than `chunked`, whitespace before a colon, a bare CR in a
+line, a missing or repeated Host, and a chunk that does not end at its declared length.
 """
 
 import re
@@ -16,7 +16,7 @@ FRAMING = (b"content-length", b"transfer-encoding")
 
 
 class StrictConnection(h11.Connection):
-    """A server's side of a connection.  What can be read in two ways raises `RemoteProtocolError`."""
+    """The server side of a connection.  Ambiguous framing raises `RemoteProtocolError`."""
 
     def __init__(self, max_incomplete_event_size: int) -> None:
         super().__init__(h11.SERVER, max_incomplete_event_size)
@@ -40,13 +40,13 @@ def _check(request: h11.Request) -> None:
 
 
 class _Lines(ReceiveBuffer):
-    """What has arrived; its lines end with CR LF only, and none goes on in the next one."""
+    """The receive buffer; its lines must end with CR LF and must not be folded."""
 
     def maybe_extract_lines(self) -> list[bytearray] | None:
         if not self._data.startswith(b"\r\n"):
             end = self._data.find(b"\r\n\r\n")
             if BARE_LF_OR_FOLD.search(self._data, 0, len(self._data) if end < 0 else end):
-                raise h11.LocalProtocolError("a bare LF, or a line that goes on in the next one")
+                raise h11.LocalProtocolError("a bare LF, or a folded line")
         return super().maybe_extract_lines()
 
     def maybe_extract_next_line(self) -> bytearray | None:

@@ -1,4 +1,4 @@
-"""Which of the answers that there are a client prefers, by its Accept header."""
+"""Content negotiation: selects the media type of a response by the Accept header."""
 
 from dataclasses import dataclass
 from functools import lru_cache
@@ -7,13 +7,13 @@ GRAPHQL_RESPONSE = "application/graphql-response+json"
 JSON = "application/json"
 EVENTS = "text/event-stream"
 
-NAMED = (GRAPHQL_RESPONSE, JSON, EVENTS)  # which of them, where a client names several and prefers none
-UNNAMED = (JSON, GRAPHQL_RESPONSE, EVENTS)  # where it takes anything
+NAMED = (GRAPHQL_RESPONSE, JSON, EVENTS)  # the order if a client names several with equal preference
+UNNAMED = (JSON, GRAPHQL_RESPONSE, EVENTS)  # the order if a wildcard matches
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client takes.  `events` says whether that is text/event-stream too, preferred or not."""
+    """The selected media type.  `events`: whether the client accepts text/event-stream at all."""
 
     media_type: str
     events: bool = False
@@ -21,9 +21,9 @@ class Answer:
 
 @lru_cache(maxsize=64)
 def negotiate(accept: str) -> Answer | None:
-    """The answer for an Accept header, None where there is none that the client takes.
+    """Return the media type for an Accept header, None if the client accepts none of them.
 
-    text/event-stream is preferred only where it alone is: urql names it in every request.
+    text/event-stream is selected only if nothing else is accepted: urql names it in every request.
     """
     ranges = [_range(part) for part in accept.split(",") if part.strip()] or [("*/*", 1.0)]
     ranked = [(rank, media_type) for media_type in NAMED if (rank := _rank(media_type, ranges)) is not None]
@@ -46,12 +46,12 @@ def _range(part: str) -> tuple[str, float]:
 
 
 def _rank(media_type: str, ranges: list[tuple[str, float]]) -> tuple[float, int, int] | None:
-    """How much a client wants `media_type`: quality, how exactly it was named, and our own order."""
+    """Return the preference for `media_type`: quality, how specific the range is, and the server's order."""
     forms = ("*/*", media_type.partition("/")[0] + "/*", media_type)
     found = [(forms.index(name), quality) for name, quality in ranges if name in forms]
     if not found:
         return None
-    exactness, quality = max(found)  # the most exact range decides, `q=0` in it too
+    exactness, quality = max(found)  # the most specific range decides, even with `q=0`
     if not quality > 0:
         return None
     order = NAMED if exactness == len(forms) - 1 else UNNAMED

@@ -1,7 +1,7 @@
-"""Who may ask from where: the names that the server answers to, and the pages that browsers may ask from.
+"""Checks the Host and Origin headers: the names that the server accepts, and the pages that may send requests.
 
-Tokens are no cookies, so a foreign page has none to send.  This is the second line, for pages that have got one, and
-against names that an attacker lets point here (DNS rebinding).
+Tokens are not cookies, so a browser does not send them for a foreign page.  This is the second line of defense: against
+pages that have obtained a token, and against names that an attacker points at this server (DNS rebinding).
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 
 def hosts_by_default(listening_on: str) -> str:
-    """The names that a server answers to when none were set.
+    """Return the host names that a server accepts if none are configured, comma-separated.
 
-    On a loopback address only those: a page elsewhere could reach it through its visitor's browser under a name of its
-    own.  On any other address every name, for nobody can know by which a network calls its server, and the first start
-    must work; what a rebound page is told without a token is that it needs one.
+    On a loopback address only the loopback names: otherwise a foreign page could reach the server through its
+    visitor's browser under a name of its own.  On any other address every name: the names of a server in its network
+    cannot be known, and the first start must work; without a token, a rebound page only learns that one is required.
     """
     if listening_on == "localhost":
         return ",".join(LOOPBACK)
@@ -36,19 +36,19 @@ def hosts_by_default(listening_on: str) -> str:
 
 
 class Gate:
-    """Refuses requests to foreign names and from foreign pages."""
+    """Refuses requests with a foreign Host or from a foreign Origin."""
 
     def __init__(self, hosts: str, origins: str) -> None:
-        """Names and origins with commas between them; `*` allows any."""
+        """Create the gate from comma-separated names and origins; `*` allows any."""
         self._hosts = frozenset(_items(hosts))
         self._origins = frozenset(normalize_origin(item) or item for item in _items(origins))
 
     def check(self, headers: Mapping[str, str]) -> None:
-        """Let the request pass.  Raises: ForeignHost, ForeignOrigin."""
+        """Check the headers of a request.  Raises: ForeignHost, ForeignOrigin."""
         if ANY not in self._hosts and _name(headers.get("host", "")) not in self._hosts:
             raise ForeignHost
         origin = headers.get("origin")
-        # Only browsers send these, and no page can change what they say.
+        # Only browsers send these, and a page cannot change them.
         site = headers.get("sec-fetch-site")
         if self.allows(origin) or site == "same-origin":
             return
@@ -58,7 +58,7 @@ class Gate:
             raise ForeignOrigin
 
     def allows(self, origin: str | None) -> bool:
-        """Whether pages of this origin were allowed by name."""
+        """Whether the settings allow pages of this origin."""
         return origin is not None and (ANY in self._origins or (normalize_origin(origin) or "null") in self._origins)
 
 
@@ -67,7 +67,7 @@ def _items(text: str) -> list[str]:
 
 
 def _name(host: str) -> str:
-    """A Host header's name without its port."""
+    """Return the name in a Host header, without the port; empty if it is malformed."""
     try:
         name = urlsplit(f"//{host}").hostname or ""
     except ValueError:

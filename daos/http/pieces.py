@@ -1,4 +1,4 @@
-"""A response that is sent piece by piece, so that the server keeps little of it for a client that does not read."""
+"""A response that is sent in pieces, so that the server buffers little of it for a client that does not read."""
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
@@ -7,9 +7,9 @@ from schema.answer import LARGE, Share
 
 
 class InPieces(Response):
-    """A response whose next piece is handed over when the client has received most of those before.
+    """A response whose next piece is passed on only when the client has received most of the previous ones.
 
-    Of a whole one uvicorn takes everything at once and returns (0.54). `share` is released when the last piece is gone.
+    Uvicorn buffers a body that is sent whole at once (0.54).  `share` is released after the last piece.
     """
 
     share: Share | None = None

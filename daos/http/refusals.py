@@ -1,4 +1,4 @@
-"""Requests that HTTP refuses before they become operations.  A class's docstring is the message that a client gets."""
+"""Requests that are refused before they become operations.  The docstring of a class is the message to the client."""
 
 import json
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ from resolvers.errors import ErrorCode
 
 
 class Refusal(Exception):
-    """The request cannot be understood."""
+    """The request is malformed."""
 
     status = 400
     code = "BAD_REQUEST"
@@ -25,7 +25,7 @@ class Refusal(Exception):
 
 
 class BadRequest(Refusal):
-    """The request cannot be understood."""
+    """The request is malformed."""
 
 
 class NotAuthenticated(Refusal):
@@ -39,21 +39,21 @@ class NotAuthenticated(Refusal):
 
 
 class ForeignHost(Refusal):
-    """The server does not answer to the name in the header 'Host'; use another one, or add it to DAOS_ALLOWED_HOSTS."""
+    """The server does not accept the name in the header 'Host'; use another one, or add it to DAOS_ALLOWED_HOSTS."""
 
     status = 403
     code = ErrorCode.FORBIDDEN.value
 
 
 class ForeignOrigin(Refusal):
-    """Pages of the origin in the header 'Origin' have no access; add it to DAOS_ALLOWED_ORIGINS."""
+    """The origin in the header 'Origin' is not allowed; add it to DAOS_ALLOWED_ORIGINS."""
 
     status = 403
     code = ErrorCode.FORBIDDEN.value
 
 
 class MethodNotAllowed(Refusal):
-    """GraphQL takes POST, and GET for queries."""
+    """The method is not allowed; use POST, or GET for queries."""
 
     status = 405
     code = "METHOD_NOT_ALLOWED"
@@ -63,7 +63,7 @@ class MethodNotAllowed(Refusal):
 
 
 class NotAcceptable(Refusal):
-    """Answers are application/graphql-response+json or application/json; subscriptions need text/event-stream."""
+    """Accept must allow application/graphql-response+json or application/json; for subscriptions text/event-stream."""
 
     status = 406
     code = "NOT_ACCEPTABLE"
@@ -88,31 +88,31 @@ class TooSlowBody(TooSlow):
 
 
 class BodyTooLarge(Refusal):
-    """The body of the request has more bytes than the server takes; send less, or raise DAOS_MAX_BODY there."""
+    """The request body exceeds the limit; send less, or raise DAOS_MAX_BODY on the server."""
 
     status = 413
-    code = "PAYLOAD_TOO_LARGE"  # the connection stays, or a client that still sends would never read this
+    code = "PAYLOAD_TOO_LARGE"  # the connection stays open, or a client that is still sending could not read this
 
     def __init__(self, most: int) -> None:
-        super().__init__(f"The body of the request has more than {most} bytes; send less, or raise DAOS_MAX_BODY.")
+        super().__init__(f"The request body has more than {most} bytes; send less, or raise DAOS_MAX_BODY.")
 
 
 class URLTooLong(Refusal):
-    """The URL is too long; POST takes more."""
+    """The URL is too long; use POST."""
 
     status = 414
     code = "URI_TOO_LONG"
 
 
 class UnsupportedMediaType(Refusal):
-    """The body must be JSON in UTF-8, not compressed; send the header 'Content-Type: application/json'."""
+    """The body must be uncompressed JSON in UTF-8; send the header 'Content-Type: application/json'."""
 
     status = 415
     code = "UNSUPPORTED_MEDIA_TYPE"
 
 
 class TooManyStreams(Refusal):
-    """The token has as many connections as DAOS_MAX_STREAMS allows."""
+    """The token already has as many connections as DAOS_MAX_STREAMS allows."""
 
     status = 429
     code = "TOO_MANY_REQUESTS"
@@ -136,8 +136,8 @@ class Unexpected(Refusal):
 
 
 def respond(refusal: Refusal, media_type: str, headers: Mapping[str, str]) -> Response:
-    """The refusal as an answer; `media_type` is what the client takes."""
+    """Return the response for a refusal; `media_type` is the one that the client accepts."""
     body = json.dumps({"errors": [{"message": str(refusal), "extensions": refusal.extensions}]})
-    # Apollo Client finds the code of a 4xx only in a GraphQL response.
+    # Apollo Client reads the code of a 4xx only from a response of the GraphQL media type.
     kind = GRAPHQL_RESPONSE if media_type == GRAPHQL_RESPONSE else JSON
     return Response(body, refusal.status, {**headers, **refusal.headers}, f"{kind}; charset=utf-8")

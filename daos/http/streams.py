@@ -1,4 +1,4 @@
-"""Websockets and event streams that are open: how many a token has, what they cost, and when they have to end."""
+"""The open WebSockets and event streams: their number and cost per token, and when they must end."""
 
 import asyncio
 import logging
@@ -18,7 +18,7 @@ MAX_COST = 100_000  # fields, as `schema.limits` counts them
 
 
 class Streams:
-    """Counts streams by token, and says when one has to end."""
+    """Counts streams and their cost by token, and waits for the reasons to end one."""
 
     def __init__(
         self,
@@ -37,7 +37,7 @@ class Streams:
 
     @contextmanager
     def open(self, principal: str) -> Iterator[None]:
-        """Count a stream while it is open.  Raises: TooManyStreams."""
+        """Count a stream as open during the block.  Raises: TooManyStreams."""
         if self._open[principal] >= self._most:
             raise TooManyStreams
         self._open[principal] += 1
@@ -50,11 +50,11 @@ class Streams:
 
     @contextmanager
     def reserve(self, principal: str, cost: int) -> Iterator[None]:
-        """Count the cost of a subscription's events while it is open.  Raises: GraphQLError where it is too much."""
+        """Count the cost of a subscription during the block.  Raises: GraphQLError if the limit is exceeded."""
         if self._costs[principal] + cost > self._max_cost:
             message = (
                 f"The open subscriptions of this token would cost {self._costs[principal] + cost} together, more than "
-                f"{self._max_cost}.  Select fewer fields or smaller pages in them, or end some."
+                f"{self._max_cost}.  Select fewer fields or smaller pages in them, or close some."
             )
             raise too_complex("subscriptionCost", self._max_cost, message)
         self._costs[principal] += cost
@@ -66,9 +66,9 @@ class Streams:
                 del self._costs[principal]
 
     async def revoked(self, authorization: Callable[[], str | None]) -> bool:
-        """Wait until a stream has to end: True because its token was revoked, False because the server stops.
+        """Wait until a stream must end; return True if its token was revoked, False if the server is stopping.
 
-        A websocket has no `authorization` before its connection_init; until then there is nothing to revoke.
+        A WebSocket has no `authorization` before its connection_init; until then there is nothing to revoke.
         """
         while not self._closing.is_set():
             try:
@@ -81,7 +81,7 @@ class Streams:
         return False
 
     def close(self) -> None:
-        """Say that the server stops."""
+        """Signal that the server is stopping."""
         self._closing.set()
 
     async def _is_valid(self, authorization: str) -> bool:
@@ -90,5 +90,5 @@ class Streams:
         except Unauthenticated:
             return False
         except Exception:
-            logger.exception("a token cannot be checked, trying again")
+            logger.exception("a token cannot be checked, retrying")
         return True

@@ -1,7 +1,7 @@
-"""graphql-transport-ws on Strawberry's handler, with the strictness of the protocol's reference server.
+"""graphql-transport-ws on Strawberry's handler, as strict as the protocol's reference server.
 
-As the protocol has it, a message that is no message closes the socket with 4400; an operation that is none gets an
-`error`, and the socket's other operations go on.
+As the protocol requires, an invalid message closes the socket with 4400; an invalid operation is answered with an
+`error`, and the other operations of the socket continue.
 """
 
 import asyncio
@@ -45,14 +45,14 @@ TOO_MANY = (1013, "Too many connections")  # "try again later", which clients do
 
 @dataclass(kw_only=True)
 class SocketContext(Context):
-    """What a websocket's operations act on, and what it holds while it is open."""
+    """The context of a WebSocket's operations, and what the WebSocket holds while it is open."""
 
     streams: Streams
     held: ExitStack = field(default_factory=ExitStack)
 
 
 def authorization(parameters: Mapping[str, object] | None) -> str | None:
-    """The token in connection_init's payload, whatever letter case a client writes its name in."""
+    """Return the authorization in the payload of connection_init, whatever the letter case of its name."""
     for name, value in (parameters or {}).items():
         if name.lower() == "authorization" and isinstance(value, str):
             return value
@@ -60,16 +60,16 @@ def authorization(parameters: Mapping[str, object] | None) -> str | None:
 
 
 class Adapter(ASGIWebSocketAdapter):
-    """Strawberry's websocket, which survives what clients send and that they leave."""
+    """Strawberry's WebSocket adapter, robust against malformed messages and disconnects."""
 
-    _leaving: Share | None = None  # of the last answer: the next message is sent when the client has received it
+    _leaving: Share | None = None  # of the last answer; when the next message is sent, the client has received it
 
     async def iter_json(self, *, ignore_parsing_errors: bool = False) -> AsyncGenerator[object, None]:
-        # Strawberry's own fails at what is nested deeply or has a long integer, and closes with 1006 (0.341.2).
+        # Strawberry's own fails on deep nesting and long integers, and closes with 1006 (0.341.2).
         while not self._closed:
             message = await self.ws.receive()
             if message["type"] == "websocket.disconnect" or self._closed:
-                return  # what arrives behind our close frame must not be carried out
+                return  # a message that arrives after our close frame must not be executed
             text = message.get("text")
             if text is None:
                 raise NonTextMessageReceived
@@ -82,7 +82,7 @@ class Adapter(ASGIWebSocketAdapter):
         if self._closed:
             raise WebSocketDisconnected
         if message["type"] == "connection_ack":
-            self._admit()  # before the client can know
+            self._admit()  # before the client receives the acknowledgment
         text = await self._encoded(message)
         if text is None:
             await super().send_json(message)
@@ -97,7 +97,7 @@ class Adapter(ASGIWebSocketAdapter):
         self._leaving = None if data is None else data.share
 
     async def _encoded(self, message: Mapping[str, object]) -> str | None:
-        """The message as JSON; None where it is small, and encoded at once."""
+        """Return the message as JSON; None if it is small, and Strawberry encodes it in one go."""
         data, encoder = _data(message), cast(Schema, self.view.schema).encoder
         if data is None:
             return None
@@ -111,7 +111,7 @@ class Adapter(ASGIWebSocketAdapter):
             return json.dumps({**message, "payload": {"data": None, "errors": [error.formatted]}})
 
     def _admit(self) -> None:
-        """Take messages of the usual size from now on."""
+        """Accept messages of the usual size from now on."""
         extensions = self.ws.scope.get("extensions") or {}
         if ADMITTED in extensions:  # not under another server
             extensions[ADMITTED]()
@@ -135,7 +135,7 @@ class Handler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
     async def handle(self) -> None:
         async with asyncio.TaskGroup() as group:
-            watch = group.create_task(self._end_when_revoked(), name="token of a websocket")
+            watch = group.create_task(self._end_when_revoked(), name="token of a WebSocket")
             try:
                 await super().handle()
             finally:
@@ -153,7 +153,7 @@ class Handler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             await super().handle_message(message)
 
     async def handle_connection_init(self, message: ConnectionInitMessage) -> None:
-        # The protocol allows null, Strawberry closes with 4400 (0.341.2).
+        # The protocol allows null, but Strawberry closes with 4400 (0.341.2).
         given: ConnectionInitMessage = {"type": "connection_init", "payload": message.get("payload") or {}}
         try:
             await super().handle_connection_init(given)
@@ -161,37 +161,37 @@ class Handler(BaseGraphQLTransportWSHandler[SocketContext, None]):
             await self.websocket.close(*TOO_MANY)
 
     async def handle_subscribe(self, message: SubscribeMessage) -> None:
-        # As Strawberry does it, but its error has no code (0.341.2).
+        # Like Strawberry, whose error has no code (0.341.2).
         most = self.max_subscriptions_per_connection
         if self.connection_acknowledged and message["id"] not in self.operations:
             if most is not None and len(self.operations) >= most:
-                await self._refuse(message["id"], f"The connection has {most} operations already.", TOO_MANY_REQUESTS)
+                await self._refuse(message["id"], f"The connection already has {most} operations.", TOO_MANY_REQUESTS)
                 return
             try:
                 check_text(message["payload"])
             except BadRequest as error:
                 await self._refuse(message["id"], str(error), error.extensions)
                 return
-        # The protocol knows no empty name; clients send it for none.
+        # The protocol has no empty name; clients send it to mean none.
         message["payload"]["operationName"] = message["payload"].get("operationName") or None
         await super().handle_subscribe(message)
 
     async def handle_task_exception(self, error: Exception) -> None:
         if not isinstance(error, WebSocketDisconnected):
-            mask(error, "a websocket")
+            mask(error, "a WebSocket")
 
     async def _send_result_stream(self, operation: Operation[SocketContext, None], result_source: StreamResult) -> None:
-        # An exception beside execution would end the operation with `complete`, as if all were well (0.341.2).
+        # An exception outside of execution would end the operation with `complete`, as if it succeeded (0.341.2).
         try:
             await super()._send_result_stream(operation, result_source)
         except (WebSocketDisconnected, _OperationStreamClosed):
             raise
         except Exception as error:  # noqa: BLE001 - the socket has other operations
-            await operation.send_initial_errors([GraphQLError(MASKED, extensions=mask(error, "a websocket"))])
+            await operation.send_initial_errors([GraphQLError(MASKED, extensions=mask(error, "a WebSocket"))])
 
     @staticmethod
     def _get_pre_execution_close_reason(error: GraphQLError) -> str | None:
-        """None: a syntax error is the operation's `error`; Strawberry closes the socket for it (0.341.2)."""
+        """Return None: a syntax error is the operation's `error`; Strawberry would close the socket (0.341.2)."""
         return None
 
     async def _refuse(self, operation_id: str, message: str, extensions: dict[str, Any]) -> None:
@@ -207,14 +207,14 @@ class Handler(BaseGraphQLTransportWSHandler[SocketContext, None]):
 
 
 def _data(message: Mapping[str, object]) -> Answer | None:
-    """The answer in a message, where it has one."""
+    """Return the answer in a message, or None."""
     payload = message.get("payload")
     data = payload["data"] if message["type"] == "next" and isinstance(payload, dict) else None
     return data if isinstance(data, Answer) else None
 
 
 def what_is_wrong(message: object) -> str | None:
-    """Why `message` is none of the protocol's, None where it is one."""
+    """Return why `message` violates the protocol, None if it is valid."""
     if not isinstance(message, dict):
         return "A message must be a JSON object"
     kind = message.get("type")
@@ -223,7 +223,7 @@ def what_is_wrong(message: object) -> str | None:
     if kind in {"connection_init", "ping", "pong"}:
         return None if isinstance(message.get("payload"), dict | None) else f"{kind}: payload must be an object or null"
     if not isinstance(message.get("id"), str) or not message["id"] or not _is_unicode(message["id"]):
-        return f"{kind}: id must be a string of Unicode that is not empty"
+        return f"{kind}: id must be a non-empty string of valid Unicode"
     return None if kind == "complete" else _what_is_wrong_with(message.get("payload"))
 
 

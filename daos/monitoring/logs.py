@@ -1,4 +1,4 @@
-"""The server's log: one line an event, on stderr, whatever a user has written into it."""
+"""The server's log: one line per event, on stderr, with user text escaped."""
 
 import json
 import logging
@@ -12,16 +12,16 @@ CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069
 PLAIN = re.compile(r"[\w.:/@+-]+", re.ASCII)
 REQUEST_ID = re.compile(r"[\w.+/=-]{1,64}", re.ASCII)
 
-request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the request that is being answered
+request_id: ContextVar[str | None] = ContextVar("request_id", default=None)  # of the current request
 
 
 def request_id_of(given: str | None) -> str:
-    """What a client or proxy calls its request, where that is short and plain; else a new id."""
+    """Return the client's or proxy's request id if it is short and plain, otherwise a new id."""
     return given if given is not None and REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
 class Text(logging.Formatter):
-    """One line for people.  Control characters are shown as escapes, so that user text cannot forge a line."""
+    """Formats a line for people.  Control characters are escaped, so that user text cannot forge a line."""
 
     def __init__(self) -> None:
         super().__init__("{asctime} {levelname:7} {name}: {message}", style="{")
@@ -32,12 +32,12 @@ class Text(logging.Formatter):
         return super().formatMessage(record)
 
     def formatException(self, ei: "logging._SysExcInfoType") -> str:  # noqa: N802 - logging's name
-        # Indented: an exception's text may have lines too.
+        # Indented: the text of an exception may have several lines.
         return "\n".join(f"    {_escaped(line)}" for line in super().formatException(ei).splitlines())
 
 
 class JSON(logging.Formatter):
-    """One JSON object a line, for programs."""
+    """Formats a line as a JSON object, for programs."""
 
     def format(self, record: logging.LogRecord) -> str:
         line = {
@@ -53,7 +53,7 @@ class JSON(logging.Formatter):
 
 
 def configure(level: str, form: str = "text") -> None:
-    """Send everything to stderr, as `text` or `json`."""
+    """Log to stderr at `level`, as `text` or `json`."""
     handler = logging.StreamHandler()
     handler.setFormatter(JSON() if form == "json" else Text())
     handler.addFilter(_renamed)
@@ -63,14 +63,14 @@ def configure(level: str, form: str = "text") -> None:
 
 
 def _renamed(record: logging.LogRecord) -> bool:
-    """Call the logger of uvicorn's usual lines by its own name: `uvicorn.error` reads as if each were an error."""
+    """Rename uvicorn's usual logger, `uvicorn.error`, which makes every line look like an error."""
     if record.name == "uvicorn.error":
         record.name = "uvicorn"
     return True
 
 
 def _fields(record: logging.LogRecord) -> Mapping[str, object]:
-    """What a record has besides its message: `extra={"fields": …}`, and the request that it belongs to."""
+    """Return the fields of a record: `extra={"fields": …}`, and the id of its request."""
     request = request_id.get()
     fields: Mapping[str, object] = getattr(record, "fields", {})
     return fields if request is None else {"request": request, **fields}

@@ -1,4 +1,4 @@
-"""How the process is: /healthz, /readyz and /metrics.  They need no token and name nobody."""
+"""The probes /healthz and /readyz, and /metrics.  They require no token and expose no names."""
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
@@ -9,7 +9,7 @@ from daos.parts import Parts
 
 
 def routes(parts: Parts) -> list[Route]:
-    """The three paths."""
+    """Return the routes of the three paths."""
     metrics = Metrics(parts)
 
     async def healthz(_request: Request) -> Response:

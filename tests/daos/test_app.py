@@ -47,6 +47,6 @@ def test_a_file_that_cannot_be_read_is_named_and_none_is_made(tmp_path: Path, na
 def test_a_file_that_is_no_keyring_is_named_and_its_keys_are_not(tmp_path: Path, content: str) -> None:
     path = tmp_path / "keys"
     path.write_text(content)
-    with pytest.raises(CannotStart, match=rf"\A{path} is no keyring: [^\n]+\Z") as refused:
+    with pytest.raises(CannotStart, match=rf"\A{path} is not a keyring: [^\n]+\Z") as refused:
         keyring(Settings(data_dir=tmp_path / "data", secret_key_file=path))
     assert [word for word in content.split() if word in str(refused.value)] == []

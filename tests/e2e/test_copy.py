@@ -138,4 +138,4 @@ def test_the_password_can_be_in_a_file(data_dir: Path, postgres_url: str, tmp_pa
     file.write_text(f"*:*:*:*:{secret}\n")
     url = postgres_url.replace(f":{secret}@", "@")
     said = daos("copy", "--to", url, DAOS_DATA_DIR=str(data_dir), PGPASSFILE=str(file))
-    assert "All is copied" in said
+    assert "All rows are copied" in said

@@ -79,11 +79,10 @@ REQUESTS = {
     "a revoked token": "The access token 'gone' was revoked on {revoked} UTC; create a new one with createToken.",
     "the role of a viewer": "createHost needs the role ADMIN, and the access token 'watcher' has the role VIEWER; use "
     "one with ADMIN.",
-    "a body that is too large": "The body of the request has more than 8388608 bytes; send less, or raise "
-    "DAOS_MAX_BODY.",
-    "curl without Content-Type": "The body must be JSON in UTF-8, not compressed; send the header 'Content-Type: "
+    "a body that is too large": "The request body has more than 8388608 bytes; send less, or raise DAOS_MAX_BODY.",
+    "curl without Content-Type": "The body must be uncompressed JSON in UTF-8; send the header 'Content-Type: "
     "application/json'.",
-    "the name of a proxy": "The server does not answer to the name in the header 'Host'; use another one, or add it to "
+    "the name of a proxy": "The server does not accept the name in the header 'Host'; use another one, or add it to "
     "DAOS_ALLOWED_HOSTS.",
 }
 HOSTS = {

@@ -66,7 +66,7 @@ async def test_runs_find_their_secrets_before_during_and_after_a_rotation(
     await client.phase(during, Phase.VERIFY)
     playing = asyncio.create_task(client.play(deployment))
     said = await asyncio.to_thread(command, servers[0], "secrets", "rotate")
-    assert "2 secrets were encrypted anew." in said
+    assert "2 secrets were re-encrypted." in said
     make_well(docker, project)
     assert [run["status"] for run in (await client.end_of(during), await playing)] == ["SUCCESS"] * 2
 
@@ -75,7 +75,7 @@ async def test_runs_find_their_secrets_before_during_and_after_a_rotation(
         assert run["status"] == "SUCCESS", await node.words(run["id"])
     # Made after it by each node: with the new key, or the old one could not be retired.
     later = [await deployment_of(node, host, new_project(), f"{SECRET} {at}") for at, node in enumerate(clients)]
-    assert "the keys were changed just now" in refuse("secrets", "retire", **_environment(servers[0]))
+    assert "the keys were just changed" in refuse("secrets", "retire", **_environment(servers[0]))
     os.utime(tmp_path / "keys", (LONG_AGO, LONG_AGO))
     assert "Retired: first." in command(servers[0], "secrets", "retire")
     for deployment_id in (deployment, *later):

@@ -51,14 +51,14 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
 
 def test_the_start_says_what_is_served_and_how_to_stop_it_and_then_gives_the_link(make_server: MakeServer) -> None:
     server = make_server(maxruns=3)
-    assert f"daos {__version__} serves the data directory {server.data_dir}; Ctrl-C stops it" in server.log
+    assert f"daos {__version__} serving the data directory {server.data_dir}; stop with Ctrl-C" in server.log
     assert (
         "WARNING daos.cli: DAOS_MAXRUNS is not a setting and has no effect; did you mean DAOS_MAX_RUNS?" in server.log
     )
     assert "INFO    uvicorn: Application startup complete." in server.log
     assert "uvicorn.error" not in server.log
     assert server.output.startswith("GraphiQL: http://127.0.0.1:")
-    assert ("the page of GraphiQL is not built" in server.log) == (not is_built())
+    assert ("GraphiQL is not built" in server.log) == (not is_built())
     assert server.stop() == 0
 
 
@@ -70,9 +70,9 @@ def test_a_command_says_which_data_directory_it_uses(tmp_path: Path) -> None:
         environment = {"PATH": PATH, "DAOS_DATA_DIR": str(data)}
         return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
 
-    made = f"daos: made the data directory {data}; DAOS_DATA_DIR names the one of a server\n"
+    made = f"daos: created the data directory {data}; set DAOS_DATA_DIR to use a server's\n"
     assert [say("token"), say("token")] == [made, ""]
-    none = f"daos: no tokens but the admin's in the database of the data directory {data}\n"
+    none = f"daos: no tokens besides the admin token in the data directory {data}\n"
     assert none in say("token", "list")
     say("token", "create", "ci")
     assert none not in say("token", "list")

@@ -50,8 +50,8 @@ async def test_a_new_key_comes_first_and_older_ones_can_be_retired(
     await secrets.rotate(settings)
     new, *older = _ids(keys)
     assert older == ["first"]
-    assert capsys.readouterr().out == f"The new key is {new}.\n0 secrets were encrypted anew.\n"
-    with pytest.raises(CannotRotate, match="the keys were changed just now"):
+    assert capsys.readouterr().out == f"The new key is {new}.\n0 secrets were re-encrypted.\n"
+    with pytest.raises(CannotRotate, match="the keys were just changed"):
         await secrets.retire(settings)
     assert _ids(keys) == [new, "first"]
     os.utime(keys, (LONG_AGO, LONG_AGO))
@@ -59,7 +59,7 @@ async def test_a_new_key_comes_first_and_older_ones_can_be_retired(
     assert capsys.readouterr().out == "Retired: first.\n"
     assert _ids(keys) == [new]
     await secrets.retire(settings)
-    assert capsys.readouterr().out == "There is one key only.\n"
+    assert capsys.readouterr().out == "There is only one key.\n"
     async with opened(settings, keyring(settings)) as db:
         told = [(entry["principal"], entry["mutation"], entry["objectIds"]) async for entry in audit.export(db)]
     assert told == [("command line", "rotateSecrets", [new]), ("command line", "retireSecrets", ["first"])]
@@ -69,14 +69,14 @@ async def test_everything_can_be_encrypted_with_the_first_key_that_there_is_and_
     settings: Settings, keys: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     await secrets.renew(settings)
-    assert capsys.readouterr().out == "Everything is encrypted with key first.\n"
+    assert capsys.readouterr().out == "All secrets are already encrypted with key first.\n"
     assert _ids(keys) == ["first"]
     assert not keys.with_name("keys-lock").exists()
 
 
 @pytest.mark.parametrize("command", [secrets.rotate, secrets.renew, secrets.retire])
 @pytest.mark.parametrize(
-    ("content", "why"), [(None, "cannot be read: No such file or directory"), ("nothing\n", "is no keyring: ")]
+    ("content", "why"), [(None, "cannot be read: No such file or directory"), ("nothing\n", "is not a keyring: ")]
 )
 async def test_a_file_that_is_missing_or_wrong_is_named_and_nothing_is_made(
     settings: Settings, keys: Path, command: Command, content: str | None, why: str

@@ -34,6 +34,6 @@ async def test_who_is_not_ready_says_what_is_missing(tmp_path: Path) -> None:
             answer = await client.get("/readyz")
     assert answer.status_code == 503
     assert answer.text == (
-        "not ready: no runs are taken from the queue; no news come from other servers; "
-        "the database cannot be read, or is of an older version\n"
+        "not ready: no runs are claimed from the queue; no notifications are received from other servers; "
+        "the database cannot be read, or its schema is of an older version\n"
     )
