@@ -1,1 +1,1 @@
-"""Measurements: each compares things side by side in one run.  `scripts/bench NAME` runs one."""
+"""Benchmarks: each compares alternatives side by side.  `scripts/bench NAME` runs one."""

@@ -1,4 +1,4 @@
-"""Strawberry's own ASGI application over daos's types, as its documentation shows it: what daos is measured against."""
+"""Strawberry's own ASGI application with daos' types, as in its documentation: the baseline of `bench.http`."""
 
 import socket
 
@@ -14,10 +14,10 @@ from schema.subscription import Subscription
 
 
 def main() -> None:
-    """Serve on a free port, and print it."""
+    """Serve on a free port, and print the URL."""
     endpoint: GraphQL[None, None] = GraphQL(strawberry.Schema(Query, Mutation, Subscription))
     app = Starlette(routes=[Route("/graphql", endpoint)])
-    # With its protocol named, as asyncio wants it to switch Nagle's algorithm off; create_server does not.
+    # With an explicit protocol: only then asyncio disables Nagle's algorithm; create_server does not set it.
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         print(f"http://127.0.0.1:{listening.getsockname()[1]}", flush=True)

@@ -1,8 +1,8 @@
 """Requests per second of `{ __typename }`: daos against bare Strawberry with the same schema.
 
-Both are real server processes under uvicorn, and rounds alternate.  A second is one of the server's own processor time:
-that is what a server gives that has a processor to itself, whatever else this machine does meanwhile.  The ratio is the
-median of the rounds' ratios.  `{ __typename }` is nearly nothing, so it shows what the layer costs at most.
+Both are real server processes under uvicorn, and rounds alternate.  Seconds are CPU seconds of the server process: the
+rate of a server with a CPU of its own, whatever else the machine does meanwhile.  The ratio is the median of the
+rounds' ratios.  `{ __typename }` does almost no work, so the result is an upper bound of the layer's overhead.
 """
 
 import argparse
@@ -28,7 +28,7 @@ START_TIMEOUT = 30.0  # seconds
 
 @dataclass
 class Target:
-    """A server, and what its rounds gave."""
+    """A server and the results of its rounds."""
 
     name: str
     port: int
@@ -40,13 +40,13 @@ class Target:
         return statistics.median(self.rates)
 
     def used(self) -> float:
-        """Seconds of processor time that the process has used."""
+        """Return the CPU seconds that the process has used."""
         words = Path(f"/proc/{self.process}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 where the ratio is below its goal."""
+    """Measure, print, and exit with status 1 if the ratio is below its goal."""
     parser = argparse.ArgumentParser(prog="scripts/bench http", description=__doc__)
     parser.add_argument("--rounds", type=int, default=9, help="rounds of each server [9]")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a round [1]")
@@ -73,7 +73,7 @@ def main() -> None:
 
 @contextmanager
 def _serving(name: str, command: list[str], directory: str) -> Iterator[Target]:
-    """The server that `command` starts; it says on stdout at which port."""
+    """Start a server with `command`; it prints its URL on stdout."""
     environment = os.environ | {"DAOS_DATA_DIR": directory, "DAOS_ADMIN_TOKEN": TOKEN}
     with (
         Path(directory, f"{name}.log").open("wb") as log,
@@ -106,7 +106,7 @@ async def _wait_for(target: Target) -> None:
 
 
 async def _round(target: Target, seconds: float, connections: int) -> None:
-    """Ask for `seconds` over each of `connections`, and note the rate."""
+    """Send requests for `seconds` over each of `connections`, and record the rate."""
     until = time.perf_counter() + seconds
     before = target.used()
     async with asyncio.TaskGroup() as group:
@@ -115,7 +115,7 @@ async def _round(target: Target, seconds: float, connections: int) -> None:
 
 
 async def _ask(port: int, until: float) -> int:
-    """How many answers one connection got before `until`."""
+    """Return the number of responses that one connection received before `until`."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
         f"POST /graphql HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: {len(BODY)}\r\n"

@@ -1,13 +1,14 @@
-"""How long runs wait that need not, how even followers get a log, and what an idle worker asks of PostgreSQL.
+"""Measures the latency of the queue, the spread of a log among subscribers, and the statements of an idle worker.
 
-start         from when a run is accepted until it is claimed, one after the other on an idle server, by its row
-slot          from when a run ends until the next one is claimed in its place, with 500 runs waiting behind it, by rows
-followers     websockets on two nodes follow one run with 100 log entries a second: how long after the first one the
-              last one gets an entry, and how many of them have not got each entry once and in order
-idle          statements that PostgreSQL executes for one worker that has nothing to do, without BEGIN and the like
+start         from the acceptance of a run to its claim, one run after the other on an idle server, by its row
+slot          from the end of a run to the claim of the next one in its slot, with 500 runs in the queue, by rows
+followers     WebSockets on two nodes subscribe to one run with 100 log entries a second: the delay between the first
+              and the last subscriber that receives an entry, and how many did not receive each entry once and in order
+idle          statements that PostgreSQL executes for one idle worker, without BEGIN and the like
 
-embedded is one `daos serve` with SQLite; distributed are two `daos serve` that play nothing and one `daos worker` with
-a PostgreSQL.  The runs end before Ansible: the ssh key of their host is not there.  So what is measured is the queue.
+embedded is one `daos serve` with SQLite; distributed is two `daos serve` that play no runs and one `daos worker` with
+PostgreSQL.  The runs end before Ansible starts, because the SSH key of their host is missing: only the queue is
+measured.
 """
 
 import argparse
@@ -45,11 +46,11 @@ from tests.support.client import Client
 from tests.support.postgres import serve_postgres
 from tests.support.server import Server
 
-SLOTS = 8  # runs that are played at once
-HOSTS = 100  # so many that none is full
+SLOTS = 8  # runs at the same time
+HOSTS = 100  # enough that none reaches its limit
 AT_ONCE = 20  # requests
 MORE = 250  # runs that are played while the others wait
-CALM = 3.0  # seconds until a server that has just started is idle
+CALM = 3.0  # seconds after which a server that has just started is idle
 RATE = 100  # log entries a second
 FRAMES = ("BEGIN%", "COMMIT%", "ROLLBACK%")  # statements around others
 ALL = 100  # per cent
@@ -58,11 +59,11 @@ COMPOSE_FILE = "services: {web: {image: 'demo:1'}}"
 
 @dataclass(frozen=True)
 class Figure:
-    """A line of the table."""
+    """A row of the table."""
 
     name: str
     values: Sequence[float]
-    percent: int  # which of the values counts
+    percent: int  # the percentile that is compared with the goal
     goal: float
     unit: str = " ms"
 
@@ -83,7 +84,7 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 @dataclass
 class Nodes:
-    """The processes of daos over one database: some that answer, and one that plays, which may be one of them."""
+    """The daos processes of one database: API nodes, and one that plays runs, which may be one of them."""
 
     directory: Path
     url: str
@@ -112,7 +113,7 @@ class Nodes:
         return self.playing in self.answering
 
     def start(self, server: Server) -> None:
-        """Start one more; all have one keyring."""
+        """Start another process; all share one keyring."""
         key = self.answering[0].data_dir / "secret-key"
         if key.exists() and server is not self.answering[0]:
             server.data_dir.mkdir(parents=True, exist_ok=True)
@@ -131,7 +132,7 @@ class Nodes:
 
     @asynccontextmanager
     async def clients(self) -> AsyncIterator[list[Client]]:
-        """A client of each that answers."""
+        """Return a client of each API node."""
         made = [Client(server) for server in self.answering]
         try:
             yield made
@@ -142,7 +143,7 @@ class Nodes:
 
 @contextmanager
 def opened(url: str, more: Mapping[str, str] | None = None) -> Iterator[Nodes]:
-    """The nodes of a database, those that answer started."""
+    """Return the nodes of a database, with the API nodes started."""
     with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as name:
         nodes = Nodes.make(Path(name), url or sqlite_url(Path(name, "daos.db")), more)
         try:
@@ -154,7 +155,7 @@ def opened(url: str, more: Mapping[str, str] | None = None) -> Iterator[Nodes]:
 
 
 async def measure_start(nodes: Nodes, samples: int) -> list[float]:
-    """Milliseconds from accepted to claimed, of runs that each begin when the one before has ended."""
+    """Return the milliseconds from acceptance to claim of runs, each started when the previous one has ended."""
     async with nodes.clients() as clients, nodes.database() as db:
         [*deployments] = await _deployments(clients[0], 10)
         await asyncio.sleep(CALM)
@@ -168,7 +169,7 @@ async def measure_start(nodes: Nodes, samples: int) -> list[float]:
 
 
 async def measure_slot(nodes: Nodes, waiting: int) -> tuple[list[float], str]:
-    """Milliseconds from a run's end to the next claim, while so many runs wait; and what a run costs who plays it."""
+    """Return the milliseconds from a run's end to the next claim, with a full queue, and the cost per run."""
     async with nodes.clients() as clients, nodes.database() as db:
         deployments = await _deployments(clients[0], waiting + MORE)
         if nodes.is_embedded:
@@ -197,7 +198,7 @@ async def measure_slot(nodes: Nodes, waiting: int) -> tuple[list[float], str]:
 
 
 async def _deployments(client: Client, count: int) -> list[str]:
-    """Deployments whose runs end at once."""
+    """Create deployments whose runs end immediately."""
     room = asyncio.Semaphore(AT_ONCE)
 
     async def host(number: int) -> str:
@@ -219,7 +220,7 @@ def _milliseconds(time: timedelta) -> float:
 
 
 async def measure_followers(nodes: Nodes, count: int, seconds: float) -> tuple[list[float], int, list[str]]:
-    """By entry, milliseconds from the first subscriber to the last; how many of them got anything else; details."""
+    """Return, by entry, the milliseconds from the first to the last subscriber, the number of faulty ones, details."""
     async with nodes.database() as db, _recorded(db) as (run_id, recorder):
         processes = [await _follow(server, run_id, count // len(nodes.answering)) for server in nodes.answering]
         for process in processes:
@@ -252,14 +253,14 @@ async def measure_followers(nodes: Nodes, count: int, seconds: float) -> tuple[l
 
 
 def _used(pid: int) -> float:
-    """Seconds of processor time that a process has used."""
+    """Return the CPU seconds that a process has used."""
     words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @asynccontextmanager
 async def _recorded(db: Database) -> AsyncIterator[tuple[UUID, Recorder]]:
-    """A run that is played by this process, as far as its log tells; it ends with the block."""
+    """Create a run that looks as if this process played it; it ends with the block."""
     broadcast = Broadcast()
     wire = asyncio.create_task(Wire(db, broadcast).serve())
     run = await factories.run(db, to=RunStatus.RUNNING)
@@ -274,7 +275,7 @@ async def _recorded(db: Database) -> AsyncIterator[tuple[UUID, Recorder]]:
         async with db.write() as session:
             await status.finish(session, run.id, run.epoch, factories.end())
         broadcast.notify(run.id)
-        wire.cancel()  # says what is left
+        wire.cancel()  # sends the remaining notifications first
         await asyncio.wait({wire})
 
 
@@ -285,7 +286,7 @@ async def _follow(server: Server, run_id: UUID, count: int) -> asyncio.subproces
 
 
 async def measure_idle(nodes: Nodes, seconds: float) -> tuple[float, list[tuple[str, int]]]:
-    """Statements a second that a worker has executed, alone with its database, and how often which."""
+    """Return the statements per second of a worker that is alone with its database, and their counts."""
     await asyncio.to_thread(nodes.start, nodes.playing)
     for server in nodes.answering:
         await asyncio.to_thread(server.stop)
@@ -304,7 +305,7 @@ async def measure_idle(nodes: Nodes, seconds: float) -> tuple[float, list[tuple[
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 where a goal is missed."""
+    """Measure, print, and exit with status 1 if a goal is missed."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench queue", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -332,7 +333,7 @@ def main() -> None:
 
 
 def measure(parsed: argparse.Namespace, database: Any) -> tuple[list[Figure], list[str]]:
-    """The lines of the table, and what is to be said below it."""
+    """Return the rows of the table, and the notes below it."""
     figures, details = list[Figure](), list[str]()
     wanted = parsed.only or ["start", "slot", "followers", "idle"]
     for name, make in (("embedded", str), ("distributed", database)):

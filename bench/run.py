@@ -1,12 +1,13 @@
-"""Deployments side by side: the limit, daos, and `ansible-playbook` with a sensible role.
+"""Compares three ways to deploy: the lower limit, daos, and `ansible-playbook` with a typical role.
 
 limit    one ssh with ControlPersist: `tar | docker compose up --detach --wait`; nothing can deploy with less
-daos     through its API: from the mutation to the event of SUCCESS on a websocket
+daos     through its API: from the mutation to the SUCCESS event on a WebSocket
 plain    one `ansible-playbook` for each deployment, with bench/plain: facts, file, copy, template, command
 
-All go to one sshd on this machine and its docker, as many at once as daos plays (8).  In a round each takes its turn,
-first with a change in the project's variables, then without any.  compose waits half a second, so daos settles as long.
-CPU is what the side of the controller uses, by a cgroup: not sshd, docker and what runs on the host, which all share.
+All use one sshd on this machine and its Docker, with as many deployments at the same time as daos plays (8).  In a
+round each takes its turn, first with a change in the project's variables, then without.  Compose waits half a second,
+so daos' DAOS_SETTLE_SECONDS is the same.  CPU is the time of the controller's processes, measured by a cgroup: not of
+sshd, Docker, and what runs on the host, which are common to all.
 """
 
 import argparse
@@ -33,7 +34,7 @@ PLAIN = Path(__file__).with_name("plain")
 
 @dataclass(frozen=True)
 class Figure:
-    """What one turn took."""
+    """The times of one turn."""
 
     wall: float  # seconds
     cpu: float  # seconds
@@ -100,7 +101,7 @@ class Plain:
 
 
 class Daos:
-    """daos' own server, through its API."""
+    """The daos server, through its API."""
 
     def __init__(self, site: Site, meter: Meter, settings: Mapping[str, str]) -> None:
         self._site = site
@@ -167,7 +168,7 @@ async def _measure(meter: Meter, action: Callable[[], Awaitable[None]]) -> Figur
 
 
 async def measure(site: Site, parsed: argparse.Namespace) -> dict[tuple[str, int, str], list[Figure]]:
-    """The figures of all rounds by way, count and whether something had changed."""
+    """Return the figures of all rounds, by way, count, and whether something had changed."""
     figures: dict[tuple[str, int, str], list[Figure]] = defaultdict(list)
     with contextlib.ExitStack() as stack:
         meters = {way: Meter(way) for way in ("limit", "daos", "plain")}
@@ -181,7 +182,7 @@ async def measure(site: Site, parsed: argparse.Namespace) -> dict[tuple[str, int
         try:
             values = (str(number) for number in itertools.count())
             for count in parsed.counts:
-                for round_number in range(-1, parsed.rounds):  # the first one is not counted: it makes the containers
+                for round_number in range(-1, parsed.rounds):  # the first one is not counted: it creates the containers
                     for way, deployer in ways.items():
                         await deployer.prepare(count, next(values))
                         for kind in ("changed", "unchanged"):
@@ -196,7 +197,7 @@ async def measure(site: Site, parsed: argparse.Namespace) -> dict[tuple[str, int
 
 
 def table(figures: Mapping[tuple[str, int, str], list[Figure]], counts: list[int]) -> str:
-    """The medians, and their ratios to the limit and to daos."""
+    """Return the medians, and their ratios to the limit and to daos."""
     lines = [
         "| deployments | | limit | daos | plain | daos / limit | plain / daos | CPU s each: limit | daos | plain |",
         "|---|---|---|---|---|---|---|---|---|---|",

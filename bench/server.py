@@ -1,14 +1,15 @@
-"""How long a server with eight runs at once makes one wait, what it takes when it has nothing to do, what it leaves.
+"""Measures a server with eight runs at the same time: the latency of the first log entry, idle resources, and leaks.
 
-first entry   from the answer of `runDeployment` until the first entry arrives by `runLog`, which is asked for with the
-              run's id: unchanged deployments, eight at a time, the next one when one has ended
-idle          after those runs, what the server, the warm process and all else that it has started take: memory by PSS,
-              which counts a shared page once, and processor time by a cgroup
-left          processes, sshd's and those on the host too, files, sockets and descriptors beyond those of before, after
-              many runs, eight at a time, while some are cancelled and the warm process is killed, at random moments
-untrue        runs among these whose end is not what docker shows, or with work or files of it still there
+first entry   from the response of `runDeployment` to the first entry of `runLog`, which is subscribed to with the run's
+              id: unchanged deployments, eight at a time, the next one when one has ended
+idle          after those runs, the resources of the server, the warm process, and all other child processes: memory as
+              PSS, which counts a shared page once, and CPU time by a cgroup
+left          processes, including those of sshd and on the host, files, sockets, and descriptors that were not there
+              before, after many runs, eight at a time, of which some are canceled, while the warm process is killed at
+              random moments
+untrue        runs among these whose result differs from what Docker shows, or whose work or files are still there
 
-All of it through the API, with one sshd on this machine and its docker.
+All of it through the API, with one sshd on this machine and its Docker.
 """
 
 import argparse
@@ -32,15 +33,15 @@ from tests.support.remains import Place
 from tests.support.server import Server
 from tests.support.turmoil import Turmoil
 
-CALM = 10.0  # seconds after the last run until the server counts as idle
-PATIENCE = 90.0  # seconds for what is left to go away: ssh's masters are kept for a minute
+CALM = 10.0  # seconds after the last run before the server counts as idle
+PATIENCE = 90.0  # seconds for leftovers to disappear: SSH control masters persist for a minute
 WATCH = "subscription($id: ID!) { runLog(runId: $id) { entries { sequence } complete } }"
 VARIABLES = [{"name": "VALUE", "value": "1"}]
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A line of the table, and what is to be said below it."""
+    """A row of the table, and the notes below it."""
 
     name: str
     measured: float
@@ -58,7 +59,7 @@ class Figure:
 
 
 async def measure(site: Site, parsed: argparse.Namespace) -> list[Figure]:
-    """All figures, in the order of the table."""
+    """Measure all figures, in the order of the table."""
     with contextlib.ExitStack() as stack:
         meter = Meter("server")
         stack.callback(meter.close)
@@ -72,7 +73,7 @@ async def measure(site: Site, parsed: argparse.Namespace) -> list[Figure]:
         async with _connected(server) as client:
             host, package = await client.ssh_host(site.sshd), await client.package(COMPOSE_FILE)
             deployments = {name: await client.deployment(host, package, name, VARIABLES) for name in projects}
-            for _ in range(2):  # makes the containers, meets the host's key, and opens a connection that stays
+            for _ in range(2):  # creates the containers, pins the host key, and opens a persistent connection
                 await asyncio.gather(*(client.play(deployment) for deployment in deployments.values()))
             first_entry = await measure_first_entry(client, list(deployments.values()), parsed.samples)
         await asyncio.sleep(CALM)
@@ -84,7 +85,7 @@ async def measure(site: Site, parsed: argparse.Namespace) -> list[Figure]:
 
 
 async def measure_first_entry(client: Client, deployments: list[str], samples: int) -> Figure:
-    """How long it takes until one reads a run's first log entry, while as many are played as there are deployments."""
+    """Measure the time until a client receives a run's first log entry, with a run of every deployment in progress."""
     numbers = iter(range(samples))
     answers, waits = list[float](), list[float]()
 
@@ -120,7 +121,7 @@ def _percentile(values: Sequence[float], percent: int) -> float:
 
 
 async def _entries(socket: ClientConnection, run_id: str, operation: str) -> AsyncIterator[int]:
-    """How many entries of the run's log come, each time that some come, to its end."""
+    """Yield the number of log entries in each event of the run's log, until its end."""
     payload = {"query": WATCH, "variables": {"id": run_id}}
     await socket.send(json.dumps({"id": operation, "type": "subscribe", "payload": payload}))
     async for text in socket:
@@ -136,7 +137,7 @@ async def _entries(socket: ClientConnection, run_id: str, operation: str) -> Asy
 
 
 async def measure_idle(meter: Meter, seconds: float) -> list[Figure]:
-    """What is taken while nothing is to be done for so many seconds."""
+    """Measure the resources of the idle server for so many seconds."""
     before = meter.seconds
     await asyncio.sleep(seconds)
     cpu = 100 * (meter.seconds - before) / seconds
@@ -147,7 +148,7 @@ async def measure_idle(meter: Meter, seconds: float) -> list[Figure]:
 
 
 def _memory(meter: Meter) -> float:
-    """MiB of the meter's processes; a page that they share is counted once."""
+    """Return the MiB of the meter's processes; a shared page is counted once."""
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in meter.processes]
     return sum(int(line.split()[1]) for rollup in rollups for line in rollup.splitlines() if "Pss:" in line) / 1024
 
@@ -155,7 +156,7 @@ def _memory(meter: Meter) -> float:
 async def measure_leftovers(
     place: Place, site: Site, deployments: dict[str, str], parsed: argparse.Namespace
 ) -> list[Figure]:
-    """What is left, and which runs ended wrong."""
+    """Measure what is left over, and which runs have a wrong result."""
     before = place.remains()
     async with _connected(place.server) as client:
         turmoil = Turmoil(place, client, site.docker, deployments, Random())  # noqa: S311
@@ -183,7 +184,7 @@ async def _connected(server: Server) -> AsyncIterator[Client]:
 
 
 def main() -> None:
-    """Measure, print, and exit with 1 where a target is missed."""
+    """Measure, print, and exit with status 1 if a target is missed."""
     parser = argparse.ArgumentParser(
         prog="scripts/bench server", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

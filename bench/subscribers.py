@@ -1,8 +1,9 @@
-"""A process that follows one run's log over many websockets, as `bench.queue` starts it.
+"""A process that subscribes to one run's log over many WebSockets; `bench.queue` starts it.
 
-It prints `ready` when each has got an entry, and at the run's end, as JSON, by an entry's sequence when the first and
-when the last of them had it, in seconds on this machine's monotonic clock, and how many have not got all in order.
-While entries come they are only noted: what a client does with them is not what is measured.
+It prints `ready` when each subscriber has received an entry.  At the end of the run it prints JSON: by the sequence of
+an entry, when the first and the last subscriber received it, in seconds of the monotonic clock, and how many
+subscribers did not receive all entries in order.  While entries arrive they are only recorded: what a client does with
+them is not measured.
 """
 
 import argparse
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 async def follow(url: str, token: str, run_id: str, count: int) -> list[Noted]:
-    """What each of so many subscribers got, and when."""
+    """Return what each of the subscribers received, and when."""
     ready, gate = asyncio.Semaphore(0), asyncio.Semaphore(AT_ONCE)
 
     async def one() -> Noted:
@@ -76,7 +77,7 @@ def summary(followed: list[Noted]) -> dict[str, object]:
 
 
 def _sequences(noted: Noted, first: dict[int, float], last: dict[int, float]) -> list[int]:
-    """The sequences that one subscriber got, in that order; `first` and `last` are brought up to date."""
+    """Return the sequences that one subscriber received, in that order; updates `first` and `last`."""
     sequences = []
     for moment, text in noted:
         message = json.loads(text)

@@ -1,4 +1,4 @@
-// Builds the page into the Python package, from where the server serves it at …/graphql/ide/.
+// Builds the page into the Python package, from which the server serves it at …/graphql/ide/.
 
 import { defineConfig } from 'vite';
 import { compress } from './build/compress.ts';
@@ -13,12 +13,12 @@ export default defineConfig({
   build: {
     outDir: '../daos/explorer',
     emptyOutDir: true,
-    assetsInlineLimit: 0, // the page's policy allows no data: scripts
+    assetsInlineLimit: 0, // the page's Content-Security-Policy forbids data: scripts
     modulePreload: { polyfill: false },
     chunkSizeWarningLimit: 4000, // kB; Monaco
     rolldownOptions: {
       onLog: (level, log, report) => {
-        if (log.code !== 'MODULE_LEVEL_DIRECTIVE') report(level, log); // "use client" says nothing to a browser
+        if (log.code !== 'MODULE_LEVEL_DIRECTIVE') report(level, log); // "use client" has no meaning in a browser
       },
     },
   },

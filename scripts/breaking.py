@@ -1,6 +1,6 @@
-"""Finds what in the schema breaks clients of the last release, the newest tag `v…` behind the present commit.
+"""Finds schema changes that break clients of the last release, the newest tag `v…` behind the current commit.
 
-A break is let through when it is announced: when its line stands, word for word, in the changelog's unreleased part.
+A breaking change is accepted if it is announced: if its line appears verbatim in the changelog's unreleased section.
 """
 
 import subprocess
@@ -14,10 +14,10 @@ CHANGELOG = "CHANGELOG.md"
 
 
 def main() -> int:
-    """0 where all breaks are announced, or nothing is released; 1 where one is not."""
+    """Return 0 if all breaking changes are announced or nothing is released, otherwise 1."""
     release = last_release()
     if release is None:
-        print("no release behind this commit, so no client to break")
+        print("no release before this commit, so no clients to break")
         return 0
     announced = unreleased(Path(CHANGELOG).read_text())
     breaks = breaking(build_schema(git("show", f"{release}:{SCHEMA}")), build_schema(Path(SCHEMA).read_text()))
@@ -25,22 +25,22 @@ def main() -> int:
     for line in breaks:
         print(f"{line}{'' if line in missing else '  (announced)'}")
     if missing:
-        print(f"This breaks clients of {release}: undo it, or announce it in the unreleased part of {CHANGELOG}.")
+        print(f"This breaks clients of {release}: undo it, or announce it in the unreleased section of {CHANGELOG}.")
     return 1 if missing else 0
 
 
 def breaking(old: GraphQLSchema, new: GraphQLSchema) -> list[str]:
-    """What clients of `old` may trip over in `new`, a sentence each."""
+    """Return the changes in `new` that can break clients of `old`, one sentence each."""
     return [change.description for change in find_breaking_changes(old, new)]
 
 
 def unreleased(changelog: str) -> str:
-    """The part of the changelog that no release has yet: its first section."""
+    """Return the unreleased section of the changelog, its first one."""
     return changelog.partition("\n## ")[2].partition("\n## ")[0]
 
 
 def last_release() -> str | None:
-    """The tag of the last release, None where there is none; a clone without history knows none."""
+    """Return the tag of the last release, None if there is none; a shallow clone has none."""
     tags = git("tag", "--list", "v[0-9]*", "--merged", "HEAD", "--sort=-version:refname").split()
     return tags[0] if tags else None
 

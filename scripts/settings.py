@@ -1,4 +1,4 @@
-"""Prints docs/settings.md, from the settings themselves: `python scripts/settings.py > docs/settings.md`."""
+"""Generates docs/settings.md from the settings: `python scripts/settings.py > docs/settings.md`."""
 
 from dataclasses import fields
 
@@ -6,10 +6,10 @@ from daos.settings import Settings, variable_name
 
 INTRODUCTION = """# Settings
 
-Environment variables; `daos serve --help` lists them too. Numbers must be above 0, switches are `true` or `false`.
-A name that begins with `DAOS_` and is not here is reported at start.
+Environment variables, also listed by `daos serve --help`. Numbers must be above 0; booleans are `true` or `false`.
+At startup the server logs a warning for each variable that begins with `DAOS_` and is not listed here.
 
-| variable | what | default |
+| variable | meaning | default |
 | --- | --- | --- |"""
 
 
@@ -20,7 +20,7 @@ def main() -> None:
 
 
 def _shown(default: object) -> str:
-    """A default as the table has it: nothing for an empty one."""
+    """Return a default for the table; empty if there is none."""
     text = str(default).lower() if isinstance(default, bool) else str(default)
     return "" if text in {"********", ".", ""} else f"`{text}`"
 

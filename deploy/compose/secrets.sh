@@ -1,10 +1,10 @@
 #!/bin/sh
-# Makes what compose.yaml hands out as secrets, as far as it is not there, and the directory for the keys of hosts.
-# As root, for each file has to belong to the user who reads it in a container.
+# Creates the missing secrets of compose.yaml, and the directory for SSH keys.
+# Run as root: each file must be owned by the user that reads it in a container.
 set -eu
 umask 077
 CDPATH='' cd -- "$(dirname -- "$0")"
-daos=10001    # the Dockerfile's user
+daos=10001    # the user in the Dockerfile
 postgres=999  # the user of PostgreSQL's image
 
 random() { head -c 32 /dev/urandom | base64 | tr '+/' '-_'; }

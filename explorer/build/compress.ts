@@ -1,11 +1,11 @@
-// A .gz beside each text file, for servers that send it as it is.
+// Writes a .gz next to each text file, for servers that send precompressed files.
 
 import { readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { constants, gzipSync } from 'node:zlib';
 import type { Plugin } from 'vite';
 
-const smallest = 1024; // bytes; below, a header more costs what compression saves
+const smallest = 1024; // bytes; below this, an additional header costs what compression saves
 
 export function compress(): Plugin {
   let folder = '';

@@ -1,16 +1,16 @@
-// THIRD-PARTY-NOTICES.txt: the licences of all that the build takes from node_modules.
+// Writes THIRD-PARTY-NOTICES.txt: the licenses of everything that the build includes from node_modules.
 
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Plugin } from 'vite';
 
-// Inside monaco-editor and graphiql's style sheet, with a licence of its own that neither package carries.
+// Included in monaco-editor and graphiql's style sheet, with a license of its own that neither package contains.
 const codicons = `The icon font in GraphiQL's editors: Codicons (https://github.com/microsoft/vscode-codicons)
 Copyright (c) Microsoft Corporation
 Creative Commons Attribution 4.0 International: https://creativecommons.org/licenses/by/4.0/legalcode
 `;
 
-/** `watch` sees the modules of one bundle (workers are bundles of their own); `write` puts the notices into the output. */
+/** `watch` collects the modules of one bundle (workers are separate bundles); `write` adds the notices to the output. */
 export function notices(): { watch(): Plugin; write(): Plugin } {
   const packages = new Set<string>();
   return {

@@ -1,4 +1,4 @@
-// The documents in GraphiQL's tabs at the first visit: a first deployment, from left to right. documents.test.ts compares them to the schema and to examples/hello.
+// The documents in GraphiQL's tabs on the first visit: a first deployment, from left to right. documents.test.ts checks them against the schema and examples/hello.
 
 interface Document {
   query: string;

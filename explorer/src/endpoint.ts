@@ -1,13 +1,13 @@
-// Where the API is, seen from this page. Pure.
+// The URLs of the API, derived from the URL of this page. Pure.
 
 export interface Endpoint {
   http: string;
   websocket: string;
 }
 
-/** The API's addresses for the page at `…/graphql/ide/`: `…/graphql`, whatever prefix a proxy puts before it. */
+/** Returns the API's URLs for the page at `…/graphql/ide/`: `…/graphql`, with any prefix that a proxy adds. */
 export function endpointOf(page: string): Endpoint {
-  const http = new URL('..', page); // drops query and fragment too
+  const http = new URL('..', page); // also drops query and fragment
   http.pathname = http.pathname.replace(/\/$/, '');
   const websocket = new URL(http);
   websocket.protocol = http.protocol === 'https:' ? 'wss:' : 'ws:';

@@ -1,4 +1,4 @@
-// How GraphiQL reaches the API: queries and mutations by POST, subscriptions by graphql-transport-ws.
+// GraphiQL's connection to the API: queries and mutations by POST, subscriptions by graphql-transport-ws.
 
 import type { Fetcher, FetcherParams } from '@graphiql/toolkit';
 import { type ExecutionResult, getOperationAST, GraphQLError, type OperationDefinitionNode, parse } from 'graphql';
@@ -6,7 +6,7 @@ import { createClient } from 'graphql-ws';
 import type { Endpoint } from './endpoint.ts';
 import { collectRunLog } from './run-log.ts';
 
-/** A fetcher that sends `token`, and calls `refused` when the server does not take it. The header editor's entries override. */
+/** Returns a fetcher that sends `token` and calls `refused` if the server rejects it. Headers from the header editor take precedence. */
 export function createFetcher(endpoint: Endpoint, token: string, refused: () => void): Fetcher {
   return (params, options) => {
     const ours = `Bearer ${token}`;
@@ -16,7 +16,7 @@ export function createFetcher(endpoint: Endpoint, token: string, refused: () => 
     const request = {
       headers: Object.fromEntries(sent),
       params: { ...params, operationName: operation?.name?.value ?? null },
-      refused: sent.get('authorization') === ours ? refused : () => {}, // one from the header editor is not ours to ask for
+      refused: sent.get('authorization') === ours ? refused : () => {}, // for a token from the header editor, the form cannot help
     };
     return operation?.operation === 'subscription'
       ? subscribe({ url: endpoint.websocket, ...request })
@@ -24,13 +24,13 @@ export function createFetcher(endpoint: Endpoint, token: string, refused: () => 
   };
 }
 
-// From the text: what GraphiQL knows of the operation is, for a moment, that of the tab that was left.
+// Parsed from the text: right after a switch of tabs, GraphiQL still reports the operation of the previous tab.
 function operationIn({ query, operationName }: FetcherParams): OperationDefinitionNode | null | undefined {
   try {
     const document = parse(query);
     return getOperationAST(document, operationName) ?? getOperationAST(document);
   } catch {
-    return null; // the server's message says what is wrong
+    return null; // the server's error message explains the problem
   }
 }
 
@@ -61,13 +61,13 @@ function parsed(text: string): ExecutionResult | null {
   }
 }
 
-// An observable, not an async generator: stopping one of those waits for the next event, which may never come.
+// An observable, not an async generator: stopping a generator waits for the next event, which may never arrive.
 function subscribe({ url, headers, params, refused }: Request) {
   return {
     subscribe(observer: { next(value: ExecutionResult): void; error(error: unknown): void; complete(): void }) {
       const client = createClient({
         url,
-        connectionParams: headers, // one connection a subscription, so that edited headers count
+        connectionParams: headers, // one connection per subscription, so that edited headers take effect
         shouldRetry: (event) => isClose(event) && event.code !== 4403,
       });
       const collect = collectRunLog<ExecutionResult>();

@@ -1,4 +1,4 @@
-// The page: asks for a token where there is none, shows GraphiQL where there is one.
+// The page: asks for a token if there is none, otherwise shows GraphiQL.
 
 import './main.css';
 import type { Fetcher } from '@graphiql/toolkit';
@@ -14,7 +14,7 @@ const endpoint = endpointOf(location.href);
 const storage = tabStorage();
 const graphiqlStorage = storedOnce(storage);
 const initialToken = takeToken(storage);
-const loading = import('./workbench.tsx'); // at once, also while the form is open
+const loading = import('./workbench.tsx'); // starts immediately, even while the form is open
 const Workbench = lazy(() => loading);
 
 interface Session {
@@ -28,7 +28,7 @@ function Page() {
   function open(token: string): Session {
     const opened: Session = {
       fetcher: createFetcher(endpoint, token, () => {
-        // A late answer to an older token says nothing about the one in use.
+        // A late response to an earlier token does not concern the current one.
         setSession((current) => (current?.fetcher === opened.fetcher ? { ...current, refused: true } : current));
       }),
       refused: false,
@@ -59,10 +59,10 @@ function Page() {
 
 function forgetToken() {
   forget(storage);
-  location.reload(); // closes its connections and clears what it brought onto the screen
+  location.reload(); // closes its connections and clears the data that it has loaded
 }
 
-// A link with a token, opened in a tab that shows this page already, changes the fragment only.
+// Opening a link with a token in a tab that already shows this page changes only the fragment.
 addEventListener('hashchange', () => {
   if (!carriesToken(location.hash)) return;
   takeToken(storage);

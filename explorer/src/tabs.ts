@@ -1,5 +1,5 @@
-// GraphiQL stores its tabs, and the active tab's texts once more, each at its own moment. A reload in between opens an extra tab
-// with a mixture. Here the tabs are the truth and the copies are read from them. Pure.
+// GraphiQL stores its tabs and, at another time, copies of the active tab's texts. A reload in between opens an extra tab with a
+// mixture of both. Here the tabs are the source of truth, and the copies are read from them. Pure.
 
 import type { TabStorage } from './token.ts';
 
@@ -7,7 +7,7 @@ type Copy = 'query' | 'variables';
 
 const copies: Partial<Record<string, Copy>> = { 'graphiql:query': 'query', 'graphiql:variables': 'variables' };
 
-/** `storage` for GraphiQL, with the active tab's texts only where they belong: in the tabs. */
+/** Wraps `storage` for GraphiQL so that the active tab's texts are stored only in the tabs. */
 export function storedOnce(storage: TabStorage): TabStorage {
   return {
     getItem(name) {
@@ -30,6 +30,6 @@ function activeText(state: string | null, copy: Copy): string | null {
     const { tabs, activeTabIndex } = JSON.parse(state ?? '');
     return tabs[activeTabIndex][copy] ?? null;
   } catch {
-    return null; // nothing stored, or by another version: GraphiQL starts over too
+    return null; // nothing is stored, or by another version: GraphiQL resets too
   }
 }

@@ -1,4 +1,4 @@
-// The form that asks for an access token, over everything else.
+// The dialog that asks for an access token, on top of everything else.
 
 import { type FormEvent, useEffect, useRef, useState } from 'react';
 import { tokenIn } from './token.ts';
@@ -6,7 +6,7 @@ import { tokenIn } from './token.ts';
 interface Props {
   refused: boolean;
   onToken(token: string): void;
-  onClose: (() => void) | null; // null: there is nothing behind the form to go back to
+  onClose: (() => void) | null; // null: the form cannot be closed without a token
 }
 
 export function TokenForm({ refused, onToken, onClose }: Props) {
@@ -29,7 +29,7 @@ export function TokenForm({ refused, onToken, onClose }: Props) {
       ref={dialog}
       className="token-form"
       aria-labelledby="token-form-title"
-      onClose={onClose ?? (() => dialog.current?.showModal())} // Escape; refusing `cancel` does not hold the second time
+      onClose={onClose ?? (() => dialog.current?.showModal())} // Escape; preventing `cancel` works only the first time
     >
       <form onSubmit={submit}>
         <h1 id="token-form-title">daos</h1>

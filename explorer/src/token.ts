@@ -1,11 +1,11 @@
-// The access token: read from the address or from what a person pastes, kept for this browser tab only.
-// Never in localStorage, never in an address: both outlive the tab and are seen by others.
+// The access token: read from the URL or from pasted text, and stored for this browser tab only.
+// Never in localStorage and never in a URL: both outlive the tab and can be seen by others.
 
 const key = 'daos.token';
 
 export type TabStorage = Pick<Storage, 'getItem' | 'setItem' | 'removeItem' | 'clear' | 'length'>;
 
-/** The tab's own storage: it survives a reload. Where the browser refuses it, one that does not. */
+/** Returns the tab's sessionStorage, which survives a reload; if the browser denies it, storage in memory, which does not. */
 export function tabStorage(): TabStorage {
   try {
     return window.sessionStorage;
@@ -27,12 +27,12 @@ export function inMemory(): TabStorage {
   };
 }
 
-/** Whether an address's fragment carries a token. */
+/** Whether the fragment of a URL contains a token. */
 export function carriesToken(fragment: string): boolean {
   return /^#(.*&)?token=/.test(fragment);
 }
 
-/** The token in `text`: the token itself, `Bearer …`, or the link that carries it. null where no header could carry it. */
+/** Returns the token in `text`: the token itself, `Bearer …`, or a link that contains it. null if it is not valid in a header. */
 export function tokenIn(text: string): string | null {
   const linked = /#(?:.*&)?token=([^&\s]*)/.exec(text)?.[1];
   const token = linked === undefined ? text.trim().replace(/^bearer\s+/i, '') : decoded(linked);
@@ -41,7 +41,7 @@ export function tokenIn(text: string): string | null {
 
 function decoded(text: string): string {
   try {
-    return decodeURIComponent(text); // not as form data: a plus sign is a plus sign
+    return decodeURIComponent(text); // not as form data: a plus sign stays a plus sign
   } catch {
     return text;
   }
@@ -59,7 +59,7 @@ export function forget(storage: TabStorage): void {
   storage.removeItem(key);
 }
 
-/** Take the token out of the address bar, and out of the history with it, into `storage`. Returns the tab's token. */
+/** Moves the token from the address bar, and thereby from the history, into `storage`. Returns the tab's token. */
 export function takeToken(storage: TabStorage): string | null {
   if (!carriesToken(location.hash)) return recall(storage);
   const token = tokenIn(location.hash);

@@ -1,7 +1,7 @@
-// GraphiQL with daos's documents, its workers from the server's own files, and the schema explorer.
+// GraphiQL with daos' documents, workers loaded from the server, and the schema explorer.
 
 import 'graphiql/setup-workers/vite';
-// Not graphiql/style.css: that has Monaco's style sheet in it, which comes with Monaco already (350 kB compressed).
+// Not graphiql/style.css: it includes Monaco's style sheet, which Monaco already loads (350 kB compressed).
 import '@graphiql/react/style.css';
 import 'graphiql/graphiql.css';
 import '@graphiql/plugin-doc-explorer/style.css';
@@ -12,7 +12,7 @@ import { GraphiQL, type GraphiQLProps } from 'graphiql';
 import { useEffect, useState } from 'react';
 import { documents } from './documents.ts';
 
-// Without the history plugin: it keeps headers and secret variables, whatever shouldPersistHeaders says.
+// Without the history plugin: it stores headers and secret variables regardless of shouldPersistHeaders.
 const plugins = [explorerPlugin()];
 
 type Props = Required<Pick<GraphiQLProps, 'fetcher' | 'storage'>> & { onForget(): void };
@@ -27,7 +27,7 @@ export default function Workbench({ fetcher, storage, onForget }: Props) {
         defaultTabs={documents}
         defaultEditorToolsVisibility
         shouldPersistHeaders={false}
-        storage={storage} // the tab's own: variables may be secret
+        storage={storage} // of this tab only: variables may be secret
       >
         <GraphiQL.Logo>
           <span className="brand">daos</span>
@@ -43,7 +43,7 @@ export default function Workbench({ fetcher, storage, onForget }: Props) {
   );
 }
 
-/** Says when the editors are there. A tab that is chosen before that keeps the text of the one that was left. */
+/** Reports when the editors are ready. A tab that is selected earlier keeps the text of the previous one. */
 function Editors({ onReady }: { onReady(ready: boolean): void }) {
   const ready = useGraphiQL((state) =>
     [state.queryEditor, state.variableEditor, state.headerEditor, state.responseEditor].every(Boolean),
@@ -52,7 +52,7 @@ function Editors({ onReady }: { onReady(ready: boolean): void }) {
   return null;
 }
 
-/** Keeps the editors in step when the system turns dark or light; GraphiQL asks once, its style sheet always. */
+/** Updates the editors when the system switches between dark and light; GraphiQL checks only once, its style sheet always. */
 function SystemTheme() {
   const { setTheme } = useGraphiQLActions();
   const theme = useGraphiQL((state) => state.theme);
@@ -65,7 +65,7 @@ function SystemTheme() {
   return null;
 }
 
-/** Keeps the newest entry of a log in view while it grows. */
+/** Scrolls a growing log to its newest entry. */
 function LogTail() {
   const editor = useGraphiQL((state) => state.responseEditor);
   useEffect(() => {

@@ -95,4 +95,4 @@ def test_without_a_release_there_is_nobody_to_break(tmp_path: Path) -> None:
     repository = Repository(tmp_path)
     repository.write(RELEASED)
     repository.commit()
-    assert repository.check() == (0, "no release behind this commit, so no client to break\n")
+    assert repository.check() == (0, "no release before this commit, so no clients to break\n")

@@ -1,4 +1,4 @@
-"""What the benches of runs share: an sshd on this machine with its docker, a server, and a meter of processor time."""
+"""Shared by the benchmarks of runs: an sshd on this machine with its Docker, a server, and a meter of CPU time."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ COMPOSE_FILE = json.dumps(
         }
     }
 )
-# What daos asks gets the answer that its one container runs already; nothing else is done, and no program is started.
+# Answers every request of daos as if its one container were already running; does nothing else and starts no program.
 NO_DOCKER = """#!/bin/sh
 case "$*" in
     *version*) echo 27.0.0 ;;
@@ -84,7 +84,7 @@ class Meter:
 
 @dataclass
 class Site:
-    """Where everything is deployed to, and what the ways need to get there."""
+    """The host that everything is deployed to, and what is needed to connect to it."""
 
     directory: Path
     sshd: SshServer
@@ -95,13 +95,13 @@ class Site:
         return [f"{self.prefix}-{way}-{number}" for number in range(count)]
 
     def server(self, meter: Meter, settings: Mapping[str, str]) -> Server:
-        """A server that deploys there, not started yet; `settings` are put over the usual ones."""
+        """Return a server that deploys there, not started yet; `settings` override the usual ones."""
         command = meter.inside([sys.executable, "-m", "daos"])
         return Server(self.directory / "server", {**SETTINGS, **settings}, command)
 
     @property
     def temporary(self) -> Path:
-        """Where what the logins run puts its temporary files."""
+        """The directory for temporary files of what the logins run."""
         return self.directory / "tmp"
 
     @property
@@ -120,7 +120,7 @@ class Site:
 
 @contextlib.contextmanager
 def opened(*, no_docker: bool = False) -> Iterator[Site]:
-    """A site of one's own; with `no_docker`, docker there does nothing, at once, and says that all is well."""
+    """Create a site; with `no_docker`, its docker command does nothing and reports success immediately."""
     with tempfile.TemporaryDirectory(prefix="db-", dir="/dev/shm") as name:
         directory = Path(name)
         for inside in ("sshd", "tmp"):

@@ -1,4 +1,4 @@
-"""Looks for secrets where they must not be: in files, processes and texts, as they are and in base64."""
+"""Searches for secrets where they must not be: in files, processes, and texts, in plain text and in base64."""
 
 import base64
 import os

@@ -1,4 +1,4 @@
-"""Chromium without a window, without a sandbox and without a word to anybody else."""
+"""Chromium, headless, without a sandbox, and without network requests of its own."""
 
 from dataclasses import dataclass
 from pathlib import Path

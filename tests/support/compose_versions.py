@@ -1,4 +1,4 @@
-"""The versions of compose that the cases run with, each by a home directory in which docker and daos find it."""
+"""The versions of Compose that the cases run with, each in a home directory where docker and daos find it."""
 
 import os
 import subprocess

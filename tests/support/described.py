@@ -42,8 +42,8 @@ def describe(version: Version, project: str, directory: Path, home: Path) -> dic
     _write(version, project, directory)
     environment = {"HOME": str(home), "PATH": os.environ["PATH"], "PWD": str(directory), **version.variables}
     command = ["docker", "compose", "--project-name", project, "config", "--format", "json"]
-    told = subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True, text=True).stdout
-    model = json.loads(told)
+    output = subprocess.run(command, cwd=directory, env=environment, check=True, capture_output=True, text=True).stdout
+    model = json.loads(output)
     return {name: _described(service, model, version, directory) for name, service in model["services"].items()}
 
 

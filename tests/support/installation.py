@@ -1,4 +1,4 @@
-"""daos as a stranger installs it: the wheel that the source distribution gives, in an environment of its own."""
+"""daos as a user installs it: the wheel built from the source distribution, in its own environment."""
 
 import subprocess
 import sys

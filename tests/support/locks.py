@@ -1,4 +1,4 @@
-"""Waiting for somebody who waits."""
+"""Waits until a PostgreSQL transaction waits for a lock."""
 
 import asyncio
 

@@ -9,7 +9,7 @@ from runner.store import Capacity
 
 
 class RecordingEngine:
-    """A `runner.engine.base.Engine` that remembers what it was told."""
+    """A `runner.engine.base.Engine` that records its calls."""
 
     def __init__(self) -> None:
         self.enqueued: list[UUID] = []

@@ -1,4 +1,4 @@
-"""A registry without images that wants a login: enough for `docker login`, and to see who asks for an image."""
+"""A registry without images that requires a login: enough for `docker login`, and it records requests for images."""
 
 import base64
 from collections.abc import Iterator
@@ -12,17 +12,17 @@ NO_MANIFEST = b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest un
 
 @dataclass
 class Registry:
-    """What was asked, and by whom."""
+    """The requests, with their logins."""
 
     username: str
     password: str
-    address: str = ""  # on the loopback, where docker talks HTTP
+    address: str = ""  # on the loopback interface, where Docker uses HTTP
     asked: list[tuple[str, str | None]] = field(default_factory=list)  # path, and "username:password"
-    held: set[str] = field(default_factory=set)  # paths that were asked for since `hold`, and wait
+    held: set[str] = field(default_factory=set)  # requested paths that have been waiting since `hold`
     _released: Event = field(default_factory=Event)
 
     def hold(self) -> None:
-        """Answer nothing about images until `release`."""
+        """Respond to no request for an image until `release`."""
         self._released.clear()
         self.held.clear()
 
@@ -37,7 +37,7 @@ class Registry:
 
     @property
     def pulled_by(self) -> set[str | None]:
-        """Who has asked for an image."""
+        """Return the logins that requested an image."""
         return {who for path, who in self.asked if "/manifests/" in path}
 
 

@@ -1,4 +1,4 @@
-"""A link to a server that can go silent without being closed, as when a machine between the two has lost its power."""
+"""A TCP relay that can go silent without closing, as if a machine between client and server had lost power."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,23 +6,23 @@ from contextlib import asynccontextmanager, suppress
 
 
 class Relay:
-    """Passes on what comes to `port` of the loopback interface, and the answers."""
+    """Forwards connections to `port` of the loopback interface, in both directions."""
 
     def __init__(self, host: str, port: int) -> None:
         self._target = (host, port)
         self._passing: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self._is_refusing = False
-        self.refused = asyncio.Event()  # somebody was
+        self.refused = asyncio.Event()  # set when a connection was refused
         self.port = 0
 
     def freeze(self) -> None:
-        """Pass nothing more on for those who are connected now."""
+        """Forward nothing more for the current connections."""
         for passing in self._passing:
             passing.cancel()
 
     def refuse(self) -> None:
-        """Close each new connection at once."""
+        """Close each new connection immediately."""
         self._is_refusing = True
 
     def accept(self) -> None:

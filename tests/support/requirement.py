@@ -1,4 +1,4 @@
-"""Whether a test may be skipped because the machine lacks something."""
+"""Skips a test, or fails it, if the machine lacks a requirement."""
 
 import os
 import shutil

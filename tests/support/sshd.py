@@ -31,7 +31,7 @@ class Process:
 
 @dataclass
 class SshServer:
-    """An sshd that accepts one key for one user, and those that it is told to.
+    """An sshd that accepts one key for one user, and further keys on demand.
 
     `log` is all that it said, at level VERBOSE.
     """
@@ -82,7 +82,7 @@ class SshServer:
             file.write(f"{public_key}\n")
 
     def stop(self) -> None:
-        """Listen no more and drop the connections; what the logins started goes on, as on a host without a network."""
+        """Stop listening and drop the connections; processes of logins keep running, as on a host without a network."""
         if self._sshd is None:
             return
         connections = self.connections()
@@ -100,7 +100,7 @@ class SshServer:
             time.sleep(0.02)
 
     def change_host_key(self) -> None:
-        """Start again with another host key, as a machine that was installed anew."""
+        """Start again with another host key, like a reinstalled machine."""
         self.stop()
         self._make_host_key()
         self.start()
@@ -151,7 +151,7 @@ class SshServer:
         make_key(self._host_key_path)
 
     def _write_config(self, sshd: Path) -> Path:
-        # bash reads ~/.bashrc in a login by ssh, unless it believes to be somebody's child: SHLVL.
+        # bash reads ~/.bashrc in a login over ssh, unless SHLVL indicates that it is a child of another shell.
         environment = {"PATH": self.path, MARK: self._mark, "SHLVL": "1", **self.environment}
         lines = [
             *self.options,  # first, because sshd keeps the first value of an option
@@ -177,7 +177,7 @@ class SshServer:
         ]
         config = self.directory / "sshd_config"
         config.write_text("\n".join(lines) + "\n")
-        # From 9.8 on, failed logins shut an address out for a while; before, the option is an error.
+        # OpenSSH 9.8 and later block an address after failed logins; in earlier versions the option is an error.
         probe = [str(sshd), "-t", "-f", str(config), "-o", "PerSourcePenalties=no"]
         if subprocess.run(probe, capture_output=True, check=False).returncode == 0:
             config.write_text("\n".join([*lines, "PerSourcePenalties no"]) + "\n")
