@@ -1,4 +1,4 @@
-"""What is stored: tables, sessions, migrations and the one place that changes a status.
+"""The database: tables, sessions, migrations, and the one module that changes a status.
 
-Nothing here knows GraphQL, HTTP or Ansible.
+Nothing here depends on GraphQL, HTTP, or Ansible.
 """

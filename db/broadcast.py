@@ -1,4 +1,4 @@
-"""Who waits for news of what.  News has no content: it says "look again", and the database is read."""
+"""Notifications by topic.  A notification has no content: it means "read the database again"."""
 
 import asyncio
 from collections import Counter
@@ -13,55 +13,55 @@ Shared = TypeVar("Shared")
 
 
 class Everything(Enum):
-    """The topics without an id."""
+    """The topics that have no id."""
 
     DEPLOYMENTS = auto()
     CANCELS = auto()  # of runs that are being played
 
 
-Topic = UUID | Everything  # a UUID is a deployment's id or a run's
+Topic = UUID | Everything  # a UUID is the id of a deployment or a run
 
 
 class Listener:
-    """Notices that there was news since it was last waited for, however much and however long ago."""
+    """One subscriber to a topic.  It records whether it was notified since the last wait, not how often or when."""
 
     def __init__(self) -> None:
-        self._news = asyncio.Event()
+        self._is_notified = asyncio.Event()
 
-    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller looks again either way
-        """Return at the next news, or at once when there was some, or after `timeout` seconds."""
+    async def wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the caller reads again in either case
+        """Return at the next notification, immediately if there was one before, or after `timeout` seconds."""
         try:
             async with asyncio.timeout(timeout):
-                await self._news.wait()
+                await self._is_notified.wait()
         except TimeoutError:
             pass
-        self._news.clear()
+        self._is_notified.clear()
 
     def notify(self) -> None:
-        self._news.set()
+        self._is_notified.set()
 
 
 @dataclass
-class _InCommon:
-    """What some followers share, how many they are, and what is to be done after the last."""
+class _Shared:
+    """A value that several subscribers share, their number, and the cleanup to run after the last one leaves."""
 
     value: Any
-    followers: int
-    end: ExitStack
+    users: int
+    cleanup: ExitStack
 
 
 class Broadcast:
-    """Listeners by topic.  A slow listener holds up nobody: it has one flag, and no queue that could grow."""
+    """Listeners by topic.  A slow listener delays no other: it has one flag and no queue that could grow."""
 
     def __init__(self) -> None:
         self._listeners: dict[Topic, set[Listener]] = {}
-        self._in_common: dict[Hashable, _InCommon] = {}
-        self._pass_on: Callable[[tuple[Topic, ...]], None] | None = None
-        self.subscribers: Counter[str] = Counter(deployment=0, deployments=0, run=0, log=0)  # by what they follow
+        self._shared: dict[Hashable, _Shared] = {}
+        self._forward: Callable[[tuple[Topic, ...]], None] | None = None
+        self.subscribers: Counter[str] = Counter(deployment=0, deployments=0, run=0, log=0)  # by kind of subscription
 
     @contextmanager
     def listen(self, topic: Topic) -> Iterator[Listener]:
-        """A listener for news of `topic`.  Listen first and read then, or news in between is missed."""
+        """Register a listener for `topic`.  Read the database only afterwards, or changes in between are missed."""
         listener = Listener()
         self._listeners.setdefault(topic, set()).add(listener)
         try:
@@ -74,7 +74,7 @@ class Broadcast:
 
     @contextmanager
     def subscribed(self, to: str) -> Iterator[None]:
-        """Count a subscriber while it follows."""
+        """Count a subscriber in `subscribers[to]` while the block runs."""
         self.subscribers[to] += 1
         try:
             yield
@@ -83,38 +83,38 @@ class Broadcast:
 
     @contextmanager
     def share(self, key: Hashable, opened: Callable[[], AbstractContextManager[Shared]]) -> Iterator[Shared]:
-        """What all who share `key` have in common: `opened` for the first of them, closed after the last."""
-        common = self._in_common.get(key)
-        if common is None:
-            end = ExitStack()
-            common = self._in_common[key] = _InCommon(end.enter_context(opened()), 0, end)
-        common.followers += 1
+        """Share one value among all users of `key`: `opened()` is entered for the first and exited after the last."""
+        shared = self._shared.get(key)
+        if shared is None:
+            cleanup = ExitStack()
+            shared = self._shared[key] = _Shared(cleanup.enter_context(opened()), 0, cleanup)
+        shared.users += 1
         try:
-            yield common.value
+            yield shared.value
         finally:
-            common.followers -= 1
-            if not common.followers:
-                del self._in_common[key]
-                common.end.close()
+            shared.users -= 1
+            if not shared.users:
+                del self._shared[key]
+                shared.cleanup.close()
 
     def notify(self, *topics: Topic) -> None:
-        """Tell all who listen to any of `topics` to look again, here and, where there is a wire, elsewhere."""
-        self.hear(*topics)
-        if self._pass_on is not None:
-            self._pass_on(topics)
+        """Notify the listeners of `topics` in this process and, when servers share a database, in the others."""
+        self.notify_here(*topics)
+        if self._forward is not None:
+            self._forward(topics)
 
-    def hear(self, *topics: Topic) -> None:
-        """Tell those who listen here alone: another server has said so."""
+    def notify_here(self, *topics: Topic) -> None:
+        """Notify the listeners of `topics` in this process only, for a notification that came from another server."""
         for topic in topics:
             for listener in self._listeners.get(topic, ()):
                 listener.notify()
 
-    def join(self, pass_on: Callable[[tuple[Topic, ...]], None]) -> None:
-        """Have `pass_on` told all topics that there are news of here; it must return at once."""
-        self._pass_on = pass_on
+    def join(self, forward: Callable[[tuple[Topic, ...]], None]) -> None:
+        """Call `forward` with the topics of each `notify`, to send them to other servers; it must not block."""
+        self._forward = forward
 
     def wake_all(self) -> None:
-        """Wake everybody here once: news may have been missed, or the server stops."""
+        """Notify every listener in this process: notifications may have been missed, or the server is stopping."""
         for listeners in self._listeners.values():
             for listener in listeners:
                 listener.notify()

@@ -20,7 +20,7 @@ Word = TypeVar("Word", bound=StrEnum)
 
 
 class ContainerState(StrEnum):
-    """What Docker does with a container."""
+    """The state of a container, in Docker's terms."""
 
     CREATED = "CREATED"
     RUNNING = "RUNNING"
@@ -32,7 +32,7 @@ class ContainerState(StrEnum):
 
 
 class ContainerHealth(StrEnum):
-    """What a container's health check has found."""
+    """The result of a container's health check, in Docker's terms."""
 
     STARTING = "STARTING"
     HEALTHY = "HEALTHY"
@@ -41,7 +41,7 @@ class ContainerHealth(StrEnum):
 
 @dataclass(frozen=True)
 class Container:
-    """One container of a project.  `health` is None without a health check, `exit_code` while it runs."""
+    """One container of a project.  `health` is None without a health check, `exit_code` while the container runs."""
 
     name: str
     service: str
@@ -51,13 +51,13 @@ class Container:
     exit_code: int | None = None
     restarts: int = 0
     started_at: datetime | None = None  # None: never
-    ports: tuple[str, ...] = ()  # as docker shows them: 127.0.0.1:8080->80/tcp
+    ports: tuple[str, ...] = ()  # as Docker shows them: 127.0.0.1:8080->80/tcp
 
     @classmethod
     def read(cls, reported: object) -> "Container":
-        """The container in a JSON object of a host, with Docker's words.
+        """Return the container that a host reports as a JSON object, with Docker's names for states.
 
-        A host is not trusted: whatever is malformed, too long or unprintable raises ValueError.
+        Raises: ValueError for anything malformed, too long, or unprintable: a host is not trusted.
         """
         if not isinstance(reported, Mapping):
             raise ValueError("it is no object")
@@ -80,11 +80,11 @@ class Container:
 
     @property
     def size(self) -> int:
-        """The characters of its texts."""
+        """The number of characters in all of its strings."""
         return len(self.name) + len(self.service) + len(self.image) + sum(map(len, self.ports))
 
     def write(self) -> dict[str, Any]:
-        """A JSON object from which `read` makes the same container."""
+        """Return a JSON object from which `read` makes the same container."""
         return {
             "name": self.name,
             "service": self.service,
@@ -99,7 +99,7 @@ class Container:
 
 
 def read_all(reported: object) -> tuple[list[Container], list[str]]:
-    """The containers of a report, and what is wrong with those that cannot be read."""
+    """Return the containers of a report, and one message for each that cannot be read."""
     if not isinstance(reported, list):
         return [], [] if reported is None else ["it is no list"]
     containers: list[Container] = []

@@ -1,4 +1,4 @@
-"""Connections and transactions: `Database.read()` and `Database.write()` are the only ways to the tables."""
+"""Connections and transactions.  All access to the tables is through `Database.read()` and `Database.write()`."""
 
 import asyncio
 import fcntl
@@ -27,7 +27,7 @@ from db.session import LABELS, OurSession
 from db.storage import Storage
 
 POOL = 20  # connections to PostgreSQL
-# libpq's own values are minutes and more; what the URL says counts before these.
+# libpq's defaults are minutes and more.  Parameters in the URL take precedence over these.
 LINK = {
     "connect_timeout": "10",  # seconds
     "tcp_user_timeout": "15000",  # milliseconds
@@ -36,7 +36,7 @@ LINK = {
     "keepalives_count": "2",
 }
 
-LOCKED_BYTE = 1 << 62  # of a SQLite file; SQLite's own are at 2**30, and no file is as long
+LOCKED_BYTE = 1 << 62  # offset in a SQLite file; SQLite's own locks are at 2**30, and no file is this long
 
 logger = logging.getLogger(__name__)
 
@@ -45,11 +45,11 @@ Witness = Callable[[AsyncSession], Awaitable[None]]
 
 
 class BrokenReferences(Exception):
-    """A migration left rows that refer to rows which are not there; it was undone."""
+    """A migration left rows that refer to missing rows; it was rolled back."""
 
 
 class Reserved(Exception):
-    """Another server plays the runs of this database."""
+    """Another server already plays the runs of this database."""
 
 
 class UnsupportedDatabase(ValueError):
@@ -57,10 +57,10 @@ class UnsupportedDatabase(ValueError):
 
 
 class Database:
-    """One database: its connections, its transactions and the keyring of its secrets.
+    """One database: its connections, its transactions, and the keyring of its secrets.
 
-    On SQLite there is a pool of readers that cannot write and a pool of one writer.  Writers queue for it in order and
-    begin with BEGIN IMMEDIATE, so that "database is locked" cannot happen between them.
+    SQLite has a pool of read-only connections and a pool of one writing connection.  Writers wait for it in order and
+    begin with BEGIN IMMEDIATE, so that "database is locked" cannot occur between them.
     """
 
     def __init__(self, url: str, keyring: Keyring) -> None:
@@ -71,14 +71,14 @@ class Database:
             self._reader = sqlite.engine(self.url, writes=False)
         else:
             self._writer = create_async_engine(self.url, pool_size=10, max_overflow=POOL - 10, pool_pre_ping=True)
-            # One snapshot for all statements of a reader, as SQLite gives it anyway.
+            # One snapshot for all statements of a reader, as SQLite always has.
             self._reader = self._writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
         options: dict[str, Any] = {"expire_on_commit": False, "sync_session_class": OurSession}
         self._write_session = async_sessionmaker(self._writer, **options)
         self._read_session = async_sessionmaker(self._reader, **options)
         self.storage = Storage(self._path)
-        self._held: list[int] = []  # descriptors
-        self._room = None if self.is_sqlite else asyncio.Semaphore(POOL)
+        self._lock_descriptors: list[int] = []
+        self._slots = None if self.is_sqlite else asyncio.Semaphore(POOL)
         self._labels: frozenset[str] | None = None
         self._witness: Witness | None = None
 
@@ -87,7 +87,7 @@ class Database:
         return self.url.get_backend_name() == "sqlite"
 
     def limited_to(self, labels: frozenset[str] | None) -> "Database":
-        """The same database, where only what is on hosts with one of these labels is there; None: everything is."""
+        """Return this database, limited to hosts that have one of these labels and what is on them; None: no limit."""
         if labels == self._labels:
             return self
         limited = copy(self)
@@ -99,29 +99,29 @@ class Database:
         return self._labels is not None
 
     def witnessed(self, witness: "Witness") -> "Database":
-        """The same database, each of whose writing transactions lets `witness` write too, at its end."""
+        """Return this database with `witness` called at the end of each write transaction, to write in it too."""
         witnessed = copy(self)
         witnessed._witness = witness
         return witnessed
 
     @property
     def conninfo(self) -> Secret:
-        """How psycopg connects to a PostgreSQL database, for a connection that is not of the pool."""
+        """The connection string of a PostgreSQL database, for a psycopg connection outside the pool."""
         _, parameters = self._writer.dialect.create_connect_args(self.url)
-        parameters.pop("context", None)  # SQLAlchemy's own types, no parameter of libpq
+        parameters.pop("context", None)  # SQLAlchemy's own types, not a parameter of libpq
         return Secret(make_conninfo(**parameters))
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncSession]:
-        """A session in one read-only transaction: all its statements see the same state."""
-        async with self._read_session(info=self._info) as session, _transaction(session, self._room):
+        """Open a session in one read-only transaction: all its statements see the same snapshot."""
+        async with self._read_session(info=self._info) as session, _transaction(session, self._slots):
             yield session
 
     @asynccontextmanager
     async def write(self) -> AsyncIterator[AsyncSession]:
-        """A session in one transaction, committed at the end of the block, rolled back when the block raises."""
+        """Open a session in one transaction, committed at the end of the block, rolled back when the block raises."""
         try:
-            async with self._write_session(info=self._info) as session, _transaction(session, self._room):
+            async with self._write_session(info=self._info) as session, _transaction(session, self._slots):
                 yield session
                 if self._witness is not None:
                     await self._witness(session)
@@ -131,7 +131,7 @@ class Database:
 
     @property
     def _path(self) -> Path | None:
-        """The file of a SQLite database; None where there is none."""
+        """The file of a SQLite database; None for PostgreSQL and for a database in memory."""
         database = self.url.database
         if not self.is_sqlite or not database:
             return None
@@ -144,7 +144,7 @@ class Database:
         return {LABELS: self._labels}
 
     async def has_room(self) -> bool:
-        """Whether changes can be written, as far as it is known; what failed for want of room is tried again."""
+        """Return whether the storage has room for changes, as far as known; after a full storage, try a write again."""
         if self.storage.is_due:
             try:
                 async with self.write() as session:
@@ -155,20 +155,20 @@ class Database:
         return self.storage.has_room
 
     async def probe(self) -> None:
-        """See whether the file of a SQLite database can be opened.  Raises: sqlite3.Error.
+        """Check that the file of a SQLite database can be opened.  Raises: sqlite3.Error.
 
-        A connection of aiosqlite that cannot open it leaves a thread behind, which fails aloud when the loop has closed
-        before it has ended (0.22).
+        An aiosqlite connection (0.22) that cannot open the file leaves a thread behind, which prints an error when the
+        event loop closes before the thread has ended.
         """
         if self._path is not None and "uri" not in self.url.query:
             (await asyncio.to_thread(sqlite3.connect, self._path, check_same_thread=False)).close()
 
     @asynccontextmanager
     async def altering(self) -> AsyncIterator[AsyncConnection]:
-        """A connection in one transaction that may alter tables, committed at the end of the block.
+        """Open a connection in one transaction that may alter tables, committed at the end of the block.
 
-        SQLite alters a table by making it anew, and with foreign keys in force dropping the old one would delete every
-        row that refers to it.  They are checked as a whole before the commit instead.  Raises: BrokenReferences.
+        SQLite alters a table by recreating it.  With foreign keys enforced, dropping the old table would delete every
+        row that refers to it, so they are checked once before the commit instead.  Raises: BrokenReferences.
         """
         async with self._writer.connect() as connection:
             if self.is_sqlite:
@@ -186,15 +186,15 @@ class Database:
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """Hold a SQLite database as the one server that plays its runs.  Raises: Reserved.
+        """Lock a SQLite database for the one server that plays its runs.  Raises: Reserved.
 
-        A second one would take the first one's runs for those of a server that was killed.  The lock is the file's own:
-        it holds by whatever path another server has come there, a link of either kind and a bind mount too.
+        A second server would treat the runs of the first as those of a killed server.  The lock is on the file itself,
+        so it holds whatever path another server uses, also a hard link, a symbolic link, or a bind mount.
         """
-        assert self._path is not None  # it is SQLite
+        assert self._path is not None  # only SQLite is locked
         descriptor = os.open(self._path, os.O_RDWR | os.O_CLOEXEC)
-        # Closed after SQLite's connections: closing any descriptor of a file ends all locks that the process has there.
-        self._held.append(descriptor)
+        # Closed after SQLite's connections: closing any descriptor of a file releases all locks of the process on it.
+        self._lock_descriptors.append(descriptor)
         _set_lock(descriptor, fcntl.F_WRLCK)
         try:
             yield
@@ -205,58 +205,58 @@ class Database:
         """Close all connections."""
         await self._writer.dispose()
         await self._reader.dispose()
-        while self._held:
-            os.close(self._held.pop())
+        while self._lock_descriptors:
+            os.close(self._lock_descriptors.pop())
 
 
 @asynccontextmanager
-async def _transaction(session: AsyncSession, room: asyncio.Semaphore | None) -> AsyncIterator[None]:
-    """As SQLAlchemy's own `begin()`, but for its end, which is never cut off.
+async def _transaction(session: AsyncSession, slots: asyncio.Semaphore | None) -> AsyncIterator[None]:
+    """Run the block in a transaction, as SQLAlchemy's `begin()` does, but never interrupt its end.
 
-    A task of anyio that is cancelled is cancelled again and again until it has ended.  SQLAlchemy bears that once: the
-    second time it lets go of the connection that it is closing.  So cancelling waits here until the transaction has
-    ended; asyncio's own, which comes once, does not.
+    anyio cancels a task again and again until it has ended.  SQLAlchemy survives only the first cancellation: at the
+    second one it abandons the connection that it is closing.  Therefore a cancellation by anyio waits here until the
+    transaction has ended; one by asyncio, which is delivered once, does not wait.
 
-    On PostgreSQL it does not bear one while a connection is set up either (2.0): the turn is waited for in `room`, and
-    what comes then is seen through.
+    On PostgreSQL, SQLAlchemy (2.0) survives no cancellation while it sets up a connection either.  Therefore a task
+    waits for its turn at `slots`, where it can be cancelled, and the setup after that always completes.
     """
-    async with room or nullcontext():
+    async with slots or nullcontext():
         try:
-            await _see_through(session.connection(), leave=room is None)
+            await _complete(session.connection(), cancels=slots is None)
             with anyio.CancelScope(shield=True):
                 yield
         except BaseException:
-            await _see_through(session.rollback())
+            await _complete(session.rollback())
             raise
-        await _see_through(session.commit())
+        await _complete(session.commit())
 
 
-async def _see_through(part: Coroutine[Any, Any, object], *, leave: bool = False) -> None:
-    """Wait for a part of a transaction to end, also when cancelled meanwhile: cut off, it would break its connection.
+async def _complete(part: Coroutine[Any, Any, object], *, cancels: bool = False) -> None:
+    """Wait until a part of a transaction has ended, also when cancelled: an interrupted part breaks its connection.
 
-    With `leave` it is cancelled too, once.
+    With `cancels` a cancellation is delivered to the part too, once.
     """
-    going = asyncio.ensure_future(part)
+    task = asyncio.ensure_future(part)
     try:
-        await asyncio.shield(going)
+        await asyncio.shield(task)
     except asyncio.CancelledError:
-        if leave:
-            going.cancel()
+        if cancels:
+            task.cancel()
         with anyio.CancelScope(shield=True):
-            await asyncio.wait({going})
-        if not going.cancelled():
-            going.exception()  # which nobody will ask for: the loop would complain
+            await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # retrieved only so that the event loop does not log it as never retrieved
         raise
 
 
 async def _set_foreign_keys(connection: AsyncConnection, state: str) -> None:
-    """Switch SQLite's foreign keys on or off, past SQLAlchemy, which would begin a transaction first."""
+    """Turn SQLite's foreign keys on or off on the driver's connection: SQLAlchemy would begin a transaction first."""
     raw: Any = (await connection.get_raw_connection()).driver_connection
     await raw.execute(f"PRAGMA foreign_keys={state}")
 
 
 def _set_lock(descriptor: int, kind: int) -> None:
-    """Set a lock of the open file, far behind the bytes that SQLite locks itself.  Raises: Reserved."""
+    """Set a lock on the open file, far beyond the bytes that SQLite itself locks.  Raises: Reserved."""
     request = struct.pack("hhqqi", kind, os.SEEK_SET, LOCKED_BYTE, 1, 0)  # struct flock
     try:
         fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, request)
@@ -265,17 +265,17 @@ def _set_lock(descriptor: int, kind: int) -> None:
 
 
 def sqlite_url(path: Path) -> str:
-    """The URL of the SQLite file at `path`."""
+    """Return the URL of the SQLite file at `path`."""
     return URL.create("sqlite", database=str(path)).render_as_string(hide_password=False)
 
 
 def _with_driver(url: str) -> URL:
-    """`url` with the driver that the server uses.  Raises: UnsupportedDatabase."""
+    """Return `url` with the driver that the server uses.  Raises: UnsupportedDatabase."""
     try:
         parsed = make_url(url)
     except Exception as error:
         raise UnsupportedDatabase("the database URL cannot be read") from error
-    if "@" in (parsed.host or ""):  # the rest of a password, which errors would show as the host's name
+    if "@" in (parsed.host or ""):  # the rest of a password, which error messages would show as the host name
         raise UnsupportedDatabase("the database URL cannot be read: an @ in a password is written %40")
     drivers = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
     backend = parsed.drivername.partition("+")[0]

@@ -1,4 +1,4 @@
-"""Secrets at rest: a keyring in the data directory, and the type of a value that must not be printed."""
+"""Encryption of secrets at rest: the keyring in the data directory, and the type of values that must not be printed."""
 
 import base64
 import hmac
@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class Secret:
-    """A value that prints as `********`; `reveal()` gives it."""
+    """A value that prints as `********`; `reveal()` returns it."""
 
     __slots__ = ("_value",)
 
@@ -25,7 +25,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """The value itself, for the one place that has to hand it on."""
+        """Return the value itself, for the one place that has to pass it on."""
         return self._value
 
     def __repr__(self) -> str:
@@ -39,7 +39,7 @@ class UnknownKey(Exception):
 class _Key:
     def __init__(self, text: str) -> None:
         self.fernet = Fernet(text)
-        # Of its own: one key for two algorithms is one too few.
+        # A separate key: one key must not serve two algorithms.
         self._mac_key = hmac.digest(base64.urlsafe_b64decode(text), b"daos fingerprint", "sha256")
 
     def mac(self, secret: Secret) -> str:
@@ -47,11 +47,11 @@ class _Key:
 
 
 class Keyring:
-    """Keys by id; the first one encrypts, all of them decrypt.
+    """Keys by id.  The first one encrypts; all of them decrypt.
 
-    A ciphertext is `<key id>:<Fernet token>`, so that keys can be rotated while both are in use.  The keyring of a file
-    is read again where the file has changed before something is encrypted, and where something names a key that it does
-    not have.  A file that cannot be read by then leaves it as it is.
+    A ciphertext is `<key id>:<Fernet token>`, so that keys can be rotated while both are in use.  A keyring that was
+    opened from a file reads it again before it encrypts, if the file has changed, and whenever a ciphertext names an
+    unknown key.  If the file cannot be read then, the keyring keeps its keys.
     """
 
     def __init__(self, keys: Mapping[str, str]) -> None:
@@ -61,39 +61,40 @@ class Keyring:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """The keyring in the file at `path`, a line `<key id> <key>` each; made with one new key where there is none.
+        """Return the keyring in the file at `path`, with a line `<key id> <key>` for each key.
 
-        Raises: OSError where it cannot be read or made, ValueError where it is no keyring.
+        A missing file is created with one new key.
+        Raises: OSError if the file cannot be read or created, ValueError if it is not a keyring.
         """
         if not path.exists():
-            with suppress(FileExistsError):  # another process was quicker, and its key counts
+            with suppress(FileExistsError):  # another process was faster, and its key is used
                 write_private(path, new_line())
         return cls.read(path)
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """The keyring in the file at `path`, which is there.
+        """Return the keyring in the existing file at `path`.
 
-        Raises: OSError where it cannot be read, ValueError where it is no keyring.
+        Raises: OSError if the file cannot be read, ValueError if it is not a keyring.
         """
-        stamp = _stamp(path)  # before the content: a change in between is seen the next time
+        stamp = _stamp(path)  # before the content: a change in between is noticed the next time
         keyring = cls(_parse(path.read_text(encoding="ascii")))
         keyring._path, keyring._stamp = path, stamp
         return keyring
 
     @property
     def ids(self) -> list[str]:
-        """The keys' ids, the one that encrypts first."""
-        self._follow_file()
+        """The ids of the keys; the first one is the key that encrypts."""
+        self._reload_if_changed()
         return list(self._keys)
 
     def encrypt(self, secret: Secret) -> str:
-        """`secret` under the first key."""
+        """Return the ciphertext of `secret`, encrypted with the first key."""
         key_id, key = self._current()
         return f"{key_id}:{key.fernet.encrypt(secret.reveal().encode()).decode()}"
 
     def decrypt(self, ciphertext: str) -> Secret:
-        """The secret in `ciphertext`.  Raises: UnknownKey where its key is not here or is another one."""
+        """Return the secret in `ciphertext`.  Raises: UnknownKey if the keyring has no such key, or a different one."""
         key_id, _, token = ciphertext.partition(":")
         try:
             return Secret(self._of(key_id).fernet.decrypt(token).decode())
@@ -101,15 +102,15 @@ class Keyring:
             raise UnknownKey(key_id) from error
 
     def fingerprint(self, secret: Secret) -> str:
-        """What tells `secret` from others without telling anything of it: `<key id>:<HMAC-SHA-256>`.
+        """Return `<key id>:<HMAC-SHA-256>`, which distinguishes `secret` from others without revealing it.
 
-        A plain hash would give a short password to whoever has the database and tries all of them.
+        With a plain hash, anyone who has the database could find a short password by trying all of them.
         """
         key_id, key = self._current()
         return f"{key_id}:{key.mac(secret)}"
 
     def matches(self, fingerprint: str, secret: Secret) -> bool:
-        """Whether the fingerprint is of `secret`; False too where its key is not here, for nobody can tell."""
+        """Return whether the fingerprint is that of `secret`; False if the keyring does not have its key."""
         key_id, _, mac = fingerprint.partition(":")
         try:
             return hmac.compare_digest(mac, self._of(key_id).mac(secret))
@@ -117,34 +118,34 @@ class Keyring:
             return False
 
     def _current(self) -> tuple[str, _Key]:
-        self._follow_file()
+        self._reload_if_changed()
         return next(iter(self._keys.items()))
 
     def _of(self, key_id: str) -> _Key:
-        """Raises: KeyError."""
+        """Return the key with this id.  Raises: KeyError."""
         if key_id not in self._keys:
-            self._read_again()  # whatever its times say: a file of another machine may show them late
+            self._reload()  # whatever its times are: a file of another machine may show them late
         return self._keys[key_id]
 
-    def _follow_file(self) -> None:
+    def _reload_if_changed(self) -> None:
         if self._path is not None and _stamp(self._path) != self._stamp:
-            self._read_again()
+            self._reload()
 
-    def _read_again(self) -> None:
+    def _reload(self) -> None:
         if self._path is None:
             return
-        self._stamp = _stamp(self._path)  # also where it cannot be read: said once, and not at each secret
+        self._stamp = _stamp(self._path)  # before the attempt: a failure is logged once, not for each secret
         try:
             self._keys = _checked(_parse(self._path.read_text(encoding="ascii")))
         except (OSError, ValueError) as error:
-            logger.error("the keyring %s cannot be read again, the keys from before are used: %s", self._path, error)
+            logger.error("the keyring %s cannot be reloaded; the previous keys stay in use: %s", self._path, error)
 
 
 _Stamp = tuple[int, ...]
 
 
 def _stamp(path: Path) -> _Stamp | None:
-    """What changes when the file does."""
+    """Return a value that changes whenever the file changes; None if the file's status cannot be read."""
     try:
         status = path.stat()
     except OSError:
@@ -163,16 +164,16 @@ def _checked(keys: Mapping[str, str]) -> dict[str, _Key]:
 
 
 def new_line() -> str:
-    """A new key, as the file of a keyring has it."""
+    """Return a new key as a line for the file of a keyring."""
     return f"{secrets.token_hex(4)} {Fernet.generate_key().decode()}\n"
 
 
 def write_private(path: Path, content: str) -> None:
-    """Create `path` with mode 0600, never a moment wider, complete or not at all.  Raises: FileExistsError."""
-    # A file of this writer's own: two that shared one would link what the other has only begun.
+    """Create `path` atomically, with mode 0600 from the start.  Raises: FileExistsError."""
+    # Each writer has its own temporary file: with a shared one, a writer could link what the other has only begun.
     with NamedTemporaryFile("w", encoding="utf-8", dir=path.parent, prefix=f"{path.name}.") as new:  # mode 0600
         new.write(content)
         new.flush()
         os.fsync(new.fileno())
-        # A link, unlike a rename, refuses to replace a file that came in between.
+        # A link, unlike a rename, does not replace a file that was created in between.
         path.hardlink_to(new.name)

@@ -1,4 +1,4 @@
-"""Changes the file of a keyring while others read it."""
+"""Changes to the file of a keyring while other processes read it."""
 
 import fcntl
 import os
@@ -17,19 +17,19 @@ class Busy(Exception):
 
 
 class KeyFile:
-    """The file of a keyring, for whoever changes it.  Raises: OSError where it cannot be read or written."""
+    """The file of a keyring, to be changed.  Every method raises OSError if the file cannot be read or written."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path.resolve(strict=True)  # the file itself is replaced, and not a link to it
+        self._path = path.resolve(strict=True)  # the file itself is replaced, not a link to it
 
     @property
     def age(self) -> float:
-        """Seconds since it was changed."""
+        """Seconds since the file was last changed."""
         return time.time() - self._path.stat().st_mtime
 
     @contextmanager
     def reserved(self) -> Iterator[None]:
-        """Hold it, so that nobody replaces what another has just written.  Raises: Busy."""
+        """Lock the file, so that no process overwrites the change of another.  Raises: Busy."""
         with self._path.with_name(f"{self._path.name}-lock").open("w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,7 +38,7 @@ class KeyFile:
             yield
 
     def put_new_key(self) -> None:
-        """Make a new key the first one."""
+        """Add a new key as the first one."""
         self._replace(new_line() + self._path.read_text(encoding="ascii"))
 
     def keep_first_key(self) -> None:
@@ -47,7 +47,7 @@ class KeyFile:
         self._replace(f"{first}\n")
 
     def _replace(self, content: str) -> None:
-        """Write it anew, whole or not at all, for the same owner and with the same mode: its readers stay able to."""
+        """Replace the file atomically, with the same owner and mode, so that its readers can still read it."""
         before = self._path.stat()
         directory, prefix = self._path.parent, f"{self._path.name}."
         descriptor, name = tempfile.mkstemp(dir=directory, prefix=prefix)  # mode 0600
@@ -62,7 +62,7 @@ class KeyFile:
         except BaseException:
             Path(name).unlink(missing_ok=True)
             raise
-        _sync(directory)  # before anything is encrypted with a key that a power cut could take away
+        _sync(directory)  # before anything is encrypted with a key that a power failure could lose
 
 
 def _sync(directory: Path) -> None:

@@ -1,7 +1,7 @@
-"""The tables.  A class's docstring says what one of its rows is.
+"""The tables.  The docstring of a class describes one row.
 
-Ids are UUIDv7, so that sorting by id is sorting by creation.  There are no lazy relationships: what a caller wants, it
-selects, and a query per row cannot happen by accident.
+Ids are UUIDv7, so that sorting by id is sorting by creation.  There are no lazy relationships: callers select what they
+need, and a query per row cannot happen by accident.
 """
 
 from datetime import UTC, datetime
@@ -27,7 +27,7 @@ class HostTransport(StrEnum):
 
 
 class DeploymentStatus(StrEnum):
-    """Where a deployment stands: what its last run made of it."""
+    """The status of a deployment: the result of its last run."""
 
     PENDING = "PENDING"  # never run
     RUNNING = "RUNNING"  # a run is queued or being played
@@ -36,7 +36,7 @@ class DeploymentStatus(StrEnum):
 
 
 class RunStatus(StrEnum):
-    """Where a run stands.  The last three are final."""
+    """The status of a run.  The last three are final."""
 
     QUEUED = "QUEUED"
     RUNNING = "RUNNING"
@@ -49,7 +49,7 @@ ACTIVE = (RunStatus.QUEUED, RunStatus.RUNNING)
 
 
 class RunAction(StrEnum):
-    """What a run does with the project: bring it up, or take it down."""
+    """What a run does with the Compose project: bring it up, or take it down."""
 
     UP = "UP"
     DOWN = "DOWN"
@@ -61,11 +61,11 @@ class RunTrigger(StrEnum):
     API = "API"  # runDeployment or runDeployments
 
 
-UNKNOWN = "unknown"  # who created a run of which it was not recorded; no token can have this name
+UNKNOWN = "unknown"  # the creator of a run when it was not recorded; no token can have this name
 
 
 class LogLevel(StrEnum):
-    """How much a log entry matters."""
+    """The severity of a log entry."""
 
     INFO = "INFO"
     WARNING = "WARNING"
@@ -73,7 +73,7 @@ class LogLevel(StrEnum):
 
 
 class Role(StrEnum):
-    """What a token may do; each role may do what those before it may."""
+    """What a token may do; each role includes those before it."""
 
     VIEWER = "VIEWER"
     OPERATOR = "OPERATOR"
@@ -109,12 +109,12 @@ class FailureReason(StrEnum):
 
 
 def now() -> datetime:
-    """The current time in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
 class UTCDateTime(TypeDecorator[datetime]):
-    """An aware time, stored in UTC.  SQLite has no zones, so there it is stored naive."""
+    """An aware time, stored in UTC.  SQLite has no time zones, so there it is stored naive."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -133,7 +133,7 @@ class UTCDateTime(TypeDecorator[datetime]):
 
 
 class Base(DeclarativeBase):
-    """The metadata all tables share; constraint names are fixed so that migrations can name them."""
+    """The metadata of all tables; constraint names are fixed so that migrations can refer to them."""
 
     metadata = MetaData(
         naming_convention={
@@ -153,12 +153,12 @@ class Base(DeclarativeBase):
 
 
 def _enum(kind: type[StrEnum]) -> Enum:
-    """`kind` as text: a new member needs no migration of a database type."""
+    """Return a column type for `kind` as text, so that a new member needs no migration of a database type."""
     return Enum(kind, native_enum=False, create_constraint=False, length=32)
 
 
 class Installation(Base):
-    """The one row that names this installation of daos to the hosts; all nodes of a database share it."""
+    """The only row, which identifies this installation of daos to the hosts; all nodes of a database share it."""
 
     __tablename__ = "installation"
 
@@ -166,7 +166,7 @@ class Installation(Base):
 
 
 class SshKey(Base):
-    """A private key that hosts are logged in to with."""
+    """A private key for logging in to hosts."""
 
     __tablename__ = "ssh_keys"
 
@@ -174,7 +174,7 @@ class SshKey(Base):
     name: Mapped[str] = mapped_column(unique=True)
     public_key: Mapped[str]  # a line for authorized_keys
     fingerprint: Mapped[str]  # SHA256 of the public key
-    ciphertext: Mapped[str]  # of the private key in OpenSSH's form; see db.encryption: names the key that made it
+    ciphertext: Mapped[str]  # of the private key in OpenSSH's format, with its encryption key's id: see db.encryption
     created_at: Mapped[datetime] = mapped_column(default=now)
 
 
@@ -189,16 +189,16 @@ class Host(Base):
     address: Mapped[str | None]
     port: Mapped[int]
     user: Mapped[str]
-    ssh_key_path: Mapped[str | None]  # on the server's machine
-    ssh_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("ssh_keys.id", ondelete="RESTRICT"))  # in its place
-    host_key_fingerprint: Mapped[str | None] = mapped_column("host_key")  # SHA256, of the first pinned key
+    ssh_key_path: Mapped[str | None]  # on the machine that the server runs on
+    ssh_key_id: Mapped[UUID | None] = mapped_column(ForeignKey("ssh_keys.id", ondelete="RESTRICT"))  # instead of a path
+    host_key_fingerprint: Mapped[str | None] = mapped_column("host_key")  # SHA256 of the first pinned key
     known_hosts: Mapped[str | None]  # pinned keys and authorities, see runner.ssh.known_hosts
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class HostLabel(Base):
-    """A word on a host, by which tokens can be limited to some hosts."""
+    """A label of a host; tokens can be limited to hosts with certain labels."""
 
     __tablename__ = "host_labels"
     __table_args__ = (Index("ix_host_labels_label_host_id", "label", "host_id"),)
@@ -208,7 +208,7 @@ class HostLabel(Base):
 
 
 class Package(Base):
-    """What is deployed: a compose file.  Its further files are `PackageFile` rows; none of it changes once created."""
+    """What is deployed: a Compose file.  Its further files are `PackageFile` rows.  A package is immutable."""
 
     __tablename__ = "packages"
     __table_args__ = (Index("uq_packages_name_version", "name", "version", unique=True),)
@@ -223,20 +223,20 @@ class Package(Base):
 
 
 class PackageFile(Base):
-    """A further file of a package, at `path` beside compose.yaml."""
+    """A further file of a package, at `path` relative to the directory of compose.yaml."""
 
     __tablename__ = "package_files"
 
     package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="CASCADE"), primary_key=True)
     path: Mapped[str] = mapped_column(primary_key=True)
     data: Mapped[bytes] = mapped_column(deferred=True, deferred_raiseload=True)  # up to 4 MiB
-    size: Mapped[int] = column_property(func.length(data))  # of `data`, in bytes, without reading it
+    size: Mapped[int] = column_property(func.length(data))  # bytes of `data`, without reading it
     mode: Mapped[int] = mapped_column(default=0o644)  # permission bits
-    only_if_missing: Mapped[bool] = mapped_column(default=False)  # a file that the host has already is left as it is
+    only_if_missing: Mapped[bool] = mapped_column(default=False)  # an existing file on the host is left as it is
 
 
 class RegistryLogin(Base):
-    """What a package's images are pulled with from one registry."""
+    """The credentials with which a package's images are pulled from one registry."""
 
     __tablename__ = "registry_logins"
 
@@ -247,7 +247,7 @@ class RegistryLogin(Base):
 
 
 class Deployment(Base):
-    """A package on a host, under a compose project name that is its own there."""
+    """A package on a host, under a Compose project name that is unique on that host."""
 
     __tablename__ = "deployments"
     __table_args__ = (
@@ -255,7 +255,7 @@ class Deployment(Base):
         # Pages below a host or a package.
         Index("ix_deployments_host_id_id", "host_id", "id"),
         Index("ix_deployments_package_id_id", "package_id", "id"),
-        # Orders of all deployments; those of one host or package are few enough to be sorted.
+        # Orders of all deployments; those of one host or package are few enough to sort.
         Index("ix_deployments_updated_at_id", "updated_at", "id"),
         Index("ix_deployments_project_name_id", "project_name", "id"),
     )
@@ -265,33 +265,33 @@ class Deployment(Base):
     package_id: Mapped[UUID] = mapped_column(ForeignKey("packages.id", ondelete="RESTRICT"))
     project_name: Mapped[str]
     status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), index=True)
-    # What `status` was when the active run was accepted; without one it means nothing.
+    # What `status` was when the active run was accepted; meaningless without an active run.
     status_before: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus), server_default="PENDING")
-    # The run whose content is on the host.  No foreign key: runs name their deployment, and are deleted only with it.
+    # The run whose files are on the host.  No foreign key: runs refer to their deployment and are deleted only with it.
     current_run_id: Mapped[UUID | None]
     created_at: Mapped[datetime] = mapped_column(default=now)
     updated_at: Mapped[datetime] = mapped_column(default=now)
 
 
 class Variable(Base):
-    """A variable of a deployment.  A secret one has `ciphertext` in place of `value`."""
+    """A variable of a deployment.  A secret variable has `ciphertext` instead of `value`."""
 
     __tablename__ = "variables"
 
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"), primary_key=True)
     name: Mapped[str] = mapped_column(primary_key=True)
     value: Mapped[str | None]
-    ciphertext: Mapped[str | None]  # see db.encryption: names the key that made it
+    ciphertext: Mapped[str | None]  # with the id of its encryption key: see db.encryption
     secret: Mapped[bool]
 
 
 class Run(Base):
-    """One execution of a deployment, and at most one of a deployment is active."""
+    """One execution of a deployment.  At most one run of a deployment is active."""
 
     __tablename__ = "runs"
     __table_args__ = (
         Index("uq_runs_deployment_id_number", "deployment_id", "number", unique=True),
-        # The second wall behind the compare-and-set in db.status.
+        # A second safeguard, after the compare-and-set in db.status.
         Index(
             "uq_runs_active_deployment_id",
             "deployment_id",
@@ -299,7 +299,7 @@ class Run(Base):
             sqlite_where=text("status IN ('QUEUED', 'RUNNING')"),
             postgresql_where=text("status IN ('QUEUED', 'RUNNING')"),
         ),
-        # Lists of runs, newest first, by what clients filter them.
+        # Lists of runs, newest first, by the columns that clients filter on.
         Index("ix_runs_status_id", "status", "id"),
         Index("ix_runs_deployment_id_id", "deployment_id", "id"),
         Index("ix_runs_reason_id", "reason", "id"),
@@ -311,7 +311,7 @@ class Run(Base):
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
     number: Mapped[int]  # 1, 2, 3 … within its deployment
     action: Mapped[RunAction] = mapped_column(_enum(RunAction))
-    # The defaults are the database's too: the last release, which knows neither, can go on beside this one.
+    # The database has the defaults too, so that the previous release, without these columns, can run beside this one.
     trigger: Mapped[RunTrigger] = mapped_column(_enum(RunTrigger), default=RunTrigger.API, server_default="API")
     created_by: Mapped[str] = mapped_column(default=UNKNOWN, server_default=UNKNOWN)  # the token's name
     status: Mapped[RunStatus] = mapped_column(_enum(RunStatus), default=RunStatus.QUEUED)
@@ -320,10 +320,10 @@ class Run(Base):
     progress: Mapped[float] = mapped_column(default=0.0)
     containers: Mapped[list[Container]] = mapped_column(Containers, default=list)  # on the host after the run
     warnings: Mapped[list[str]] = mapped_column(Texts, default=list, server_default="[]")
-    epoch: Mapped[int] = mapped_column(default=0)  # grows with each claim; a write that carries an older one is refused
-    worker: Mapped[str | None]  # who holds the run
+    epoch: Mapped[int] = mapped_column(default=0)  # grows with each claim; a write with an older one is refused
+    worker: Mapped[str | None]  # the worker that holds the run
     cancel_requested_at: Mapped[datetime | None]
-    # The default is the database's too: the last release, which knows no priority, can go on beside this one.
+    # The database has the default too, so that the previous release, without priorities, can run beside this one.
     priority: Mapped[int] = mapped_column(default=0, server_default="0")
     queued_at: Mapped[datetime] = mapped_column(default=now)
     started_at: Mapped[datetime | None]
@@ -331,20 +331,20 @@ class Run(Base):
 
 
 class Worker(Base):
-    """A process that plays runs, where several share a database.  It holds its runs while it is seen often enough."""
+    """A process that plays runs, when several share a database.  It may hold runs while it renews its lease in time."""
 
     __tablename__ = "workers"
 
-    id: Mapped[str] = mapped_column(primary_key=True)  # of one incarnation; what `Run.worker` names
-    node: Mapped[str] = mapped_column(index=True)  # one data directory, in which only one process can be at a time
+    id: Mapped[str] = mapped_column(primary_key=True)  # of one process; `Run.worker` refers to it
+    node: Mapped[str] = mapped_column(index=True)  # one data directory, which only one process at a time can use
     name: Mapped[str]  # for people
     max_runs: Mapped[int]  # that it plays at the same time
     started_at: Mapped[datetime]
-    seen_at: Mapped[datetime]  # both by the database's clock: those of several machines cannot be compared
+    seen_at: Mapped[datetime]  # both by the database's clock: clocks of several machines cannot be compared
 
 
 class LogEntry(Base):
-    """One thing a run said.  `sequence` counts from 1 within the run, without gaps."""
+    """One entry of a run's log.  `sequence` counts from 1 within the run, without gaps."""
 
     __tablename__ = "log_entries"
 
@@ -352,25 +352,25 @@ class LogEntry(Base):
     sequence: Mapped[int] = mapped_column(primary_key=True)
     at: Mapped[datetime] = mapped_column(default=now)
     level: Mapped[LogLevel] = mapped_column(KnownWord(LogLevel, LogLevel.WARNING))
-    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: the server said it
+    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: from the server, outside all phases
     message: Mapped[str]
 
 
 class RunPhase(Base):
-    """A phase of a run that has begun, or that was skipped.  A row is added when that is known."""
+    """A phase of a run that has begun, or that was skipped.  The row is added when that is known."""
 
     __tablename__ = "run_phases"
 
     run_id: Mapped[UUID] = mapped_column(ForeignKey("runs.id", ondelete="CASCADE"), primary_key=True)
-    position: Mapped[int] = mapped_column(primary_key=True)  # among those of the run; they can have gaps
-    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: of a release that knows more
+    position: Mapped[int] = mapped_column(primary_key=True)  # among the run's phases; positions can have gaps
+    phase: Mapped[Phase | None] = mapped_column(KnownWord(Phase, None))  # None: a phase of a newer release
     started_at: Mapped[datetime | None]
     finished_at: Mapped[datetime | None]
-    outcome: Mapped[PhaseOutcome | None] = mapped_column(KnownWord(PhaseOutcome, None))  # None: it is being played
+    outcome: Mapped[PhaseOutcome | None] = mapped_column(KnownWord(PhaseOutcome, None))  # None: being played
 
 
 class RunEvent(Base):
-    """A run's status or phase changed at this time.  `sequence` counts from 1 within the run, without gaps."""
+    """A change of a run's status or phase, and its time.  `sequence` counts from 1 within the run, without gaps."""
 
     __tablename__ = "run_events"
 
@@ -380,10 +380,10 @@ class RunEvent(Base):
 
 
 class StatusEvent(Base):
-    """A deployment's status became `status`.  `sequence` is the order in which everybody sees the changes."""
+    """A change of a deployment's status to `status`.  `sequence` is the order in which all subscribers see changes."""
 
     __tablename__ = "status_events"
-    # Without AUTOINCREMENT SQLite gives the number of a deleted last row again, and a cursor would skip the new one.
+    # Without AUTOINCREMENT SQLite reuses the number of a deleted last row, and a cursor would skip the new row.
     __table_args__ = (
         Index("ix_status_events_deployment_id_sequence", "deployment_id", "sequence"),
         {"sqlite_autoincrement": True},
@@ -391,15 +391,15 @@ class StatusEvent(Base):
 
     sequence: Mapped[int] = mapped_column(BigInteger().with_variant(Integer, "sqlite"), primary_key=True)
     deployment_id: Mapped[UUID] = mapped_column(ForeignKey("deployments.id", ondelete="CASCADE"))
-    run_id: Mapped[UUID | None]  # no foreign key: runs go with their deployment, and so do these
+    run_id: Mapped[UUID | None]  # no foreign key: runs and events are deleted together, with their deployment
     status: Mapped[DeploymentStatus] = mapped_column(_enum(DeploymentStatus))
     at: Mapped[datetime] = mapped_column(default=now)
 
 
 class DeletedDeployment(Base):
-    """A deployment that was deleted `at` this time, as it was then.  It is kept for a while, see db.status.
+    """A deployment that was deleted, as it was `at` that time.  The row is kept for a while, see db.status.
 
-    Its `sequence` is one of those of `StatusEvent`, whose rows go with their deployment.
+    Its `sequence` is one of those of `StatusEvent`, whose rows are deleted with their deployment.
     """
 
     __tablename__ = "deleted_deployments"
@@ -416,50 +416,50 @@ class DeletedDeployment(Base):
 
 
 class Token(Base):
-    """An access token.  Only its SHA-256 is kept: it has 256 random bits, so that a slow hash would add nothing."""
+    """An access token.  Only its SHA-256 is stored: it has 256 random bits, so that a slow hash would add nothing."""
 
     __tablename__ = "tokens"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     name: Mapped[str] = mapped_column(unique=True)
     sha256: Mapped[str] = mapped_column(unique=True)
-    # The default is the database's: tokens of releases without roles could do everything.
+    # The database has the default: tokens of releases without roles could do everything.
     role: Mapped[Role] = mapped_column(_enum(Role), default=Role.ADMIN, server_default="ADMIN")
-    host_labels: Mapped[list[str] | None]  # it sees what is on hosts with one of these; None: everything
+    host_labels: Mapped[list[str] | None]  # it sees only what is on hosts with one of these; None: everything
     created_at: Mapped[datetime] = mapped_column(default=now)
     expires_at: Mapped[datetime | None]
     revoked_at: Mapped[datetime | None]
 
 
 class AuditEntry(Base):
-    """A mutation that somebody asked for, whatever came of it.  Rows are never changed."""
+    """A mutation that was requested, with its outcome.  Rows are never changed."""
 
     __tablename__ = "audit_entries"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
     at: Mapped[datetime] = mapped_column(default=now, index=True)
     principal: Mapped[str]  # the token's name
-    # No foreign key: what was written is not changed.  None: no row of tokens, or an entry of an earlier release.
+    # No foreign key: rows are never changed.  None: not a row of `tokens`, or an entry of an earlier release.
     token_id: Mapped[UUID | None]
-    address: Mapped[str | None]  # where the request came from; None: the command line
+    address: Mapped[str | None]  # that the request came from; None: the command line
     mutation: Mapped[str]
-    object_ids: Mapped[list[str]]  # those that it names, and those that it made
+    object_ids: Mapped[list[str]]  # that the mutation names, and that it created
     outcome: Mapped[str]  # "OK", or the code of the error
 
 
 class IdempotencyKey(Base):
-    """A request that was carried out and may come again.  A key is a client's own within its token and the mutation."""
+    """A completed request that a client may repeat.  A key is unique for one token and one mutation."""
 
     __tablename__ = "idempotency_keys"
     __table_args__ = (
         Index("uq_idempotency_keys_principal_mutation_key", "principal", "mutation", "key", unique=True),
-        Index("ix_idempotency_keys_created_at", "created_at"),  # old ones are removed in passing
+        Index("ix_idempotency_keys_created_at", "created_at"),  # for the removal of old keys
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default=uuid7)
-    principal: Mapped[str]  # "token:" and the token's id; "admin" or "oidc:…" where it is no row
+    principal: Mapped[str]  # "token:" and the token's id; "admin" or "oidc:…" for a token without a row
     mutation: Mapped[str]
     key: Mapped[str]
     fingerprint: Mapped[str]  # of the input, which may hold secrets: see db.encryption
-    object_ids: Mapped[list[str]]  # what the request made, in the order of its answer
+    object_ids: Mapped[list[str]]  # that the request created, in the order of its response
     created_at: Mapped[datetime] = mapped_column(default=now)

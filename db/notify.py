@@ -1,12 +1,12 @@
-"""Joins the broadcasts of all servers of one PostgreSQL database: what one says, the others hear.
+"""Connects the broadcasts of all servers that share a PostgreSQL database, with LISTEN and NOTIFY.
 
-A notification on the channel `daos` is words with spaces between them.  The first is the name of the server that says
-it, the others are topics, none where it only shows that it can be heard:
+The payload of a notification on the channel `daos` is a list of fields separated by spaces.  The first field is the
+name of the sending server.  The others are topics; a heartbeat has none:
 
-    0193b0c6d1a47c5e8f0a1b2c3d4e5f60    a deployment's id or a run's, as 32 hexadecimal digits
-    DEPLOYMENTS                         a member of `Everything`, by its name
+    0193b0c6d1a47c5e8f0a1b2c3d4e5f60    the id of a deployment or a run, as 32 hexadecimal digits
+    DEPLOYMENTS                         the name of a member of `Everything`
 
-Who does not know a word skips it, so that a release can have words that the one before it has not.
+A receiver ignores fields that it does not know, so that a release can add some.
 """
 
 import asyncio
@@ -27,52 +27,52 @@ from db.database import Database
 logger = logging.getLogger(__name__)
 
 CHANNEL = "daos"
-MAX_PAYLOAD = 7999  # bytes; PostgreSQL takes no more
-GATHER_INTERVAL = 0.01  # seconds; what is said meanwhile goes together: commits that notify wait for each other
-MAX_SILENCE = 8.0  # seconds without a word of its own, and a server counts its connections as dead
+MAX_PAYLOAD = 7999  # bytes; PostgreSQL's limit
+GATHER_INTERVAL = 0.01  # seconds; topics of this time are sent together, because commits that notify are serialized
+MAX_SILENCE = 8.0  # seconds; a server that has not received its own notifications for so long reconnects
 RETRY_INTERVAL = 1.0  # seconds, when the database cannot be reached
-LAST_WORDS = 1.0  # seconds that news have at the end
+LAST_SEND = 1.0  # seconds; time limit for sending the remaining topics when the server stops
 
-# A dead link must not hold up who speaks: libpq's own values are minutes and more.
-LINK = {"connect_timeout": "5", "tcp_user_timeout": "5000", "application_name": "daos news"}
+# A dead link must not delay the sender: libpq's defaults are minutes and more.
+LINK = {"connect_timeout": "5", "tcp_user_timeout": "5000", "application_name": "daos notifications"}
 
 
 class Wire:
-    """This server's end.  Where it could not hear for a while, everybody here looks again, and nothing is lost.
+    """This server's end.  After each reconnect it wakes all listeners, so that no notification is lost.
 
-    It has two connections: psycopg's `notifies()` holds its own for as long as it waits, and those of the pool may all
-    be taken by those who read.
+    It has two connections: psycopg's `notifies()` occupies one for as long as it waits.  Neither is from the pool, all
+    of whose connections may be in use by readers.
     """
 
     def __init__(self, db: Database, broadcast: Broadcast, max_silence: float = MAX_SILENCE) -> None:
         self._conninfo = db.conninfo
         self._broadcast = broadcast
         self._name = secrets.token_hex(8)
-        self._unsaid: set[Topic] = set()
-        self._more = asyncio.Event()
+        self._pending: set[Topic] = set()
+        self._has_pending = asyncio.Event()
         self._max_silence = max_silence
         self._is_lost = False
-        self._heard = time.monotonic()
-        self.hears = False  # whether news from other servers come: what was said here came back
-        broadcast.join(self._note)
+        self._received_at = time.monotonic()
+        self.hears = False  # whether notifications from other servers arrive: this server receives its own
+        broadcast.join(self._add)
 
     @property
     def lag(self) -> float:
-        """Seconds since it last heard its own words; it speaks every `max_silence / 3` seconds at least."""
-        return time.monotonic() - self._heard
+        """Seconds since it last received a notification of its own; it sends one at least every `max_silence / 3`."""
+        return time.monotonic() - self._received_at
 
     async def serve(self) -> None:
-        """Pass news on until cancelled, and connect again whenever, and however long, the database is away."""
+        """Send and receive notifications until cancelled; reconnect for as long as the database is unavailable."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._keep(self._hear), name="news from other servers")
-            group.create_task(self._keep(self._say), name="news for other servers")
+            group.create_task(self._keep_connected(self._receive), name="notifications from other servers")
+            group.create_task(self._keep_connected(self._send), name="notifications to other servers")
 
-    def _note(self, topics: tuple[Topic, ...]) -> None:
-        self._unsaid.update(topics)
-        self._more.set()
+    def _add(self, topics: tuple[Topic, ...]) -> None:
+        self._pending.update(topics)
+        self._has_pending.set()
 
-    async def _keep(self, use: Callable[[AsyncConnection], Awaitable[None]]) -> None:
-        """Use a connection, and after it another one."""
+    async def _keep_connected(self, use: Callable[[AsyncConnection], Awaitable[None]]) -> None:
+        """Call `use` with a connection, and again with a new one whenever that ends or fails."""
         while True:
             try:
                 conninfo = make_conninfo(self._conninfo.reveal(), **LINK)
@@ -84,43 +84,43 @@ class Wire:
                 self._is_lost = True
             await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _hear(self, connection: AsyncConnection) -> None:
+    async def _receive(self, connection: AsyncConnection) -> None:
         loop = asyncio.get_running_loop()
         async with asyncio.timeout(self._max_silence) as silence:
             await connection.execute(f"LISTEN {CHANNEL}")
-            self._broadcast.wake_all()  # nobody has heard what was said before
+            self._broadcast.wake_all()  # notifications sent before LISTEN were missed
             try:
                 async for notification in connection.notifies():
-                    speaker, topics = read(notification.payload)
-                    if speaker != self._name:
-                        self._broadcast.hear(*topics)
+                    sender, topics = read(notification.payload)
+                    if sender != self._name:
+                        self._broadcast.notify_here(*topics)
                         continue
                     silence.reschedule(loop.time() + self._max_silence)
                     if self._is_lost:
                         logger.info("receiving notifications from other servers again")
                     self._is_lost = False
-                    self._heard, self.hears = time.monotonic(), True
+                    self._received_at, self.hears = time.monotonic(), True
             finally:
                 self.hears = False
 
-    async def _say(self, connection: AsyncConnection) -> None:
+    async def _send(self, connection: AsyncConnection) -> None:
         try:
             while True:
-                await self._send(connection)
+                await self._send_pending(connection)
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(self._max_silence / 3):  # who has no news says so
-                        await self._more.wait()
+                    async with asyncio.timeout(self._max_silence / 3):  # then a heartbeat is sent
+                        await self._has_pending.wait()
                         await asyncio.sleep(GATHER_INTERVAL)
         except asyncio.CancelledError:  # the server stops, and some of its runs have just ended
-            if self._unsaid:
+            if self._pending:
                 with suppress(psycopg.Error, OSError):
-                    async with asyncio.timeout(LAST_WORDS):
-                        await self._send(connection)
+                    async with asyncio.timeout(LAST_SEND):
+                        await self._send_pending(connection)
             raise
 
-    async def _send(self, connection: AsyncConnection) -> None:
-        topics, self._unsaid = self._unsaid, set()
-        self._more.clear()
+    async def _send_pending(self, connection: AsyncConnection) -> None:
+        topics, self._pending = self._pending, set()
+        self._has_pending.clear()
         payloads = list(written(self._name, topics))
         try:
             async with asyncio.timeout(self._max_silence):
@@ -128,34 +128,34 @@ class Wire:
                     "SELECT pg_notify(%s, payload) FROM unnest(%s::text[]) AS payload", [CHANNEL, payloads]
                 )
         except BaseException:
-            self._unsaid |= topics  # the next connection says them, perhaps for the second time
+            self._pending |= topics  # the next connection sends them, perhaps for the second time
             raise
 
 
 def written(name: str, topics: Iterable[Topic]) -> Iterable[str]:
-    """The payloads that say that `name` has news of `topics`; at least one."""
+    """Return the payloads, at least one, with which the server `name` notifies others of `topics`."""
     payload = name
-    for word in map(_word, topics):
-        if len(payload) + 1 + len(word) > MAX_PAYLOAD:
+    for field in map(_field, topics):
+        if len(payload) + 1 + len(field) > MAX_PAYLOAD:
             yield payload
             payload = name
-        payload = f"{payload} {word}"
+        payload = f"{payload} {field}"
     yield payload
 
 
 def read(payload: str) -> tuple[str, list[Topic]]:
-    """Who speaks, and which topics it has news of; words that are not known are left out."""
-    speaker, *words = payload.split(" ")
-    return speaker, [topic for topic in map(_topic, words) if topic is not None]
+    """Return the name of the sender and the topics of a payload, without the fields that are unknown."""
+    sender, *fields = payload.split(" ")
+    return sender, [topic for topic in map(_topic, fields) if topic is not None]
 
 
-def _word(topic: Topic) -> str:
+def _field(topic: Topic) -> str:
     return topic.name if isinstance(topic, Everything) else topic.hex
 
 
-def _topic(word: str) -> Topic | None:
-    if word in Everything.__members__:
-        return Everything[word]
+def _topic(field: str) -> Topic | None:
+    if field in Everything.__members__:
+        return Everything[field]
     with suppress(ValueError):
-        return UUID(hex=word)
+        return UUID(hex=field)
     return None

@@ -1,4 +1,4 @@
-"""What is done while the database is unavailable: wait, and try again."""
+"""Retries while the database is unavailable."""
 
 import asyncio
 import logging
@@ -10,11 +10,11 @@ from sqlalchemy.exc import TimeoutError as NoConnection
 
 
 class Unavailable(Exception):
-    """The database is unavailable, as something else than SQLAlchemy has found."""
+    """The database is unavailable, as detected by something other than SQLAlchemy."""
 
 
-# OperationalError: no connection, a full disk, a locked file, a conflict.  InterfaceError: a connection that was lost.
-# InternalError: a PostgreSQL that has become a standby and takes no writes.  NoConnection: the pool has none free.
+# OperationalError: no connection, a full disk, a locked file, a conflict.  InterfaceError: a lost connection.
+# InternalError: a PostgreSQL server that became a standby and rejects writes.  NoConnection: the pool has none free.
 UNAVAILABLE = (OperationalError, InterfaceError, InternalError, NoConnection, Unavailable)
 RETRY_INTERVAL = 1.0  # seconds
 
@@ -24,10 +24,10 @@ T = TypeVar("T")
 
 
 async def patiently(attempt: Callable[[], Awaitable[T]], what: str) -> T:
-    """The result of `attempt`, which is repeated while the database is unavailable.
+    """Call `attempt` until the database is available, and return its result.
 
-    `attempt` is one transaction, or reads only.  `what` is the beginning of a log line: "the end of run 5 cannot be
-    written".  Other errors pass through.
+    `attempt` is one transaction, or only reads.  `what` is the beginning of the log message: "the end of run 5 cannot
+    be written".  Other errors are raised.
     """
     is_logged = False
     while True:

@@ -1,13 +1,13 @@
-"""The parts of a run, by one name each in the playbooks' reports, the log, the database and the API.
+"""The phases of a run, with the same names in the playbooks' reports, the log, the database, and the API.
 
-Standard library only: Ansible's own process imports it too.
+Standard library only: Ansible's own process imports this module too.
 """
 
 from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """A part of a run."""
+    """A part of a run, with a time limit of its own."""
 
     PREPARE = "PREPARE"
     BUILD = "BUILD"
@@ -15,17 +15,17 @@ class Phase(StrEnum):
     UP = "UP"
     VERIFY = "VERIFY"
     DOWN = "DOWN"
-    HALT = "HALT"  # ends what is left of the run on the host
-    RECOVER = "RECOVER"  # the same, and judges how the run would have ended
+    HALT = "HALT"  # ends whatever of an interrupted run is still running on the host
+    RECOVER = "RECOVER"  # does the same, and determines how the run would have ended
 
     @property
     def label(self) -> str:
-        """The name in a sentence: "Prepare"."""
+        """The name of the phase in a sentence: "Prepare"."""
         return self.value.capitalize()
 
     @property
     def word(self) -> str:
-        """The name in the script on the host and in what it writes there: "prepare"."""
+        """The name of the phase in the script on the host and in the files that the script writes: "prepare"."""
         return self.value.lower()
 
 
@@ -38,4 +38,4 @@ class PhaseOutcome(StrEnum):
 
     OK = "OK"
     FAILED = "FAILED"
-    SKIPPED = "SKIPPED"  # it had nothing to do, or the run ended before
+    SKIPPED = "SKIPPED"  # it had nothing to do, or the run ended before it

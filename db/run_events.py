@@ -1,4 +1,4 @@
-"""Events of runs: each change of a run's status or phase has one, numbered from 1 within the run without gaps."""
+"""Events of runs: one for each change of a run's status or phase, numbered from 1 within the run, without gaps."""
 
 from collections.abc import Sequence
 from datetime import datetime
@@ -13,7 +13,8 @@ from db.models import RunEvent
 async def add(session: AsyncSession, run_id: UUID, times: Sequence[datetime]) -> None:
     """Add an event for each of `times`, in their order.
 
-    The transaction has changed the run's row before: until its end, nobody else numbers events of the run.
+    The transaction must have changed the run's row before: until it ends, no other transaction can number events of
+    the run.
     """
     last = await session.scalar(select(func.max(RunEvent.sequence)).where(RunEvent.run_id == run_id)) or 0
     rows = [{"run_id": run_id, "sequence": number, "at": at} for number, at in enumerate(times, start=last + 1)]

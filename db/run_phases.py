@@ -1,7 +1,7 @@
-"""The phases of runs, as they are played.
+"""The phases of runs, recorded as they are played.
 
-Every function is called in a transaction that has changed the run's row: until its end, nobody else writes the run's
-phases.
+Every function must be called in a transaction that has changed the run's row: until it ends, no other transaction can
+write the run's phases.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,13 +28,14 @@ class PhaseChange:
 
     phase: Phase
     at: datetime
-    outcome: PhaseOutcome | None = None  # None: it begins
+    outcome: PhaseOutcome | None = None  # None: the phase begins
 
 
 async def record(session: AsyncSession, run_id: UUID, action: RunAction, changes: Sequence[PhaseChange]) -> None:
-    """Write the changes in their order, each with an event of the run.
+    """Write the changes in their order, and add an event of the run for each.
 
-    A phase that is played again has its last times.  One that ends well and had not begun had nothing to do: SKIPPED.
+    A phase that is played again keeps the times of the last time.  A phase that ends without failure and had not begun
+    had nothing to do: it becomes SKIPPED.
     """
     phases = await _Phases.read(session, run_id, action)
     for change in changes:
@@ -50,9 +51,9 @@ async def record(session: AsyncSession, run_id: UUID, action: RunAction, changes
 
 
 async def close(session: AsyncSession, run_id: UUID, action: RunAction, at: datetime, *, succeeded: bool) -> None:
-    """End what is open of a run that has ended, and list the phases that it has not reached as SKIPPED.
+    """End the open phases of a run that has ended, and add the phases that it did not reach as SKIPPED.
 
-    A run that was cut off can turn out to have succeeded: then so have the phases that were cut off.
+    An interrupted run can turn out to have succeeded: then its interrupted phases become OK.
     """
     phases = await _Phases.read(session, run_id, action)
     for row in phases.rows:
@@ -68,13 +69,13 @@ async def close(session: AsyncSession, run_id: UUID, action: RunAction, at: date
 
 
 async def clear(session: AsyncSession, run_id: UUID) -> None:
-    """Forget the phases of a run that is to be played again."""
+    """Delete the phases of a run that is to be played again."""
     await session.execute(delete(RunPhase).where(RunPhase.run_id == run_id))
 
 
 @dataclass(frozen=True)
 class _Phases:
-    """The phases of one run that are stored, and those that are added."""
+    """The stored phases of one run, and those that are added."""
 
     session: AsyncSession
     run_id: UUID
@@ -87,7 +88,7 @@ class _Phases:
         return cls(session, run_id, action, list(rows))
 
     def row(self, phase: Phase) -> RunPhase:
-        """The row of the phase, a new one where there is none."""
+        """Return the row of the phase; a new one if there is none."""
         for row in self.rows:
             if row.phase is phase:
                 return row
@@ -97,7 +98,7 @@ class _Phases:
         return row
 
     def _position(self, phase: Phase) -> int:
-        """Its place in the action; behind all others where it is not part of it."""
+        """Return the phase's position in the action; after all others if it is not part of the action."""
         usual = OF_ACTION[self.action]
         if phase in usual:
             return usual.index(phase)

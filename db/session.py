@@ -1,7 +1,7 @@
-"""Sessions: what they may see, and what they have made.
+"""Sessions: which rows they can see, and which objects they have created.
 
-A session can be limited to hosts that bear certain labels.  The limit is in every statement, whoever wrote it: what is
-on other hosts is not there.  Packages are nobody's in particular, and seen by all.
+A session can be limited to hosts that have certain labels.  The limit is added to every ORM statement: rows of other
+hosts, and of what is on them, are invisible.  Packages belong to no host and are always visible.
 """
 
 from collections.abc import Iterator
@@ -27,19 +27,19 @@ from db.models import (
     Variable,
 )
 
-LABELS = "labels"  # in a session's info: a frozenset, or None where it sees everything
-MADE = "made"  # there too: the ids of the objects that it has added, in their order
+LABELS = "labels"  # key in a session's info: a frozenset, or None for a session that sees everything
+MADE = "made"  # key in a session's info: the ids of the objects that it has created, in order
 UNLIMITED = {"daos_unlimited": True}  # execution options of a statement that has to see everything
 
-OBJECTS = (Host, Package, Deployment, Run, SshKey, Token)  # that have ids which clients see
+OBJECTS = (Host, Package, Deployment, Run, SshKey, Token)  # with ids that clients see
 
 
 class OurSession(Session):
-    """A session with what is described above."""
+    """A session with the limit and the record described above."""
 
 
 @event.listens_for(OurSession, "after_flush")
-def _note(session: Session, _context: UOWTransaction) -> None:
+def _record(session: Session, _context: UOWTransaction) -> None:
     made = [each.id for each in session.new if isinstance(each, OBJECTS)]
     session.info.setdefault(MADE, []).extend(made)
 
@@ -52,16 +52,16 @@ def _limit(state: ORMExecuteState) -> None:
 
 
 def _criteria(labels: frozenset[str]) -> Iterator[ExecutableOption]:
-    # By tables: the criteria of an entity hold for its mentions in other criteria too, and there would be no end.
+    # Tables, not entities: the criteria of an entity also apply where other criteria mention it, without end.
     deployments: Any = Deployment.__table__
     runs: Any = Run.__table__
     hosts = select(HostLabel.host_id).where(HostLabel.label.in_(sorted(labels)))
-    on_them = select(deployments.c.id).where(deployments.c.host_id.in_(hosts))
-    of_them = select(runs.c.id).where(runs.c.deployment_id.in_(on_them))
+    on_hosts = select(deployments.c.id).where(deployments.c.host_id.in_(hosts))
+    of_deployments = select(runs.c.id).where(runs.c.deployment_id.in_(on_hosts))
     yield with_loader_criteria(Host, Host.id.in_(hosts), include_aliases=True)
     for placed in (Deployment, DeletedDeployment):
         yield with_loader_criteria(placed, placed.host_id.in_(hosts), include_aliases=True)
     for entity in (Variable, Run, StatusEvent):
-        yield with_loader_criteria(entity, entity.deployment_id.in_(on_them), include_aliases=True)
+        yield with_loader_criteria(entity, entity.deployment_id.in_(on_hosts), include_aliases=True)
     for part in (LogEntry, RunEvent, RunPhase):
-        yield with_loader_criteria(part, part.run_id.in_(of_them), include_aliases=True)
+        yield with_loader_criteria(part, part.run_id.in_(of_deployments), include_aliases=True)

@@ -1,10 +1,10 @@
-"""Every change of a status: each is one compare-and-set statement, and says whether it happened.
+"""Every change of a status.  Each is one compare-and-set statement and returns whether it took effect.
 
-    deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED, or what it was if the run never began
+    deployment   PENDING | SUCCESS | FAILED -> RUNNING -> SUCCESS | FAILED, or the earlier one if the run never began
     run          QUEUED -> RUNNING -> SUCCESS | FAILED | CANCELED,   QUEUED -> CANCELED,   RUNNING -> QUEUED
 
-A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING; both change in the same transaction, and it
-writes their events.
+A deployment is RUNNING exactly while one of its runs is QUEUED or RUNNING.  Both change in the same transaction, which
+also writes their events.
 """
 
 from collections.abc import Collection, Sequence
@@ -35,31 +35,31 @@ from db.models import (
 
 @dataclass(frozen=True)
 class End:
-    """How a run ended.  `message` is one sentence for a person; `containers` are those on the host after the run."""
+    """The end of a run.  `message` is one sentence for a person; `containers` are those on the host after the run."""
 
     status: RunStatus
     reason: FailureReason | None
     message: str
     containers: list[Container] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)  # of compose and of daos, in their order
+    warnings: list[str] = field(default_factory=list)  # of Compose and of daos, in their order
 
 
 def clock() -> ColumnElement[datetime]:
-    """The time on PostgreSQL's clock, also in the middle of a transaction that was held up."""
+    """Return the current time on PostgreSQL's clock, accurate also in a transaction that was delayed."""
     return func.clock_timestamp()
 
 
 NOT_BEGUN = "The run was canceled before it had begun."
 BEGUN_BEFORE = "The run was canceled while it waited to be played again; it may have changed the host."
-KEPT = timedelta(days=7)  # for which a deletion can be read by those who follow the changes of all
-_EVENT_LOCK = 0x64616F73  # PostgreSQL's advisory locks are numbers; this one is "daos"
+KEPT = timedelta(days=7)  # for which subscribers to the changes of all deployments can read a deletion
+_EVENT_LOCK = 0x64616F73  # the number of a PostgreSQL advisory lock: "daos" in ASCII
 
 
 async def announce(
     session: AsyncSession, deployment_id: UUID, status: DeploymentStatus, run_id: UUID | None
 ) -> StatusEvent:
-    """Record that the deployment's status became `status`."""
-    await _take_turn(session)
+    """Add the event that the deployment's status became `status`, and return it."""
+    await _lock_events(session)
     event = StatusEvent(deployment_id=deployment_id, run_id=run_id, status=status)
     session.add(event)
     await session.flush()
@@ -67,13 +67,13 @@ async def announce(
 
 
 async def remove(session: AsyncSession, deployment_id: UUID) -> Deployment | None:
-    """Delete a deployment with its runs and logs; None when a run of it is active or it is not there."""
-    await _take_turn(session)
+    """Delete a deployment with its runs and logs, and return it; None if it has an active run or does not exist."""
+    await _lock_events(session)
     idle = Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING
     deployment = await session.scalar(select(Deployment).where(*idle).with_for_update())
     if deployment is None:
         return None
-    # The row of this event goes with the deployment; what it leaves is a number in the order of all changes.
+    # This event is deleted with the deployment; it only provides a number in the order of all changes.
     event = await announce(session, deployment.id, deployment.status, None)
     await session.execute(delete(Deployment).where(*idle))
     session.add(
@@ -90,28 +90,29 @@ async def remove(session: AsyncSession, deployment_id: UUID) -> Deployment | Non
     return deployment
 
 
-async def _take_turn(session: AsyncSession) -> None:
-    """Let no other transaction announce before this one has ended.
+async def _lock_events(session: AsyncSession) -> None:
+    """Prevent all other transactions from adding events until this one has ended.
 
-    It comes before any row is locked: who held a deployment and waited here could be waited for by the one in turn.
+    Call it before locking any row: a transaction that waits here with a locked deployment would deadlock with the
+    holder of this lock.
     """
     if session.get_bind().dialect.name == "postgresql":
-        # A sequence is drawn before the commit: without the lock a reader could see event 8, move its cursor there,
-        # and miss event 7, whose transaction commits later.
+        # A sequence number is assigned before the commit: without the lock a reader could see event 8, move its cursor
+        # there, and miss event 7, whose transaction commits later.
         await session.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": _EVENT_LOCK})
 
 
 async def start(
     session: AsyncSession, deployment_id: UUID, action: RunAction, *, priority: int = 0, created_by: str = UNKNOWN
 ) -> Run | None:
-    """Move the deployment to RUNNING and queue a run of it; None when a run of it is active or it is not there."""
-    await _take_turn(session)
+    """Move the deployment to RUNNING and return a new queued run; None if it has an active run or does not exist."""
+    await _lock_events(session)
     started = await session.execute(
         update(Deployment)
         .where(Deployment.id == deployment_id, Deployment.status != DeploymentStatus.RUNNING)
         .values(status=DeploymentStatus.RUNNING, status_before=Deployment.status, updated_at=now())
     )
-    if not _hit(started):
+    if not _has_changed(started):
         return None
     last = await session.scalar(select(func.max(Run.number)).where(Run.deployment_id == deployment_id))
     run = Run(
@@ -132,22 +133,22 @@ async def start(
 
 
 async def claim(session: AsyncSession, run_id: UUID, worker: str, lease: float | None = None) -> Run | None:
-    """Move the run from QUEUED to RUNNING for `worker` and return it; None when it is not queued.
+    """Move the run from QUEUED to RUNNING for `worker` and return it; None if it is not queued.
 
-    With `lease`, None too where the worker was not seen for so many seconds: one that was away may have been given up.
+    With `lease`, also None if the worker was not seen for so many seconds: others may have declared it dead.
     """
     where = [Run.id == run_id, Run.status == RunStatus.QUEUED]
     if lease is not None:
         where.append(_is_seen(worker, lease))
-    run = await _hold(session, worker, *where)
+    run = await _claim(session, worker, *where)
     if run is not None:
         await run_events.add(session, run.id, [now()])
     return run
 
 
 async def take_over(session: AsyncSession, run_id: UUID, worker: str) -> Run | None:
-    """Hold a run that a worker known to be dead was playing; None when it is not running."""
-    return await _hold(session, worker, Run.id == run_id, Run.status == RunStatus.RUNNING)
+    """Claim a run of a worker known to be dead for `worker` and return it; None if it is not running."""
+    return await _claim(session, worker, Run.id == run_id, Run.status == RunStatus.RUNNING)
 
 
 async def take_lost(
@@ -159,26 +160,26 @@ async def take_lost(
     node: str | None = None,
     unknown: Collection[UUID] = (),
 ) -> Sequence[Run]:
-    """Give up workers not seen for `silence` seconds, and all others of `node`; hold the runs that nobody holds then.
+    """Delete workers not seen for `silence` seconds, and all others of `node`; claim the runs left without a worker.
 
-    Of `node` there must be no other process.  `unknown` are runs of which `worker` itself does not know that it holds
-    them.  As with `claim`, nothing is held by one not seen for `lease` seconds.
+    `node` must have no other process.  `unknown` are runs that are assigned to `worker` without its knowledge.  As in
+    `claim`, a worker not seen for `lease` seconds claims nothing.
     """
-    gone = Worker.seen_at < clock() - timedelta(seconds=silence)
+    is_dead = Worker.seen_at < clock() - timedelta(seconds=silence)
     if node is not None:
-        gone |= Worker.node == node
-    await session.execute(delete(Worker).where(gone, Worker.id != worker))
-    living = exists().where(Worker.id == Run.worker)
-    unheld = or_(~living, and_(Run.worker == worker, Run.id.in_(unknown)))
-    return await _hold_all(session, worker, Run.status == RunStatus.RUNNING, unheld, _is_seen(worker, lease))
+        is_dead |= Worker.node == node
+    await session.execute(delete(Worker).where(is_dead, Worker.id != worker))
+    is_alive = exists().where(Worker.id == Run.worker)
+    is_lost = or_(~is_alive, and_(Run.worker == worker, Run.id.in_(unknown)))
+    return await _claim_all(session, worker, Run.status == RunStatus.RUNNING, is_lost, _is_seen(worker, lease))
 
 
-async def _hold(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Run | None:
-    held = await _hold_all(session, worker, *where)
-    return held[0] if held else None
+async def _claim(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Run | None:
+    claimed = await _claim_all(session, worker, *where)
+    return claimed[0] if claimed else None
 
 
-async def _hold_all(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Sequence[Run]:
+async def _claim_all(session: AsyncSession, worker: str, *where: ColumnElement[bool]) -> Sequence[Run]:
     statement = (
         update(Run)
         .where(*where)
@@ -194,10 +195,10 @@ async def _hold_all(session: AsyncSession, worker: str, *where: ColumnElement[bo
 
 
 async def hand_back(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
-    """Queue the run again, for any worker; False when the claim of `epoch` is no longer in force, or it is canceled."""
-    held = (*_held(run_id, epoch), Run.cancel_requested_at.is_(None))
-    statement = update(Run).where(*held).values(status=RunStatus.QUEUED, worker=None, progress=0.0)
-    if not _hit(await session.execute(statement)):
+    """Requeue the run for any worker; False if the claim of `epoch` is no longer valid or the run is to be canceled."""
+    claimed = (*_is_claimed(run_id, epoch), Run.cancel_requested_at.is_(None))
+    statement = update(Run).where(*claimed).values(status=RunStatus.QUEUED, worker=None, progress=0.0)
+    if not _has_changed(await session.execute(statement)):
         return False
     await run_phases.clear(session, run_id)
     await run_events.add(session, run_id, [now()])
@@ -205,14 +206,15 @@ async def hand_back(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
 
 
 async def advance(session: AsyncSession, run_id: UUID, epoch: int, progress: float) -> bool:
-    """Set the run's progress, 0 to 1; False when the claim of `epoch` is no longer in force."""
-    return _hit(await session.execute(update(Run).where(*_held(run_id, epoch)).values(progress=progress)))
+    """Set the run's progress, 0 to 1; False if the claim of `epoch` is no longer valid."""
+    statement = update(Run).where(*_is_claimed(run_id, epoch)).values(progress=progress)
+    return _has_changed(await session.execute(statement))
 
 
 async def make_current(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
-    """Record that the run has begun Up; False when the claim of `epoch` is no longer in force."""
-    # A write, so that nobody can take the claim over before this transaction has ended.
-    statement = update(Run).where(*_held(run_id, epoch)).values(worker=Run.worker).returning(Run.deployment_id)
+    """Record that the run has begun Up; False if the claim of `epoch` is no longer valid."""
+    # A write, so that no other worker can claim the run before this transaction has ended.
+    statement = update(Run).where(*_is_claimed(run_id, epoch)).values(worker=Run.worker).returning(Run.deployment_id)
     deployment_id = await session.scalar(statement)
     if deployment_id is None:
         return False
@@ -221,18 +223,18 @@ async def make_current(session: AsyncSession, run_id: UUID, epoch: int) -> bool:
 
 
 async def finish(session: AsyncSession, run_id: UUID, epoch: int, end: End) -> bool:
-    """End the run and its deployment; False when the claim of `epoch` is no longer in force, and nothing is changed."""
-    return await _end(session, end, *_held(run_id, epoch))
+    """End the run and move its deployment; False, with nothing changed, if the claim of `epoch` is no longer valid."""
+    return await _end(session, end, *_is_claimed(run_id, epoch))
 
 
 async def cancel_queued(session: AsyncSession, run_id: UUID) -> bool:
-    """End a run that is queued; False when it is not.
+    """End a queued run; False if it is not queued.
 
-    Its deployment becomes what it was before, unless the run was claimed once and handed back: that may have changed
-    the host.  A run that is not queued stays as it is until the transaction ends.
+    Its deployment returns to its earlier status, unless the run was claimed once and requeued: that may have changed
+    the host.  The status of a run that is not queued cannot change until the transaction ends.
     """
-    await _take_turn(session)
-    # Locked: otherwise a run that is handed back between this statement and `request_cancel` would escape both.
+    await _lock_events(session)
+    # Locked: otherwise a run that is requeued between this statement and `request_cancel` would escape both.
     statement = select(Run.status, Run.epoch).where(Run.id == run_id).with_for_update()
     found = (await session.execute(statement)).one_or_none()
     if found is None or found.status is not RunStatus.QUEUED:
@@ -244,7 +246,7 @@ async def cancel_queued(session: AsyncSession, run_id: UUID) -> bool:
 
 
 async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
-    """Ask whoever holds the run to end it; False when it is not running.  Of several requests the first counts."""
+    """Ask the run's worker to end it; False if it is not running.  Only the first of several requests is recorded."""
     at = now()
     statement = (
         update(Run)
@@ -259,14 +261,14 @@ async def request_cancel(session: AsyncSession, run_id: UUID) -> bool:
 
 
 async def newest_run(session: AsyncSession, deployment_id: UUID) -> UUID | None:
-    """The id of the deployment's newest run, the only one that can be queued or running; None without runs."""
+    """Return the id of the deployment's newest run, the only one that can be active; None if it has no runs."""
     return await session.scalar(
         select(Run.id).where(Run.deployment_id == deployment_id).order_by(Run.number.desc()).limit(1)
     )
 
 
 async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], restores: bool = False) -> bool:
-    """End the run that `where` finds, and its deployment; `restores`: the deployment becomes what it was before."""
+    """End the run selected by `where` and move its deployment; with `restores`, back to its earlier status."""
     values: dict[str, Any] = {
         "status": end.status,
         "reason": end.reason,
@@ -276,7 +278,7 @@ async def _end(session: AsyncSession, end: End, *where: ColumnElement[bool], res
     }
     if end.status is RunStatus.SUCCESS:
         values["progress"] = 1.0
-    await _take_turn(session)
+    await _lock_events(session)
     finished_at = now()
     statement = update(Run).where(*where).values(finished_at=finished_at, worker=None, **values)
     ended = (await session.execute(statement.returning(Run.id, Run.deployment_id, Run.action))).one_or_none()
@@ -300,10 +302,10 @@ def _is_seen(worker: str, lease: float) -> ColumnElement[bool]:
     return exists().where(Worker.id == worker, Worker.seen_at > clock() - timedelta(seconds=lease))
 
 
-def _held(run_id: UUID, epoch: int) -> tuple[ColumnElement[bool], ...]:
+def _is_claimed(run_id: UUID, epoch: int) -> tuple[ColumnElement[bool], ...]:
     return Run.id == run_id, Run.epoch == epoch, Run.status == RunStatus.RUNNING
 
 
-def _hit(result: Any) -> bool:
-    """Whether a statement changed its row."""
+def _has_changed(result: Any) -> bool:
+    """Return whether a statement changed its row."""
     return isinstance(result, CursorResult) and result.rowcount == 1

@@ -1,4 +1,4 @@
-"""Room for the database: which errors say that there is none, and what can be known before somebody gets one."""
+"""Free space for the database: which errors mean that it is full, and how to detect that before one occurs."""
 
 import os
 import sqlite3
@@ -7,16 +7,16 @@ from pathlib import Path
 
 from sqlalchemy.exc import DBAPIError
 
-LEAST_ROOM = 1024 * 1024  # bytes of a file system; the next change may take as much
-RETRY_INTERVAL = 5.0  # seconds between attempts to write where the last one found no room
+LEAST_ROOM = 1024 * 1024  # bytes free in the file system; the next change may need as much
+RETRY_INTERVAL = 5.0  # seconds between attempts to write while the storage is full
 
-# The second one is that of the index of changes, `-shm`, which SQLite makes larger before it writes a change.
+# SQLITE_IOERR_SHMSIZE concerns the index of the WAL, `-shm`, which SQLite extends before it writes a change.
 SQLITE_FULL = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_SHMSIZE}
 POSTGRESQL_FULL = "53100"  # disk_full
 
 
 def is_full(error: BaseException | None) -> bool:
-    """Whether the database has refused to write because its storage is full."""
+    """Return whether the error means that the database could not write because its storage is full."""
     if not isinstance(error, DBAPIError):
         return False
     if isinstance(error.orig, sqlite3.Error):
@@ -25,29 +25,29 @@ def is_full(error: BaseException | None) -> bool:
 
 
 class Storage:
-    """What is known of a database's storage; `path` is its file, where it is one on this machine."""
+    """What is known about a database's storage; `path` is its file, if it is a file on this machine."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._retry_at: float | None = None  # by the monotonic clock; None: the last write found room
 
     def note(self, error: BaseException) -> None:
-        """Note that a write has failed, whatever the reason."""
+        """Record that a write failed, for whatever reason."""
         if is_full(error):
             self._retry_at = time.monotonic() + RETRY_INTERVAL
 
     def note_room(self) -> None:
-        """Note that something was written."""
+        """Record that a write succeeded."""
         self._retry_at = None
 
     @property
     def has_room(self) -> bool:
-        """Whether the last write found room, and the file system has some."""
+        """Whether the last write found room and the file system has free space."""
         return self._retry_at is None and self._has_free_blocks()
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to try again to write: without that nobody learns that there is room again."""
+        """Whether it is time to try a write again: without one, free space after a full storage is never detected."""
         return self._retry_at is not None and time.monotonic() >= self._retry_at
 
     def _has_free_blocks(self) -> bool:
@@ -56,6 +56,6 @@ class Storage:
         try:
             found = os.statvfs(self._path.parent)
         except OSError:
-            return True  # its file cannot be read either, which is told as that
+            return True  # the file cannot be read either, which is reported as such
         free = found.f_bfree if os.geteuid() == 0 else found.f_bavail
-        return found.f_blocks == 0 or free * found.f_frsize >= LEAST_ROOM  # some network file systems have no numbers
+        return found.f_blocks == 0 or free * found.f_frsize >= LEAST_ROOM  # some network file systems report zeros

@@ -1,7 +1,8 @@
-"""Types of columns that are read as far as they can be.
+"""Column types that tolerate values they cannot read.
 
-A row may be of another release or damaged: one value that cannot be understood must not take a whole list, or
-everybody's subscription, with it.  It is for what is only shown; what daos acts by, a role for one, is read strictly.
+A row may come from another release or be damaged: one unreadable value must not fail a whole list, or the subscription
+of every client.  They are for values that are only displayed; values that decide what daos does, such as a role, are
+read strictly.
 """
 
 import logging
@@ -17,21 +18,21 @@ from db.containers import Container, read_all
 
 logger = logging.getLogger(__name__)
 
-MOST_SHOWN = 100  # characters of a value that cannot be understood
+MOST_SHOWN = 100  # characters of an unreadable value
 UNREADABLE = (ValueError, TypeError, LookupError, AttributeError, RecursionError)
 
 Value = TypeVar("Value")
 Word = TypeVar("Word", bound=StrEnum)
 
 
-@lru_cache(maxsize=1000)  # a list is read again and again, and its log has each value once
+@lru_cache(maxsize=1000)  # lists are read repeatedly, and each value is logged once
 def report(what: str, value: str) -> None:
     """Log that a stored value cannot be read."""
     logger.warning("a stored %s cannot be read: %s", what, value)
 
 
 class Stored(TypeDecorator[Value]):
-    """A type whose values that cannot be read are `instead()`."""
+    """A column type that replaces an unreadable value with `instead()`."""
 
     impl: Any = JSON  # each type has its own
     cache_ok = True
@@ -54,7 +55,7 @@ class Stored(TypeDecorator[Value]):
 
 
 class KnownWord(Stored[Word | None]):
-    """A member of `kind`, as text; `unknown` where it is none."""
+    """A column with a member of `kind` as text; a text that names no member is read as `unknown`."""
 
     impl = Enum
     cache_ok = True
@@ -70,7 +71,7 @@ class KnownWord(Stored[Word | None]):
 
 
 class Texts(Stored[list[str]]):
-    """Texts as JSON.  What is no text is left out."""
+    """A column of strings as JSON.  Entries that are not strings are left out."""
 
     impl = JSON
     cache_ok = True

@@ -1,4 +1,4 @@
-"""The database's history, and `upgrade()`, which brings a database up to date; tests make theirs with it too."""
+"""The migrations, and `upgrade()`, which applies them; tests create their databases with it too."""
 
 import logging
 import sqlite3
@@ -19,22 +19,22 @@ from db.database import Database
 
 logger = logging.getLogger(__name__)
 
-_UPGRADE_LOCK = 0x64616F74  # PostgreSQL: only one of many starting servers upgrades
+_UPGRADE_LOCK = 0x64616F74  # PostgreSQL: only one of several servers that start at the same time upgrades
 
 
 class UnknownVersion(Exception):
-    """The database has a version that is none of daos'; this one would misread it."""
+    """The database has a version that no release of daos has; this server would misread it."""
 
 
 class Unavailable(Exception):
-    """The database cannot be reached, read or written."""
+    """The database cannot be reached, read, or written."""
 
 
 async def upgrade(db: Database) -> None:
-    """Bring the tables to the newest version, in one transaction; those of a newer daos stay as they are.
+    """Upgrade the tables to the newest version, in one transaction; tables of a newer daos are left as they are.
 
-    A migration leaves what the last release needs, so that it can go on while its nodes are upgraded one by one.
-    Raises: UnknownVersion, Unavailable.
+    A migration keeps what the previous release needs, so that its nodes keep working while they are upgraded one by
+    one.  Raises: UnknownVersion, Unavailable.
     """
     async with upgraded(db):
         pass
@@ -42,9 +42,9 @@ async def upgrade(db: Database) -> None:
 
 @asynccontextmanager
 async def upgraded(db: Database) -> AsyncIterator[AsyncConnection]:
-    """A connection in the transaction that brings the tables to the newest version, committed at the end of the block.
+    """Upgrade the tables and yield the connection; its transaction is committed at the end of the block.
 
-    On PostgreSQL a server that starts meanwhile waits for that.  Raises: UnknownVersion, Unavailable.
+    On PostgreSQL a server that starts in the meantime waits for the commit.  Raises: UnknownVersion, Unavailable.
     """
     with available():
         await db.probe()
@@ -55,7 +55,7 @@ async def upgraded(db: Database) -> AsyncIterator[AsyncConnection]:
 
 @contextmanager
 def available() -> Iterator[None]:
-    """Say in one line what is wrong with a database that the block uses.  Raises: Unavailable."""
+    """Convert errors of the database that the block uses to Unavailable, with a message of one line."""
     try:
         yield
     except sqlite3.Error as error:
@@ -65,18 +65,18 @@ def available() -> Iterator[None]:
 
 
 async def is_current(db: Database) -> bool:
-    """Whether the tables are of this version of the server."""
+    """Return whether the tables have the version of this server."""
     async with db.read() as session:
         return await has_current(await session.connection())
 
 
 async def has_current(connection: AsyncConnection) -> bool:
-    """The same, as the transaction of a connection sees it."""
+    """Return whether the tables have the version of this server, as the connection's transaction sees them."""
     return await connection.run_sync(_revision) == _head()
 
 
 async def is_usable(db: Database) -> bool:
-    """Whether the tables are there, and of this version of the server or of a newer one."""
+    """Return whether the tables exist and have the version of this server or a newer one."""
     try:
         version = await _version(db)
     except SQLAlchemyError:
@@ -94,7 +94,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _is_newer(version: str | None) -> bool:
-    """Whether it is a later number than all that this server knows; they are counted up, with four digits."""
+    """Return whether `version` is higher than this server's newest; versions are consecutive numbers of four digits."""
     head = _head()
     return version is not None and head is not None and version.isdecimal() and int(version) > int(head)
 
@@ -105,7 +105,7 @@ def _config() -> Config:
     return config
 
 
-@cache  # /readyz is asked again and again
+@cache  # /readyz is polled
 def _head() -> str | None:
     return ScriptDirectory.from_config(_config()).get_current_head()
 
@@ -119,7 +119,7 @@ def _upgrade(connection: Connection) -> None:
         return
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     if current is not None and current not in known:
-        raise UnknownVersion(f"the database has version {current}, which no daos has made")
+        raise UnknownVersion(f"the database has version {current}, which is not a version of daos")
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, "head")

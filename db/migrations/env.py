@@ -1,4 +1,4 @@
-"""Alembic's entry: it always gets a connection, inside a transaction that the caller commits."""
+"""Alembic's entry point.  It always receives a connection inside a transaction, which the caller commits."""
 
 from alembic import context
 
@@ -7,7 +7,7 @@ from db.models import Base
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,
-    render_as_batch=True,  # SQLite alters a table by making it anew
+    render_as_batch=True,  # SQLite alters a table by recreating it
     compare_type=True,
 )
 context.run_migrations()

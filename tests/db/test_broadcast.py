@@ -58,7 +58,7 @@ async def test_news_of_here_is_passed_on_and_news_of_elsewhere_is_not() -> None:
     passed_on: list[tuple[Topic, ...]] = []
     broadcast.join(passed_on.append)
     with broadcast.listen(topic) as listener:
-        broadcast.hear(topic)
+        broadcast.notify_here(topic)
         async with asyncio.timeout(1):
             await listener.wait(LONG)
         assert passed_on == []

@@ -145,7 +145,7 @@ async def test_a_database_of_another_program_is_refused(db_url: str, version: st
     async with factories.database(db_url) as db:
         await migrations.upgrade(db)
         await _set_version(db, version)
-        with pytest.raises(migrations.UnknownVersion, match=f"version {version}, which no daos has made"):
+        with pytest.raises(migrations.UnknownVersion, match=f"version {version}, which is not a version of daos"):
             await migrations.upgrade(db)
         assert not await migrations.is_usable(db)
 

@@ -86,7 +86,7 @@ async def kill(db: Database, query: str) -> int:
     """End the connections of wires whose last statement was like `query`; gives how many there were."""
     statement = text(
         "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-        " WHERE datname = current_database() AND application_name = 'daos news' AND query LIKE :query"
+        " WHERE datname = current_database() AND application_name = 'daos notifications' AND query LIKE :query"
     )
     async with db.write() as session:
         return await session.scalar(statement, {"query": query}) or 0

@@ -235,7 +235,7 @@ async def test_a_source_that_is_no_database_is_refused_in_one_line(tmp_path: Pat
 
 
 async def test_only_sqlite_is_copied_and_only_to_postgresql(source: Database, target: Database) -> None:
-    with pytest.raises(CannotCopy, match="PostgreSQL already"):
+    with pytest.raises(CannotCopy, match="already PostgreSQL"):
         await transfer.copy(target, source, silent)
     with pytest.raises(CannotCopy, match="--to must be postgresql"):
         await transfer.copy(source, source, silent)

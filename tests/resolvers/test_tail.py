@@ -225,8 +225,8 @@ async def test_nothing_is_left_after_the_last(db: Database, broadcast: Broadcast
     async with following(db, broadcast, run, 5) as followers:
         for follower in followers:
             await follower.until(10)
-        assert vars(broadcast)["_in_common"]
-    assert vars(broadcast)["_in_common"] == {}
+        assert vars(broadcast)["_shared"]
+    assert vars(broadcast)["_shared"] == {}
     assert vars(broadcast)["_listeners"] == {}
     async with asyncio.timeout(PATIENCE):
         await asyncio.gather(

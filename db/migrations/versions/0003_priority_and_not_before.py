@@ -1,4 +1,4 @@
-"""Priority and not_before of runs"""
+"""Add `priority` and `not_before` to runs."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Workers, and on PostgreSQL the queue that they share"""
+"""Add workers and, on PostgreSQL, the queue that they share."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -22,5 +22,5 @@ def upgrade() -> None:
     op.create_index("ix_workers_node", "workers", ["node"])
     bind = op.get_bind()
     if bind.dialect.name == "postgresql":
-        # Many statements in one text, which psycopg takes only where there are no parameters.
+        # Several statements in one string, which psycopg accepts only without parameters.
         bind.exec_driver_sql(SchemaManager.get_schema(), execution_options={"no_parameters": True})

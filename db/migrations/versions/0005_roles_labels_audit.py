@@ -1,4 +1,4 @@
-"""Roles, labels and ends of tokens, labels of hosts, and the audit"""
+"""Add roles, host labels, and expiry of tokens, labels of hosts, and the audit log."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Keys to log in to hosts with"""
+"""Add SSH keys for logging in to hosts."""
 
 import sqlalchemy as sa
 from alembic import op

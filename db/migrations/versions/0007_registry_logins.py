@@ -1,4 +1,4 @@
-"""Logins at registries, of packages"""
+"""Add the registry logins of packages."""
 
 import sqlalchemy as sa
 from alembic import op

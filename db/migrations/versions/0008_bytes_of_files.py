@@ -1,4 +1,4 @@
-"""Files of packages as bytes, with a mode"""
+"""Store files of packages as bytes, with a mode."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""What a deployment's status says, what is on its host, and which installation of daos put it there"""
+"""Add the status before a run, a deployment's current run, and the installation; convert services to containers."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 revision = "0009"
 down_revision = "0008"
 
-# A run that was canceled before it began has changed nothing, and says nothing about its deployment.
+# Runs that were canceled before they began are ignored: they changed nothing.
 BEFORE = """
 UPDATE deployments SET status_before = CASE WHEN status <> 'RUNNING' THEN status ELSE COALESCE(
     (
@@ -19,7 +19,7 @@ UPDATE deployments SET status_before = CASE WHEN status <> 'RUNNING' THEN status
         ORDER BY runs.number DESC LIMIT 1
     ), 'PENDING') END
 """
-# Of a run that failed it is not known whether it had begun Up.
+# Only successful runs: for a failed run it is unknown whether it had begun Up.
 CURRENT = """
 UPDATE deployments SET current_run_id = (
     SELECT runs.id FROM runs
@@ -42,7 +42,7 @@ def upgrade() -> None:
     op.execute("ALTER TABLE runs RENAME COLUMN services TO containers")
     op.add_column("runs", sa.Column("warnings", sa.JSON(), nullable=False, server_default="[]"))
     _convert(op.get_bind())
-    op.drop_column("runs", "not_before")  # runs that waited for their time are due
+    op.drop_column("runs", "not_before")  # delayed runs become due
     status = sa.Column("status_before", sa.String(length=32), nullable=False, server_default="PENDING")
     op.add_column("deployments", status)
     op.add_column("deployments", sa.Column("current_run_id", sa.Uuid(), nullable=True))
@@ -51,13 +51,13 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.PrimaryKeyConstraint("id", name="pk_installation"),
     )
-    op.bulk_insert(installation, [{"id": uuid7()}])  # here, and not at the first start: nodes start at the same time
+    op.bulk_insert(installation, [{"id": uuid7()}])  # not at the first start: nodes can start at once
     op.execute(BEFORE)
     op.execute(CURRENT)
 
 
 def _convert(connection: sa.Connection) -> None:
-    """Make containers of services: daos kept one object for each container, without the container's own name."""
+    """Convert services to containers: daos stored one object for each container, without the container's own name."""
     last = None
     while True:
         batch = sa.select(_runs).order_by(_runs.c.id).limit(BATCH)

@@ -1,4 +1,4 @@
-"""The variables that packages require"""
+"""Add the variables that packages require."""
 
 import sqlalchemy as sa
 from alembic import op

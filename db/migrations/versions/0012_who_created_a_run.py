@@ -1,4 +1,4 @@
-"""Who created a run, what caused it, and indexes for lists of runs"""
+"""Add the creator and the trigger of a run, and indexes for lists of runs."""
 
 import re
 from uuid import UUID
@@ -40,7 +40,7 @@ def upgrade() -> None:
 
 
 def _take_from_audit(connection: sa.Connection) -> None:
-    """Record who created each run, as far as the audit log has it: an entry lists the runs that it queued."""
+    """Set the creator of each run for which the audit log has one: an entry lists the runs that it queued."""
     starts = _entries.c.mutation.in_(["runDeployment", "runDeployments"]), _entries.c.outcome == "OK"
     statement = sa.select(_entries.c.id, _entries.c.principal, _entries.c.object_ids).where(*starts)
     last = None
@@ -56,5 +56,5 @@ def _take_from_audit(connection: sa.Connection) -> None:
 
 
 def _is_id(text: object) -> bool:
-    """Whether an entry's text is an id; what a request named is in the entry as it was given."""
+    """Return whether a text of an entry is an id; an entry contains the ids of a request unchecked."""
     return isinstance(text, str) and ID.fullmatch(text) is not None

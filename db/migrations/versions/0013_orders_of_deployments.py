@@ -1,4 +1,4 @@
-"""Indexes for the orders of deployments"""
+"""Add indexes for the orders of deployments."""
 
 from alembic import op
 

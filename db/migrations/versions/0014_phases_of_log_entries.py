@@ -1,4 +1,4 @@
-"""The phase of a log entry, in place of the label that was shown as its task"""
+"""Replace the label of a log entry, which was shown as its task, with its phase."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,7 @@ from alembic import op
 revision = "0014"
 down_revision = "0013"
 
-PHASES = {  # by the labels that were written; Settle is what Recover was called before
+PHASES = {  # by the labels that were stored; Settle is an earlier name of Recover
     "Prepare": "PREPARE",
     "Build": "BUILD",
     "Pull": "PULL",

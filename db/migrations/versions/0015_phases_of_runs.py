@@ -1,4 +1,4 @@
-"""Phases of runs"""
+"""Add the phases of runs."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Events of runs"""
+"""Add events of runs."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -6,7 +6,7 @@ from alembic import op
 revision = "0016"
 down_revision = "0015"
 
-# One of each run that is there: whoever follows a run begins with its last event.
+# One event for each existing run: a subscription to a run starts with its last event.
 FIRST = """
 INSERT INTO run_events (run_id, sequence, at)
 SELECT id, 1, COALESCE(finished_at, started_at, queued_at) FROM runs

@@ -1,4 +1,4 @@
-"""Deleted deployments, for those who follow the changes of all"""
+"""Add deleted deployments, for subscribers to the changes of all deployments."""
 
 import sqlalchemy as sa
 from alembic import op
