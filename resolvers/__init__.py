@@ -1,4 +1,4 @@
-"""What the server can do.  A resolver is a plain function and one transaction; it knows no GraphQL.
+"""The operations of the server.  A resolver is a plain function and one transaction; it does not depend on GraphQL.
 
-It takes the database and its arguments, returns models, and raises the errors of `resolvers.errors`.
+It takes the database and arguments, returns models, and raises the errors of `resolvers.errors`.
 """

@@ -1,4 +1,4 @@
-"""Who asked for which change, and what came of it.  What was written is not changed, and goes when it is old enough."""
+"""The audit log: who requested which mutation, and the outcome.  Entries are never changed; old ones are deleted."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
@@ -18,41 +18,41 @@ AUDIT = Listing("audit", AuditEntry, key=(AuditEntry.id,))
 
 OK = "OK"
 RETENTION = timedelta(days=365)
-TIDY_SIZE = 100  # old entries that a new one removes at most
-MOST_IDS = 200  # that one entry names
-BATCH_SIZE = 1000  # entries read at once for an export
+TIDY_SIZE = 100  # old entries that are deleted with each new one, at most
+MOST_IDS = 200  # in one entry
+BATCH_SIZE = 1000  # entries read per statement for an export
 COMMAND_LINE = "command line"
 
 
 @dataclass
 class Deed:
-    """A mutation of somebody's, for the audit."""
+    """A requested mutation, to be written to the audit log."""
 
     principal: str
     token_id: UUID | None  # None: the admin's own token, one of an issuer, or the command line
     address: str | None
     mutation: str
-    named: Sequence[str]  # ids in its input
+    named: Sequence[str]  # ids in the mutation's input
     retention: timedelta = RETENTION
     is_written: bool = field(default=False, init=False)
 
     async def witness(self, session: AsyncSession) -> None:
-        """Write down that the transaction has done it, as a part of that."""
+        """Add the entry of the successful mutation, in the mutation's own transaction."""
         if not self.is_written:
             await session.flush()
             made = [str(key) for key in session.info.get(MADE, [])]
             self._add(session, [*self.named, *made], OK)
             oldest = select(AuditEntry.id).where(AuditEntry.at < now() - self.retention).order_by(AuditEntry.at)
-            some = oldest.limit(TIDY_SIZE).scalar_subquery()
-            await session.execute(delete(AuditEntry).where(AuditEntry.id.in_(some)))
+            expired = oldest.limit(TIDY_SIZE).scalar_subquery()
+            await session.execute(delete(AuditEntry).where(AuditEntry.id.in_(expired)))
 
     async def done(self, db: Database) -> None:
-        """Write down that it was done, where that is in no transaction."""
+        """Write the entry of a mutation that succeeded without a transaction of its own."""
         async with db.write() as session:
             await self.witness(session)
 
     async def failed(self, db: Database, code: str) -> None:
-        """Write down that nothing came of it but an error with this code."""
+        """Write the entry of a mutation that failed with this error code."""
         async with db.write() as session:
             self._add(session, self.named, code)
 
@@ -72,7 +72,7 @@ class Deed:
 
 
 async def export(db: Database, since: datetime | None = None) -> AsyncIterator[dict[str, Any]]:
-    """All entries since a time, oldest first, as what JSON can show."""
+    """Yield all entries since a time, oldest first, as dictionaries that can be written as JSON."""
     position: UUID | None = None
     while True:
         statement = select(AuditEntry).order_by(AuditEntry.id).limit(BATCH_SIZE)

@@ -1,4 +1,4 @@
-"""The rules that the Compose files of a package have to keep; what else is wrong, only Compose can judge, in a run."""
+"""The rules for the Compose files of a package.  Everything else is checked by Compose itself, during a run."""
 
 from collections.abc import Iterator
 
@@ -15,9 +15,9 @@ NO_LIST = "must have include as a list"
 
 
 def problem_of(text: str, *, has_override: bool) -> str | None:
-    """What is wrong with `text` as a compose file, to be put behind its name.
+    """Return what is wrong with `text` as a Compose file, to be put after its name; None if nothing is.
 
-    `has_override` says whether the package has an override file, which can bring the services.
+    `has_override`: the package has an override file, which can define the services.
     """
     documents = depth = 0
     deploys = has_override
@@ -32,7 +32,7 @@ def problem_of(text: str, *, has_override: bool) -> str | None:
                     entry.add(event)
                     if entry.problem is not None:
                         return entry.problem
-                deploys = deploys or entry.deploys or (depth == 2 and entry.is_open)  # noqa: PLR2004 - what is in it
+                deploys = deploys or entry.deploys or (depth == 2 and entry.is_open)  # noqa: PLR2004 - inside
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
     except Unreadable as error:
         return str(error)
@@ -42,17 +42,17 @@ def problem_of(text: str, *, has_override: bool) -> str | None:
 
 
 class _Entry:
-    """The entry of a document's mapping that is being read; keys and values come in turn."""
+    """The current entry of a document's mapping; keys and values alternate."""
 
     def __init__(self) -> None:
-        self.deploys = False  # an alias or a merge key stands for services, or may
-        self.is_open = False  # what comes inside is a service or an include
+        self.deploys = False  # an alias or a merge key stands for services, or could
+        self.is_open = False  # the nodes inside are services or includes
         self.problem: str | None = None
         self._key: str | None = None
         self._is_value = False
 
     def add(self, event: yaml.NodeEvent) -> None:
-        """Take the next key or value."""
+        """Process the next key or value."""
         self.is_open = False
         if self._is_value:
             self._value(event)
@@ -75,7 +75,7 @@ class _Entry:
 
 
 def problems_of(reading: Reading) -> Iterator[tuple[str, str]]:
-    """References that can never be right: the file that has each one, and what is wrong."""
+    """Yield the references that can never be valid: the file that contains each one, and what is wrong with it."""
     for reference in reading.references:
         if 1 <= reference.levels_up <= OWN_LEVELS:
             yield reference.file, _leads_into_daos(reference)

@@ -1,4 +1,4 @@
-"""Deployments: a package on a host, and how its status changes."""
+"""Deployments: packages on hosts, and the changes of their status."""
 
 import re
 from collections import defaultdict
@@ -30,7 +30,7 @@ from runner.compose.interpolation import missing
 
 
 class OrderField(StrEnum):
-    """What deployments are ordered by."""
+    """The fields that deployments can be ordered by."""
 
     CREATED_AT = "CREATED_AT"
     UPDATED_AT = "UPDATED_AT"
@@ -39,7 +39,7 @@ class OrderField(StrEnum):
 
 @dataclass(frozen=True)
 class Order:
-    """The order of a list of deployments; those that are equal in it are in the order of their creation."""
+    """The order of a list of deployments; deployments that are equal in it are in the order of their creation."""
 
     field: OrderField = OrderField.CREATED_AT
     direction: OrderDirection = OrderDirection.DESC
@@ -74,33 +74,33 @@ CHANGES = Listing("changes", StatusEvent, key=(StatusEvent.sequence,), descendin
 
 Placed = type[Deployment] | type[DeletedDeployment]
 
-MAX_SLUG = 40  # characters of a package's name in a project name made from it
+MAX_SLUG = 40  # characters of the package's name in a generated project name
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which deployments a list has; what is None does not narrow it.  Raises: InvalidInput."""
+    """Which deployments a list contains; a condition that is None is not applied.  Raises: InvalidInput."""
 
     status_in: frozenset[DeploymentStatus] | None = None
     host_id: str | None = None
     package_id: str | None = None
     host_labels_any: frozenset[str] | None = None
-    search: str | None = None  # a part of the name of the project, host, or package
+    search: str | None = None  # a part of the name of the project, the host, or the package
 
     def __post_init__(self) -> None:
         names.check_choices("host_labels_any", self.host_labels_any)
 
     def conditions(self, of: Placed = Deployment) -> list[ColumnElement[bool]]:
-        """The filter as conditions that must all hold."""
+        """Return the conditions of the filter, all of which must hold."""
         conditions = self.but_status(of)
         if self.status_in is not None:
             conditions.append(of.status.in_(self.status_in))
         return conditions
 
     def but_status(self, of: Placed = Deployment) -> list[ColumnElement[bool]]:
-        """The same without the one that is about the status."""
+        """Return the conditions of the filter without the one for the status."""
         conditions: list[ColumnElement[bool]] = []
-        # An id that nothing has matches nothing, as any other condition that does not hold.
+        # An unknown or malformed id is not an error: it matches nothing.
         if self.host_id is not None:
             conditions.append(of.host_id == ids.parse(self.host_id))
         if self.package_id is not None:
@@ -117,22 +117,22 @@ class Filter:
 
 @dataclass(frozen=True)
 class Change:
-    """A deployment's status became `status`; `cursor` stands for this change, to go on behind it."""
+    """A change of a deployment's status, or its deletion.  `cursor` is its position, to resume after it."""
 
     cursor: str
     event: StatusEvent
-    run: Run | None  # that did it
-    is_deletion: bool = False  # the deployment was deleted; `status` is what it was then
+    run: Run | None  # that caused the change
+    is_deletion: bool = False  # the deployment was deleted; the event has its last status
 
 
 async def get(db: Database, deployment_id: str) -> Deployment:
-    """The deployment.  Raises: NotFound."""
+    """Return the deployment.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, deployment_id)
 
 
 async def get_by_name(db: Database, host_name: str, project_name: str) -> Deployment | None:
-    """The deployment of this project on this host; None if there is none, or it is not visible."""
+    """Return the deployment of this project on this host; None if it does not exist or is not visible."""
     statement = select(Deployment).join(Host, Host.id == Deployment.host_id)
     named = names.equals(Host.name, host_name), names.equals(Deployment.project_name, project_name)
     async with db.read() as session:
@@ -140,35 +140,35 @@ async def get_by_name(db: Database, host_name: str, project_name: str) -> Deploy
 
 
 async def get_many(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, Deployment]:
-    """The deployments that there are of `deployment_ids`."""
+    """Return the existing deployments among `deployment_ids`, by id."""
     async with db.read() as session:
         deployments = await session.scalars(select(Deployment).where(Deployment.id.in_(deployment_ids)))
         return {deployment.id: deployment for deployment in deployments}
 
 
 async def list_page(db: Database, arguments: Arguments, narrowed: Filter, order: Order) -> Page[Deployment]:
-    """A page of the deployments in `order`.  Raises: InvalidInput."""
+    """Return a page of the deployments that match the filter, in `order`.  Raises: InvalidInput."""
     listing = ALL[order]
     return await listing.page(db, listing.range(arguments), *narrowed.conditions())
 
 
 async def count(db: Database, narrowed: Filter) -> int:
-    """How many deployments there are."""
+    """Return the number of deployments that match the filter."""
     return await DEPLOYMENTS.count(db, *narrowed.conditions())
 
 
 async def variables_size(db: Database, deployment_ids: Sequence[UUID]) -> int:
-    """How many characters the values of these deployments' variables have together, without secret ones."""
+    """Return the total number of characters in the values of these deployments' variables, without secret ones."""
     async with db.read() as session:
         statement = select(func.sum(func.length(Variable.value))).where(Variable.deployment_id.in_(deployment_ids))
         return await session.scalar(statement) or 0
 
 
 async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[Variable]]:
-    """The variables of each deployment, by name, without the encrypted values of secret ones."""
+    """Return the variables of each deployment, ordered by name, without the encrypted values of secret ones."""
     async with db.read() as session:
-        of_them = select(Variable).where(Variable.deployment_id.in_(deployment_ids)).order_by(Variable.name)
-        statement = of_them.options(defer(Variable.ciphertext, raiseload=True))
+        ordered = select(Variable).where(Variable.deployment_id.in_(deployment_ids)).order_by(Variable.name)
+        statement = ordered.options(defer(Variable.ciphertext, raiseload=True))
         variables: dict[UUID, list[Variable]] = defaultdict(list)
         for variable in await session.scalars(statement):
             variables[variable.deployment_id].append(variable)
@@ -176,7 +176,7 @@ async def variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUI
 
 
 async def missing_variables_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
-    """The names of the variables that each deployment's package requires and the deployment does not have, sorted."""
+    """Return the sorted names of the variables that each deployment lacks although its package requires them."""
     async with db.read() as session:
         statement = select(Deployment.id, Deployment.package_id).where(Deployment.id.in_(deployment_ids))
         package_ids = {row.id: row.package_id for row in await session.execute(statement)}
@@ -190,7 +190,7 @@ async def missing_variables_of(db: Database, deployment_ids: Sequence[UUID]) -> 
 
 @dataclass(frozen=True)
 class Deleted:
-    """A deployment that is gone; `left_running`: its project was brought up on the host and not taken down."""
+    """A deployment that was deleted; `left_running`: its project was brought up on the host and not taken down."""
 
     id: UUID
     left_running: bool
@@ -215,9 +215,10 @@ async def create(
     variables: Sequence[NewVariable] = (),
     key: Key | None = None,
 ) -> Deployment:
-    """A new deployment, PENDING: nothing is done on the host before it is run.  Or the one that `key` has made before.
+    """Create a deployment and return it, PENDING, or return the one that an earlier request with `key` created.
 
-    Raises: InvalidInput, HostNotFound, PackageNotFound, ProjectTaken; NotFound where the one of this key was deleted.
+    Nothing is done on the host until the deployment is run.
+    Raises: InvalidInput, HostNotFound, PackageNotFound, ProjectTaken; NotFound if the earlier deployment was deleted.
     """
     check = Check()
     given = {
@@ -258,7 +259,7 @@ async def create(
 
 
 async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Deleted:
-    """Delete a deployment with its runs and logs.  Nothing is changed on the host.
+    """Delete a deployment with its runs and logs, without changing anything on the host.
 
     Raises: NotFound, RunInProgress.
     """
@@ -267,7 +268,7 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Dele
         removed = await status.remove(session, key) if key is not None else None
         if removed is None:
             found_id = (await _get(session, deployment_id)).id
-            # The run may have ended since the statement above: it is still the one to name.
+            # The run may have ended since the statement above; it is still the one to name.
             raise RunInProgress(id=deployment_id, run=await status.newest_run(session, found_id))
     broadcast.notify(removed.id, Everything.DEPLOYMENTS)
     return Deleted(removed.id, left_running=removed.current_run_id is not None)
@@ -276,17 +277,17 @@ async def remove(db: Database, broadcast: Broadcast, deployment_id: str) -> Dele
 async def watch(
     db: Database, broadcast: Broadcast, deployment_id: str, after: str | None = None
 ) -> AsyncGenerator[Change]:
-    """The deployment's status now, or the changes behind the cursor `after`, then every change in order.
+    """Yield the deployment's current status, or the changes after the cursor `after`, then every change in order.
 
     Ends when the deployment is deleted.  Raises: NotFound, InvalidInput.
     """
     position = None if after is None else CHANGES.position("after", after)[0]
     key = (await get(db, deployment_id)).id
-    # All who may see the deployment see the same of it.
+    # Unlimited, to be shared: all subscribers that can see the deployment see the same changes.
     source = Changes(db.limited_to(None), key)
     with broadcast.subscribed("deployment"), tail.of(broadcast, key, source) as shared:
         if position is None:
-            position = (await _last_change(db, key) or 1) - 1  # the last change is the state now
+            position = (await _last_change(db, key) or 1) - 1  # the last change is the current status
         async for change in _follow(shared, position):
             yield change
 
@@ -294,10 +295,10 @@ async def watch(
 async def watch_all(
     db: Database, broadcast: Broadcast, after: str | None = None, narrowed: Filter | None = None
 ) -> AsyncGenerator[Change]:
-    """Every change of any deployment from now on, or from the cursor `after`, in order, and every deletion.
+    """Yield every change and deletion of any deployment, in order, from now on or after the cursor `after`.
 
-    Of a filter's statuses it has to be the one before or after the change; all else is as it is when the change is
-    read.  Raises: InvalidInput.
+    A filter's status must match the status before or after the change.  All other conditions are compared with the
+    state at the time when the change is read.  Raises: InvalidInput.
     """
     narrowed = None if narrowed == Filter() else narrowed
     find = tail.of if narrowed is None and not db.is_limited else tail.own
@@ -310,7 +311,7 @@ async def watch_all(
 
 @dataclass(frozen=True)
 class Changes:
-    """The changes of one deployment's status, or of all that a filter lets through, to be followed."""
+    """The source of the changes of one deployment's status, or of all deployments that match a filter."""
 
     db: Database
     deployment_id: UUID | None = None
@@ -334,12 +335,12 @@ class Changes:
             elif not found and end is None and await session.get(Deployment, self.deployment_id) is None:
                 return None
             if self.narrowed is not None and end is None and len(found) < tail.BATCH_SIZE:
-                end = await _last(session, position)  # what does not match is not read again and again
+                end = await _last(session, position)  # changes that do not match are not read again
         found.sort(key=self.position, reverse=falling)
         return Piece(found[: tail.BATCH_SIZE], end=end if len(found) <= tail.BATCH_SIZE else None)
 
     async def _events(self, session: AsyncSession, position: int, *, falling: bool) -> tuple[list[Change], int | None]:
-        """Changes of a status behind `position`, and the position up to which was read where some cannot be."""
+        """Return changes after `position`, and the last position read if some of them are unreadable, else None."""
         condition = StatusEvent.sequence > position
         if self.deployment_id is not None:
             condition = and_(condition, StatusEvent.deployment_id == self.deployment_id)
@@ -356,7 +357,7 @@ class Changes:
     async def _deletions(
         self, session: AsyncSession, position: int, found: list[Change], end: int | None, *, falling: bool
     ) -> list[Change]:
-        """The deletions behind `position`; where changes could not be read, those between changes that were read."""
+        """Return the deletions after `position`; only those in the range that was read if changes were unreadable."""
         conditions = [DeletedDeployment.sequence > position]
         if self.narrowed is not None:
             conditions += self.narrowed.conditions(DeletedDeployment)
@@ -378,13 +379,13 @@ def _deletion(row: DeletedDeployment) -> Change:
 
 
 def _matching(narrowed: Filter) -> Iterator[ColumnElement[bool]]:
-    """What holds for events that match the filter."""
+    """Yield the conditions for events that match the filter."""
     if others := narrowed.but_status():
         yield StatusEvent.deployment_id.in_(select(Deployment.id).where(*others))
     if narrowed.status_in is not None:
         earlier = aliased(StatusEvent)
-        of_same = earlier.deployment_id == StatusEvent.deployment_id, earlier.sequence < StatusEvent.sequence
-        before = select(earlier.status).where(*of_same).order_by(earlier.sequence.desc()).limit(1).scalar_subquery()
+        is_before = earlier.deployment_id == StatusEvent.deployment_id, earlier.sequence < StatusEvent.sequence
+        before = select(earlier.status).where(*is_before).order_by(earlier.sequence.desc()).limit(1).scalar_subquery()
         yield or_(StatusEvent.status.in_(narrowed.status_in), before.in_(narrowed.status_in))
 
 
@@ -395,7 +396,7 @@ def _changes(condition: ColumnElement[bool]) -> Select[StatusEvent, Run]:
 async def _read_singly(
     session: AsyncSession, condition: ColumnElement[bool], order: UnaryExpression[int]
 ) -> tuple[list[Row[StatusEvent, Run]], int | None]:
-    """Those of the changes that can be read, and the last position that was looked at; None where there is none."""
+    """Read changes one by one; return the readable ones, and the last position read, or None if there is no change."""
     statement = _changes(condition).with_only_columns(StatusEvent.sequence).order_by(order).limit(tail.BATCH_SIZE)
     sequences = list(await session.scalars(statement))
     found = []
@@ -408,8 +409,8 @@ async def _read_singly(
 
 
 async def _follow(changes: Tail[Change], position: int) -> AsyncGenerator[Change]:
-    """The changes behind `position` as they come."""
-    while (piece := await changes.behind(position)) is not None:
+    """Yield the changes after `position` as they occur."""
+    while (piece := await changes.after(position)) is not None:
         for change in piece.entries:
             position = change.event.sequence
             yield change
@@ -419,12 +420,12 @@ async def _last_change(db: Database, deployment_id: UUID | None = None) -> int |
     async with db.read() as session:
         if deployment_id is None:
             return await _last(session)
-        of_it = StatusEvent.deployment_id == deployment_id
-        return await session.scalar(select(func.max(StatusEvent.sequence)).where(of_it))
+        of_deployment = StatusEvent.deployment_id == deployment_id
+        return await session.scalar(select(func.max(StatusEvent.sequence)).where(of_deployment))
 
 
 async def _last(session: AsyncSession, position: int = 0) -> int | None:
-    """The last change or deletion behind `position`; None where there is none."""
+    """Return the position of the last change or deletion after `position`; None if there is none."""
     lasts = [
         await session.scalar(select(func.max(of.sequence)).where(of.sequence > position))
         for of in (StatusEvent, DeletedDeployment)
@@ -442,7 +443,7 @@ async def _get(session: AsyncSession, deployment_id: str) -> Deployment:
 
 async def _parts(session: AsyncSession, host_id: str, package_id: str) -> tuple[Host, Package]:
     host_key, package_key = ids.parse(host_id), ids.parse(package_id)
-    # Locked, so that neither can be deleted before the deployment that names it is there.
+    # Locked, so that neither can be deleted before the deployment that refers to it is committed.
     lock = {"read": True, "key_share": True}
     host = await session.get(Host, host_key, with_for_update=lock) if host_key else None
     if host is None:
@@ -454,7 +455,7 @@ async def _parts(session: AsyncSession, host_id: str, package_id: str) -> tuple[
 
 
 def _project_name(package_name: str, deployment_id: UUID) -> str:
-    """A project name that nobody else has: the package's, and the random end of the id."""
+    """Return a unique project name: the package's name, and the random end of the deployment's id."""
     slug = re.sub(r"[^a-z0-9]+", "-", package_name.lower()).strip("-")[:MAX_SLUG].strip("-")
     return f"{slug or 'project'}-{deployment_id.hex[-8:]}"
 

@@ -1,4 +1,4 @@
-"""Expected trouble.  A class's docstring is the message that a client gets, with its values filled in."""
+"""Expected errors.  The docstring of a class is the message that a client receives, with its values filled in."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -7,7 +7,7 @@ from uuid import UUID
 
 
 class ErrorCode(StrEnum):
-    """What went wrong, for programs."""
+    """The kind of an error, for programs."""
 
     BAD_USER_INPUT = "BAD_USER_INPUT"
     HOST_NOT_FOUND = "HOST_NOT_FOUND"
@@ -28,11 +28,11 @@ class DaosError(Exception):
     """The request cannot be carried out."""
 
     code = ErrorCode.BAD_USER_INPUT
-    status = 400  # what the error would be in plain HTTP
+    status = 400  # the status that the error would have in plain HTTP
 
     def __init__(self, **values: object) -> None:
         super().__init__((self.__doc__ or "").format(**values))
-        self.extensions: dict[str, object] = {}  # what programs get besides the code
+        self.extensions: dict[str, object] = {}  # for programs, in addition to the code
 
 
 class HostNotFound(DaosError):
@@ -72,14 +72,14 @@ class RunInProgress(DaosError):
     code = ErrorCode.RUN_ALREADY_IN_PROGRESS
 
     def __init__(self, *, id: str, run: UUID | None) -> None:  # noqa: A002
-        """`run` is in the way; None if it was deleted in the meantime, with its deployment."""
+        """`run` is the active run; None if it was deleted in the meantime, with its deployment."""
         super().__init__(id=id, run=run)
         if run is not None:
             self.extensions = {"run_id": str(run)}
 
 
 class HostHasRunInProgress(RunInProgress):
-    """Host '{id}' cannot change during run '{run}'; wait until the run has ended, or cancel it with cancelRun."""
+    """Host '{id}' cannot be changed during run '{run}'; wait until the run has ended, or cancel it with cancelRun."""
 
 
 class NameTaken(DaosError):
@@ -104,13 +104,13 @@ class InUse(DaosError):
     code = ErrorCode.IN_USE
 
     def __init__(self, *, kind: str, id: str, noun: str, count: int = 0, first: UUID | None = None) -> None:  # noqa: A002
-        """`count` is of those that the principal sees; 0 where there are only others, whose number is not told."""
+        """`count` is the number of users that the principal can see; 0 if there are only others, never counted."""
         if not count:
-            users = f"{noun}s that you do not see"
+            users = f"{noun}s that you cannot see"
         elif count == 1:
             users = f"{noun} '{first}'"
         else:
-            users = f"{count} {noun}s, of which the first is '{first}'"
+            users = f"{count} {noun}s; the first is '{first}'"
         super().__init__(kind=kind, id=id, users=users)
         if count:
             self.extensions = {"count": count, f"{noun}_id": str(first)}
@@ -123,7 +123,7 @@ class HostUnreachable(DaosError):
 
 
 class StorageFull(DaosError):
-    """The server's storage is full, and nothing was changed; reading goes on."""
+    """The server's storage is full, and nothing was changed; queries still work."""
 
     code = ErrorCode.STORAGE_FULL
     status = 507
@@ -131,7 +131,7 @@ class StorageFull(DaosError):
 
 @dataclass(frozen=True)
 class Problem:
-    """One rule that one value breaks.  `path` leads to the value: names of arguments and positions in lists."""
+    """One violation of a rule by one value.  `path` locates the value: names of arguments and positions in lists."""
 
     path: tuple[str | int, ...]
     code: str
@@ -155,7 +155,7 @@ class Unauthenticated(DaosError):
 
 
 class TokenUnknown(Unauthenticated):
-    """The access token in the header 'Authorization' is unknown to this server; send one that this server has made."""
+    """The access token in the header 'Authorization' is unknown to this server; send one that was created on it."""
 
 
 class TokenExpired(Unauthenticated):

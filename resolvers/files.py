@@ -1,4 +1,4 @@
-"""The files of a new package: what a client may give, and the bytes that it means.  Pure, like `resolvers.rules`."""
+"""The files of a new package: their rules, and the decoding of their contents.  Pure, like `resolvers.rules`."""
 
 import base64
 import binascii
@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from resolvers.rules import Check
 
 MAX_FILES = 1000
-MAX_SIZE = 4 * 1024 * 1024  # bytes, all files of a package together
-MAX_PATH = 1024  # bytes; a host's limit is 4096, and the project's directory comes before it
+MAX_SIZE = 4 * 1024 * 1024  # bytes of all files of a package together
+MAX_PATH = 1024  # bytes; a host's limit is 4096, including the project's directory
 MAX_COMPONENT = 255  # bytes, the limit of Linux's file systems
 MAX_SHOWN = 100  # characters of a path in a message
 
@@ -25,7 +25,7 @@ SURROGATE = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True)
 class NewFile:
-    """A file as a client gives it.  Exactly one of `content` and `base64` has to be there."""
+    """A file as a client sends it.  Exactly one of `content` and `base64` must be set."""
 
     path: str
     content: str | None = None
@@ -35,7 +35,7 @@ class NewFile:
 
     @property
     def given(self) -> tuple[object, ...]:
-        """What makes a request equal to an earlier one; plain text is what it was before files had anything else."""
+        """The values by which requests are compared; a plain text file has the same ones as in earlier releases."""
         if self.content is not None and (self.base64, self.mode, self.only_if_missing) == (None, DEFAULT_MODE, False):
             return (self.path, self.content)
         return (self.path, self.content, self.base64, self.mode, self.only_if_missing)
@@ -52,7 +52,10 @@ class DecodedFile:
 
 
 def decode(check: Check, argument: str, files: Sequence[NewFile]) -> list[DecodedFile]:
-    """The files with their bytes; `check` gets every problem, and what has one is empty or has the usual mode."""
+    """Return the files with their bytes, and add every problem to `check`.
+
+    A file with an invalid content is empty, and one with an invalid mode has the default mode.
+    """
     if len(files) > MAX_FILES:
         check.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_FILES} files.")
         return []
@@ -81,7 +84,7 @@ def _data(check: Check, where: tuple[str, int], file: NewFile) -> bytes:
         rule = "must have exactly one of content and base64: content for text, base64 for any other bytes"
         check.add(where, "CONTENT", f"{name} {rule}.")
     elif file.content is not None:
-        # NUL is a byte like any other here: the column has bytes, not text.
+        # NUL is allowed: the column stores bytes, not text.
         if not SURROGATE.search(file.content):
             return file.content.encode()
         rule = "must not have half surrogate pairs, which UTF-8 cannot express; send the bytes in base64"
@@ -89,7 +92,7 @@ def _data(check: Check, where: tuple[str, int], file: NewFile) -> bytes:
     elif file.base64 is not None:
         try:
             return base64.b64decode(file.base64, validate=True)
-        except (binascii.Error, ValueError):  # the latter for what is not ASCII
+        except (binascii.Error, ValueError):  # ValueError for characters that are not ASCII
             rule = "must be Base64 as in RFC 4648, with its padding and without line breaks, as `base64 -w0` writes it"
             check.add((*where, "base64"), "BASE64", f"{name}.base64 {rule}.")
     return b""
@@ -102,7 +105,7 @@ def _mode(check: Check, where: tuple[str, int], file: NewFile) -> int:
     elif int(file.mode, 8) & ~PERMISSIONS:
         problem = "must not have the setuid, setgid or sticky bit, which a checkout cannot have either: use 0755"
     elif not int(file.mode, 8) & OWNER_READS:
-        problem = "must let the file's owner read it, or neither daos nor Compose could: use 0400 for the least"
+        problem = "must allow the file's owner to read it, as daos and Compose need to: use at least 0400"
     if problem is None:
         return int(file.mode, 8)
     check.add((*where, "mode"), "MODE", f"{where[0]}.{where[1]}.mode {problem}.")
@@ -110,18 +113,18 @@ def _mode(check: Check, where: tuple[str, int], file: NewFile) -> int:
 
 
 def _path_problem(path: str, others: set[str]) -> str | None:
-    """What is wrong with `path`, to be put behind its name.  Names are compared as they are, not normalized."""
+    """Return what is wrong with `path`, to be put after its name; names are compared without normalization."""
     if path in RESERVED:
         return "is written by daos itself; give it in " + ("variables" if path == ".env" else "composeFile")
     if path in others:
-        return "is there twice; give each path once"
+        return "is given twice; give each path once"
     return _character_problem(path) or _component_problem(path)
 
 
 def _character_problem(path: str) -> str | None:
     if SURROGATE.search(path):
         return "must not have half surrogate pairs, which no UTF-8 name has; rename the file"
-    # sha256sum escapes backslashes and line ends in the manifest that hosts check.
+    # sha256sum escapes backslashes and line breaks in the manifest that hosts check.
     if "\\" in path or any(unicodedata.category(character) in {"Cc", "Zl", "Zp"} for character in path):
         return "must not have backslashes, control characters or line separators; rename the file"
     return None
@@ -143,5 +146,5 @@ def _component_problem(path: str) -> str | None:
 
 
 def _folders(path: str) -> Iterator[str]:
-    """The folders that `path` goes through, the outermost first."""
+    """Return the folders that contain `path`, the outermost first."""
     return (path[:position] for position, character in enumerate(path) if character == "/")

@@ -26,7 +26,7 @@ HOSTS = Listing("hosts", Host, key=(Host.id,))
 
 @dataclass(frozen=True)
 class Filter:
-    """Which hosts a list has; what is None does not narrow it.  Raises: InvalidInput."""
+    """Which hosts a list contains; a condition that is None is not applied.  Raises: InvalidInput."""
 
     labels_any: frozenset[str] | None = None
     search: str | None = None  # a part of the name or address
@@ -35,7 +35,7 @@ class Filter:
         names.check_choices("labels_any", self.labels_any)
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as conditions that must all hold."""
+        """Return the conditions of the filter, all of which must hold."""
         conditions: list[ColumnElement[bool]] = []
         if self.labels_any is not None:
             conditions.append(Host.id.in_(with_any(self.labels_any)))
@@ -45,15 +45,15 @@ class Filter:
 
 
 def with_any(labels: Collection[str]) -> Select[UUID]:
-    """The ids of the hosts that have one of the labels."""
+    """Return a statement that selects the ids of the hosts that have one of the labels."""
     return select(HostLabel.host_id).where(names.is_one_of(HostLabel.label, labels))
 
 
 @dataclass(frozen=True)
 class Changes:
-    """What `update` changes.  None leaves a value as it is; `clear_…` takes it away.
+    """What `update` changes.  None leaves a value as it is; `clear_…` removes it.
 
-    A host has one key: a path that is given takes the place of a stored key, and the other way round.
+    A host has one key: a given path replaces a stored key, and a stored key replaces a path.
     """
 
     name: str | None = None
@@ -68,24 +68,24 @@ class Changes:
     known_hosts: str | None = None
 
     def moves(self, host: Host) -> bool:
-        """Whether `host` is somewhere else afterwards, so that its pinned key says nothing any more."""
+        """Return whether the address or port of `host` changes, so that its pinned keys are no longer valid."""
         return self.address not in {None, host.address} or self.port not in {None, host.port}
 
 
 async def get(db: Database, host_id: str) -> Host:
-    """The host.  Raises: NotFound."""
+    """Return the host.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, host_id)
 
 
 async def get_by_name(db: Database, name: str) -> Host | None:
-    """The host; None if there is none, or it is not visible."""
+    """Return the host with this name; None if it does not exist or is not visible."""
     async with db.read() as session:
         return await session.scalar(select(Host).where(names.equals(Host.name, name)))
 
 
 async def get_many(db: Database, host_ids: Sequence[UUID]) -> dict[UUID, Host]:
-    """The hosts that there are of `host_ids`."""
+    """Return the existing hosts among `host_ids`, by id."""
     async with db.read() as session:
         hosts = await session.scalars(select(Host).where(Host.id.in_(host_ids)))
         return {host.id: host for host in hosts}
@@ -105,9 +105,10 @@ async def create(
     known_hosts: str | None = None,
     key: Key | None = None,
 ) -> Host:
-    """A new host, or the one that a request with this key has made.  It is not contacted before its first run.
+    """Create a host and return it, or return the one that an earlier request with `key` created.
 
-    Raises: InvalidInput, NameTaken; NotFound where there is no such SSH key, or the host of this key was deleted.
+    The host is not contacted before its first run.
+    Raises: InvalidInput, NameTaken; NotFound if there is no such SSH key, or the earlier host was deleted.
     """
     check = Check()
     given = {
@@ -118,7 +119,7 @@ async def create(
         "user": user,
         "ssh_key_path": ssh_key_path,
     }
-    # What older releases did not have counts only where it was given: they may have had the request before.
+    # Arguments that older releases lacked count only if given: an older release may have received the first request.
     newer = {"labels": sorted(set(labels)) or None, "ssh_key_id": ssh_key_id, "known_hosts": known_hosts}
     request = Request.of(key, check, given | {name: value for name, value in newer.items() if value is not None})
     check.name("name", name)
@@ -146,7 +147,7 @@ async def create(
 
 
 async def update(db: Database, host_id: str, changes: Changes) -> Host:
-    """Change a host.  Its pinned key is forgotten when it moves to another address or port.
+    """Change a host and return it.  A new address or port removes its pinned keys, unless new ones are given.
 
     Raises: InvalidInput, NotFound, NameTaken, HostHasRunInProgress.
     """
@@ -190,9 +191,9 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
 
 
 async def remove(db: Database, host_id: str) -> UUID:
-    """Delete a host that no deployment names; gives its id.  Raises: NotFound, InUse."""
+    """Delete a host that no deployment uses, and return its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
-        # Locked, so that no deployment that names it can be created beside this.
+        # Locked, so that no deployment on it can be created at the same time.
         host = await _get(session, host_id, lock=True)
         await refuse_while_used(session, "Host", host_id, Deployment, Deployment.host_id == host.id)
         await session.execute(delete(Host).where(Host.id == host.id))
@@ -200,7 +201,7 @@ async def remove(db: Database, host_id: str) -> UUID:
 
 
 async def labels_of(db: Database, host_ids: Sequence[UUID]) -> dict[UUID, list[str]]:
-    """The labels of each host, in their order."""
+    """Return the sorted labels of each host."""
     labels: dict[UUID, list[str]] = defaultdict(list)
     statement = select(HostLabel).where(HostLabel.host_id.in_(host_ids)).order_by(HostLabel.label)
     async with db.read() as session:
@@ -223,7 +224,7 @@ async def _get(session: AsyncSession, host_id: str, *, lock: bool = False) -> Ho
 
 
 def _pinned(check: Check, known_hosts: str | None, address: str | None, port: int) -> dict[str, str | None]:
-    """The columns of a host whose keys are given; none where they are not, and no host is reached by SSH."""
+    """Return the columns for the given host keys; empty if none are given or the host has no address."""
     if known_hosts is None or address is None:
         return {}
     return columns(check.host_keys("known_hosts", known_hosts, address, port))
@@ -240,17 +241,17 @@ def _check_transport(
 ) -> None:
     if transport is HostTransport.SSH:
         if address is None:
-            check.add("address", "REQUIRED", "address is needed for a host that is reached by SSH.")
+            check.add("address", "REQUIRED", "address is required for a host that is reached over SSH.")
         else:
             check.address("address", address)
         if ssh_key_path is not None:
             check.key_path("ssh_key_path", ssh_key_path)
             if ssh_key_id is not None:
-                words = "ssh_key_id must not be given together with a path: a host has one key."
-                check.add("ssh_key_id", "BOTH", words)
+                message = "ssh_key_id must not be given together with a path: a host has one key."
+                check.add("ssh_key_id", "BOTH", message)
         return
-    own = {"address": address, "ssh_key_path": ssh_key_path, "ssh_key_id": ssh_key_id, "known_hosts": known_hosts}
-    for argument, value in own.items():
+    given = {"address": address, "ssh_key_path": ssh_key_path, "ssh_key_id": ssh_key_id, "known_hosts": known_hosts}
+    for argument, value in given.items():
         if value is not None:
             check.add(argument, "LOCAL", f"{argument} must not be given for the server's own machine.")
 
@@ -272,8 +273,8 @@ def _apply(host: Host, changes: Changes, pinned: dict[str, str | None]) -> None:
 
 
 async def _active_run(session: AsyncSession, host_id: UUID) -> UUID | None:
-    """The id of the run of the first deployment on the host that has one in progress; None if none has."""
-    # Locked, so that a run that is being started beside this is seen; in the order in which many are started.
+    """Return the id of the active run of the first deployment on the host that has one; None if none has."""
+    # Locked, so that a run that is being started at the same time is seen; in the order in which `runs.start` locks.
     statement = select(Deployment.id, Deployment.status).where(Deployment.host_id == host_id).order_by(Deployment.id)
     for deployment_id, state in (await session.execute(statement.with_for_update(read=True))).all():
         if state is DeploymentStatus.RUNNING:

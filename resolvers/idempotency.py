@@ -1,4 +1,4 @@
-"""Requests that may come again: the second one with a key gets what the first has made."""
+"""Idempotency keys: a repeated request with the same key returns what the first one created."""
 
 import hashlib
 import json
@@ -19,12 +19,12 @@ from resolvers.errors import InvalidInput, Problem
 from resolvers.rules import Check
 
 LIFETIME = timedelta(hours=24)
-TIDY_SIZE = 100  # old keys that one request removes at most
+TIDY_SIZE = 100  # old keys that are deleted with each new one, at most
 
 
 @dataclass(frozen=True)
 class Key:
-    """A client's own name for a request: `text`, of the principal with the key `principal`, for `mutation`."""
+    """A client's name for a request: `text` is unique for the principal (see `Principal.key`) and the mutation."""
 
     principal: str
     mutation: str
@@ -33,14 +33,14 @@ class Key:
 
 @dataclass(frozen=True)
 class Request:
-    """A request that has a key.  `content` is equal for equal inputs."""
+    """A request with a key.  `content` is equal for equal inputs."""
 
     key: Key
     content: Secret  # a hash, but short secrets can be guessed from a hash
 
     @classmethod
     def of(cls, key: Key | None, check: Check, given: Mapping[str, Any]) -> "Request | None":
-        """The request for what was `given`, None where it has no key; `check` notes what is wrong with the key."""
+        """Return the request with the input `given`; None without a key.  A problem of the key is added to `check`."""
         if key is None:
             return None
         check.idempotency_key("idempotency_key", key.text)
@@ -50,22 +50,22 @@ class Request:
 
 @dataclass(frozen=True)
 class Claim:
-    """A key that this transaction holds, or none.  `earlier` has the ids of what an earlier request made with it."""
+    """A key that this transaction has locked, or none.  `earlier`: ids of what an earlier request with it created."""
 
     row: IdempotencyKey | None = None
     earlier: tuple[str, ...] = ()
 
     def made(self, *object_ids: UUID) -> None:
-        """Note what this request has made, in the order of its answer."""
+        """Store the ids of what this request has created, in the order of its response."""
         if self.row is not None:
             self.row.object_ids = [str(object_id) for object_id in object_ids]
 
 
 async def claim(session: AsyncSession, keyring: Keyring, request: Request | None) -> Claim:
-    """Hold the request's key until the transaction ends; one that fails gives it back with all else.
+    """Lock the request's key until the transaction ends; a rollback releases it for another request.
 
-    It comes first in the transaction: another request with the key waits here for the end of this one, and must hold
-    nothing by then that this one may want.  Raises: InvalidInput where the key was given with other input.
+    Call it first in the transaction: another request with the key waits here for the end of this one, and must not
+    hold a lock by then that this one may need.  Raises: InvalidInput if the key was given with other input.
     """
     if request is None:
         return Claim()
@@ -85,14 +85,14 @@ async def claim(session: AsyncSession, keyring: Keyring, request: Request | None
     row = await session.scalar(upsert.returning(IdempotencyKey), execution_options={"populate_existing": True})
     if row is None:
         return Claim(earlier=await _earlier(session, keyring, request))
-    # Those that another request is just removing are skipped: the two could wait for each other's.
+    # Keys that another request is deleting are skipped: the two requests could deadlock.
     oldest = select(IdempotencyKey.id).where(old).limit(TIDY_SIZE).with_for_update(skip_locked=True)
     await session.execute(delete(IdempotencyKey).where(IdempotencyKey.id.in_(oldest.scalar_subquery())))
     return Claim(row)
 
 
 async def _earlier(session: AsyncSession, keyring: Keyring, request: Request) -> tuple[str, ...]:
-    """What the key has made.  Raises: InvalidInput."""
+    """Return the ids of what the request with this key created.  Raises: InvalidInput."""
     key = request.key
     statement = select(IdempotencyKey).where(
         IdempotencyKey.principal == key.principal,
@@ -107,12 +107,12 @@ async def _earlier(session: AsyncSession, keyring: Keyring, request: Request) ->
 
 
 def _insert(session: AsyncSession) -> postgresql.Insert | sqlite.Insert:
-    # SQLAlchemy has ON CONFLICT for each engine apart, with the same words.
+    # SQLAlchemy has a separate ON CONFLICT for each database, with the same interface.
     if session.get_bind().dialect.name == "postgresql":
         return postgresql.insert(IdempotencyKey)
     return sqlite.insert(IdempotencyKey)
 
 
 def _plain(value: object) -> str:
-    """What JSON has no form for: a secret, a time."""
+    """Return the text of a value that JSON cannot express: a secret, a time."""
     return value.reveal() if isinstance(value, Secret) else str(value)

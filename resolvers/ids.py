@@ -1,12 +1,12 @@
-"""Ids as clients write them."""
+"""Ids in the form that clients send."""
 
 from uuid import UUID
 
 
 def parse(text: str) -> UUID | None:
-    """The id in `text`, or None where it is none: ids are opaque, so a malformed one is one that nothing has."""
+    """Return the id in `text`; None if it is malformed: ids are opaque, so a malformed id is an unknown one."""
     try:
         value = UUID(text)
     except ValueError:
         return None
-    return value if str(value) == text.lower() else None  # UUID() also takes braces, "urn:uuid:" and no hyphens
+    return value if str(value) == text.lower() else None  # UUID() also accepts braces, "urn:uuid:", no hyphens

@@ -1,4 +1,4 @@
-"""Refusals to delete what others name: how many of them the principal sees, and nothing of those that it does not."""
+"""Refusals to delete objects in use.  They count the users that the principal can see and reveal nothing of others."""
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.ext.asyncio import AsyncSession
@@ -13,7 +13,7 @@ NOUNS = {Deployment: "deployment", Host: "host"}
 async def refuse_while_used(
     session: AsyncSession, kind: str, object_id: str, by: type[Deployment] | type[Host], where: ColumnElement[bool]
 ) -> None:
-    """Raises: InUse while there are rows of `by` `where` this holds, also on hosts that the principal does not see."""
+    """Raise InUse if rows of `by` match `where`, also if they are on hosts that the principal cannot see."""
     count = await session.scalar(select(func.count(by.id)).where(where)) or 0
     if count:
         first = await session.scalar(select(by.id).where(where).order_by(by.id).limit(1))

@@ -1,4 +1,4 @@
-"""Nodes: rows of any type, by their ids alone."""
+"""Nodes: rows of any type, selected by id."""
 
 from collections.abc import Iterator, Sequence
 from itertools import chain
@@ -21,10 +21,10 @@ OF_ADMINS: tuple[Any, ...] = (SshKey, Token, AuditEntry)
 
 
 async def get_many(db: Database, node_ids: Sequence[str], *, for_admin: bool) -> list[Node | None]:
-    """The row with each id, in the order of `node_ids`; None where there is none, or it is not visible.
+    """Return the row with each id, in the order of `node_ids`; None for one that does not exist or is not visible.
 
-    SSH keys, tokens and the audit log are visible only with `for_admin`.  At most one statement for each type; none for
-    the types behind the one with which all ids are found.  Raises: InvalidInput.
+    SSH keys, tokens, and the audit log are visible only with `for_admin`.  Runs at most one statement per type, and
+    none for the remaining types once all ids are found.  Raises: InvalidInput.
     """
     if len(node_ids) > MAX_IDS:
         raise InvalidInput([Problem(("ids",), "RANGE", f"ids must have at most {MAX_IDS} ids.")])

@@ -31,7 +31,7 @@ from runner.host.delivery import OVERRIDE_FILES
 
 @dataclass(frozen=True)
 class NewLogin:
-    """What a new package's images are pulled with from one registry."""
+    """The credentials with which a new package's images are pulled from one registry."""
 
     registry: str
     username: str
@@ -40,51 +40,51 @@ class NewLogin:
 
 FileKey = tuple[UUID, str]  # a package's id, and a path in it
 
-MAX_PATHS = 20  # in Compose files that are refused in one answer
+MAX_PATHS = 20  # invalid references in Compose files that one error reports
 
 PACKAGES = Listing("packages", Package, key=(Package.id,))
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which packages a list has; what is None does not narrow it."""
+    """Which packages a list contains; a condition that is None is not applied."""
 
     search: str | None = None  # a part of the name
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as conditions that must all hold."""
+        """Return the conditions of the filter, all of which must hold."""
         return [] if self.search is None else [names.contain(self.search, Package.name)]
 
 
 async def get(db: Database, package_id: str) -> Package:
-    """The package.  Raises: NotFound."""
+    """Return the package.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, package_id)
 
 
 async def get_many(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, Package]:
-    """The packages that there are of `package_ids`."""
+    """Return the existing packages among `package_ids`, by id."""
     async with db.read() as session:
         packages = await session.scalars(select(Package).where(Package.id.in_(package_ids)))
         return {package.id: package for package in packages}
 
 
 async def compose_files_size(db: Database, package_ids: Sequence[UUID]) -> int:
-    """How many characters the Compose files of these packages have together."""
+    """Return the total number of characters in the Compose files of these packages."""
     async with db.read() as session:
         statement = select(func.sum(func.length(Package.compose_file))).where(Package.id.in_(package_ids))
         return await session.scalar(statement) or 0
 
 
 async def compose_files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, str]:
-    """The text of each package's Compose file."""
+    """Return the text of each package's Compose file."""
     async with db.read() as session:
         statement = select(Package.id, Package.compose_file).where(Package.id.in_(package_ids))
         return {row.id: row.compose_file for row in await session.execute(statement)}
 
 
 async def contents_of(db: Database, files: Sequence[FileKey]) -> dict[FileKey, bytes]:
-    """The bytes of the files that there are of `files`."""
+    """Return the bytes of the existing files among `files`."""
     paths: dict[UUID, list[str]] = defaultdict(list)
     for package_id, path in files:
         paths[package_id].append(path)
@@ -98,7 +98,7 @@ async def contents_of(db: Database, files: Sequence[FileKey]) -> dict[FileKey, b
 
 
 async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[PackageFile]]:
-    """The files of each package, by path, without their bytes."""
+    """Return the files of each package, ordered by path, without their bytes."""
     async with db.read() as session:
         statement = select(PackageFile).where(PackageFile.package_id.in_(package_ids)).order_by(PackageFile.path)
         files: dict[UUID, list[PackageFile]] = defaultdict(list)
@@ -108,17 +108,17 @@ async def files_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list
 
 
 async def logins_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[RegistryLogin]]:
-    """The logins of each package, by registry."""
+    """Return the logins of each package, ordered by registry."""
     async with db.read() as session:
-        of_them = RegistryLogin.package_id.in_(package_ids)
+        of_packages = RegistryLogin.package_id.in_(package_ids)
         logins: dict[UUID, list[RegistryLogin]] = defaultdict(list)
-        for login in await session.scalars(select(RegistryLogin).where(of_them).order_by(RegistryLogin.address)):
+        for login in await session.scalars(select(RegistryLogin).where(of_packages).order_by(RegistryLogin.address)):
             logins[login.package_id].append(login)
         return logins
 
 
 async def requirements_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[Requirement]]:
-    """The variables that each package requires."""
+    """Return the variables that each package requires."""
     async with db.read() as session:
         statement = select(Package.id, Package.requirements).where(Package.id.in_(package_ids))
         stored = {row.id: row.requirements for row in await session.execute(statement)}
@@ -132,7 +132,7 @@ async def requirements_of(db: Database, package_ids: Sequence[UUID]) -> dict[UUI
 
 
 async def _read(db: Database, package_ids: Sequence[UUID]) -> dict[UUID, list[Requirement]]:
-    """What packages require that were stored without it, by releases that did not know."""
+    """Return the variables that packages of earlier releases require, which did not store them."""
     required = {}
     for package_id in package_ids:  # one after the other: together they could be gigabytes
         text = (await compose_files_of(db, [package_id])).get(package_id)
@@ -156,11 +156,11 @@ async def create(
     logins: Sequence[NewLogin] = (),
     key: Key | None = None,
 ) -> Package:
-    """A new package, or the one that a request with this key has made.
+    """Create a package and return it, or return the one that an earlier request with `key` created.
 
-    Raises: InvalidInput, NameTaken; NotFound where the one of this key was deleted.
+    Raises: InvalidInput, NameTaken; NotFound if the earlier package was deleted.
     """
-    # A megabyte of YAML takes a while to read, and nobody else should wait for it.
+    # Parsing a megabyte of YAML takes a while, and must not block the event loop.
     request, decoded, reading = await asyncio.to_thread(
         _check, name, version, compose_file, files=files, logins=logins, key=key
     )
@@ -199,9 +199,9 @@ async def create(
 
 
 async def remove(db: Database, package_id: str) -> UUID:
-    """Delete a package that no deployment names; gives its id.  Raises: NotFound, InUse."""
+    """Delete a package that no deployment uses, and return its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
-        # Locked, so that no deployment that names it can be created beside this.
+        # Locked, so that no deployment of it can be created at the same time.
         package = await _get(session, package_id, lock=True)
         await refuse_while_used(session, "Package", package_id, Deployment, Deployment.package_id == package.id)
         await session.execute(delete(Package).where(Package.id == package.id))
@@ -228,7 +228,7 @@ def _check(
     check = Check()
     given: dict[str, object] = {"name": name, "version": version, "compose_file": compose_file}
     given["files"] = [file.given for file in files]
-    if logins:  # without any, a request is the one that it was before there were logins
+    if logins:  # without any, the request equals one to a release without logins
         given["registry_logins"] = [(login.registry, login.username, login.password) for login in logins]
     request = Request.of(key, check, given)
     check.name("name", name)

@@ -1,4 +1,4 @@
-"""Pages of lists by keyset: a page begins behind a row, never at an offset, and costs the same wherever it is."""
+"""Keyset pagination: a page starts after a row, not at an offset, so that every page of a list costs the same."""
 
 import base64
 import json
@@ -39,7 +39,7 @@ Model = TypeVar("Model", bound=Base)
 
 
 class OrderDirection(StrEnum):
-    """Which end of an order a list begins with."""
+    """The direction of an order."""
 
     ASC = "ASC"
     DESC = "DESC"
@@ -47,7 +47,7 @@ class OrderDirection(StrEnum):
 
 @dataclass(frozen=True)
 class Arguments:
-    """Which page is asked for, as Relay's connections say it."""
+    """The requested page, in the arguments of Relay's connections."""
 
     first: int | None = None
     after: str | None = None
@@ -56,16 +56,16 @@ class Arguments:
 
 
 class Filter(Protocol):
-    """Which rows a list has.  Filters that are equal are hashed alike: lists below many parents are read together."""
+    """Which rows a list contains.  Equal filters have equal hashes: lists below several parents are read together."""
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as conditions that must all hold."""
+        """Return the conditions of the filter, all of which must hold."""
         ...
 
 
 @dataclass(frozen=True)
 class Page(Generic[Model]):
-    """A page's rows in the list's order, each with its cursor."""
+    """The rows of a page in the order of the list, each with its cursor."""
 
     rows: list[tuple[str, Model]]
     has_next: bool
@@ -74,7 +74,7 @@ class Page(Generic[Model]):
 
 @dataclass(frozen=True)
 class Range:
-    """`Arguments` that were found to be right."""
+    """`Arguments` after validation."""
 
     size: int
     backward: bool
@@ -82,19 +82,19 @@ class Range:
     before: tuple[Any, ...] | None
 
 
-@dataclass(frozen=True, eq=False)  # a listing is a constant, and is compared as one
+@dataclass(frozen=True, eq=False)  # a listing is a constant, and is compared by identity
 class Listing(Generic[Model]):
-    """One list that the API has: what is in it, in which order, and below which parent."""
+    """One list of the API: its rows, their order, and their parent."""
 
-    kind: str  # names the list in its cursors, so that another list's cursor is refused
+    kind: str  # identifies the list in its cursors, so that a cursor of another list is refused
     entity: type[Model]
-    key: tuple[SQLColumnExpression[Any], ...]  # unique within the list; its columns have an index
+    key: tuple[SQLColumnExpression[Any], ...]  # unique within the list; its columns are indexed
     descending: bool = True
     parent: SQLColumnExpression[UUID] | None = None
     join: tuple[type[Base], ColumnElement[bool]] | None = None
 
     async def page(self, db: Database, wanted: Range, *where: ColumnElement[bool]) -> Page[Model]:
-        """The page of the rows that fulfil `where`."""
+        """Return the requested page of the rows that match `where`."""
         async with db.read() as session:
             rows = (await session.execute(self._select(wanted).where(*where))).all()
         return self._page(rows, wanted)
@@ -102,7 +102,7 @@ class Listing(Generic[Model]):
     async def pages(
         self, db: Database, wanted: Range, parents: Sequence[UUID], *where: ColumnElement[bool]
     ) -> dict[UUID, Page[Model]]:
-        """The page of the rows below each of `parents` that fulfil `where`, in one statement for up to 100 of them."""
+        """Return the page of the matching rows below each of `parents`, with one statement per 100 parents."""
         found: dict[UUID, list[Row[Any]]] = defaultdict(list)
         async with db.read() as session:
             for start in range(0, len(parents), MAX_PARENTS):
@@ -112,12 +112,12 @@ class Listing(Generic[Model]):
         return {parent: self._page(found[parent], wanted) for parent in parents}
 
     async def count(self, db: Database, *where: ColumnElement[bool]) -> int:
-        """How many rows fulfil `where`."""
+        """Return the number of rows that match `where`."""
         async with db.read() as session:
             return await session.scalar(self._from(select(func.count())).where(*where)) or 0
 
     async def counts(self, db: Database, parents: Sequence[UUID], *where: ColumnElement[bool]) -> dict[UUID, int]:
-        """How many rows that fulfil `where` each of `parents` has."""
+        """Return the number of rows that match `where` below each of `parents`."""
         assert self.parent is not None
         counting = self._from(select(self.parent, func.count())).where(self.parent.in_(parents), *where)
         statement = counting.group_by(self.parent)
@@ -126,7 +126,7 @@ class Listing(Generic[Model]):
         return {parent: counted.get(parent, 0) for parent in parents}
 
     def range(self, arguments: Arguments) -> Range:
-        """What the arguments ask for.  Raises: InvalidInput."""
+        """Validate the arguments and return the range that they request.  Raises: InvalidInput."""
         check = Check()
         for name, size in (("first", arguments.first), ("last", arguments.last)):
             if size is not None and not 0 <= size <= MAX_SIZE:
@@ -141,12 +141,12 @@ class Listing(Generic[Model]):
         return Range(size=DEFAULT_SIZE if size is None else size, backward=backward, after=after, before=before)
 
     def cursor(self, key: Sequence[Any]) -> str:
-        """The cursor of the row with `key`."""
+        """Return the cursor of the row with `key`."""
         parts = [_plain(part) for part in key]
         return base64.urlsafe_b64encode(json.dumps([self.kind, *parts]).encode()).decode().rstrip("=")
 
     def position(self, argument: str, cursor: str) -> tuple[Any, ...]:
-        """The key that `cursor` stands for.  Raises: InvalidInput where it is no cursor of this list."""
+        """Return the key in `cursor`.  Raises: InvalidInput if it is not a cursor of this list."""
         check = Check()
         position = self._position(check, argument, cursor)
         check.done()
@@ -162,7 +162,7 @@ class Listing(Generic[Model]):
             if kind == self.kind and len(parts) == len(self.key):
                 return tuple(_part(part, column) for part, column in zip(parts, self.key, strict=True))
         except (ValueError, TypeError, RecursionError):
-            pass  # reported below, as for a cursor of another list
+            pass  # reported below, like a cursor of another list
         check.add(argument, "CURSOR", f"{argument} is not a cursor of this list.")
         return None
 
@@ -171,7 +171,7 @@ class Listing(Generic[Model]):
         return statement if self.join is None else statement.join(*self.join)
 
     def _select(self, wanted: Range) -> Select[Any]:
-        """Rows and keys from the wanted end on, one more than wanted to see whether there are more."""
+        """Select rows and keys from the requested end, one more than requested to detect whether there are more."""
         key = tuple_(*self.key)
         statement = self._from(select(self.entity, *self._labelled_key()))
         if wanted.after is not None:
@@ -183,16 +183,16 @@ class Listing(Generic[Model]):
         return statement.order_by(*order).limit(wanted.size + 1)
 
     def _select_below(self, wanted: Range, parents: Sequence[UUID], *where: ColumnElement[bool]) -> Select[Any]:
-        """`_select` for each parent, with the parent as last column.
+        """Select the same for each parent, with the parent as the last column.
 
-        A UNION of limited selects, each along an index: a window function would read all rows of every parent.
+        It is a UNION of limited selects, each using an index: a window function would read all rows of every parent.
         """
         assert self.parent is not None
         page = self._select(wanted).where(*where).add_columns(self.parent.label("page_parent"))
         parts = [page.where(self.parent == parent).subquery() for parent in parents]
         union = union_all(*(select(part) for part in parts)).subquery()
         keys = [union.c[f"page_key_{number}"] for number in range(len(self.key))]
-        # Each part is in order, and the rows of one parent come from one part; but a UNION promises no order.
+        # Each part is ordered, and the rows of one parent are from one part, but a UNION guarantees no order.
         falling = self.descending != wanted.backward
         order = [key.desc() if falling else key.asc() for key in keys]
         return select(aliased(self.entity, union), *keys, union.c.page_parent).order_by(*order)
@@ -209,14 +209,14 @@ class Listing(Generic[Model]):
 
 
 def _plain(part: Any) -> Any:
-    """A part of a key as JSON has it."""
+    """Return a part of a key as a JSON value."""
     if isinstance(part, datetime):
         return part.isoformat()
     return str(part) if isinstance(part, UUID) else part
 
 
 def _part(part: Any, column: SQLColumnExpression[Any]) -> UUID | int | str | datetime:
-    """A part of a cursor as a value that `column` can have.  Raises: ValueError."""
+    """Return a part of a cursor as a value that `column` can have.  Raises: ValueError."""
     kind = cast(ColumnElement[Any], column).type
     if isinstance(kind, Uuid) and isinstance(part, str):
         return UUID(part)
@@ -224,11 +224,10 @@ def _part(part: Any, column: SQLColumnExpression[Any]) -> UUID | int | str | dat
         return part
     if isinstance(kind, UTCDateTime) and isinstance(part, str):
         moment = datetime.fromisoformat(part)
-        if moment.utcoffset() == timedelta(
-            0
-        ):  # as `cursor` writes it; others may be none of the years that there are in UTC
+        # As `cursor` writes it.  With other offsets a time may be outside the years that exist in UTC.
+        if moment.utcoffset() == timedelta(0):
             return moment
-    bits = 63 if isinstance(kind, BigInteger) else 31  # the database refuses to compare with more
+    bits = 63 if isinstance(kind, BigInteger) else 31  # the database rejects comparisons with larger numbers
     if isinstance(kind, Integer) and type(part) is int and 0 <= part < 2**bits:
         return part
     raise ValueError

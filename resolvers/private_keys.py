@@ -1,6 +1,6 @@
-"""Private keys of SSH: made here, or read from what a client gives.  Pure, and slow where a passphrase has to be tried.
+"""SSH private keys: generated, or read from the input of a client.  Pure; slow if there is a passphrase to try.
 
-Nothing here puts what was given into words: neither a message nor the exception behind it has any of it.
+No error repeats any of the input, neither in its message nor in the exception that caused it.
 """
 
 from dataclasses import dataclass
@@ -21,16 +21,16 @@ from cryptography.hazmat.primitives.serialization import (
 from db.encryption import Secret
 from runner.ssh import keys
 
-MAX_PRIVATE_KEY = 16 * 1024  # bytes; room for RSA with 16384 bits
+MAX_PRIVATE_KEY = 16 * 1024  # bytes; enough for RSA with 16384 bits
 MAX_PASSPHRASE = 1024  # bytes
-MIN_RSA = 2048  # bits; what servers still take
-CURVES = (SECP256R1, SECP384R1, SECP521R1)  # that OpenSSH knows
+MIN_RSA = 2048  # bits; the minimum that servers accept
+CURVES = (SECP256R1, SECP384R1, SECP521R1)  # that OpenSSH supports
 
 _Usable = Ed25519PrivateKey | EllipticCurvePrivateKey | RSAPrivateKey
 
 
 class Unusable(Exception):
-    """What was given is no key to log in with; `argument` is to blame, and the text says why, to be put behind it."""
+    """The input is not a key for logging in; the message is what is wrong with `argument`, to be put after its name."""
 
     def __init__(self, argument: str, code: str, what: str) -> None:
         super().__init__(what)
@@ -40,7 +40,7 @@ class Unusable(Exception):
 
 @dataclass(frozen=True)
 class PrivateKey:
-    """A key as it is kept: `text` is OpenSSH's own form without a passphrase."""
+    """A key in the form in which it is stored: `text` is in OpenSSH's format, without a passphrase."""
 
     text: Secret
     public: str  # type and base64, as in authorized_keys
@@ -48,12 +48,12 @@ class PrivateKey:
 
 
 def generate() -> PrivateKey:
-    """A new key of the kind that ssh-keygen makes."""
-    return _kept(Ed25519PrivateKey.generate())
+    """Return a new Ed25519 key, the default type of ssh-keygen."""
+    return _stored(Ed25519PrivateKey.generate())
 
 
 def read(text: Secret, passphrase: Secret | None) -> PrivateKey:
-    """The key in `text`, OpenSSH's form or PEM, which the passphrase opens.  Raises: Unusable."""
+    """Return the key in `text`, in OpenSSH's format or PEM, decrypted with the passphrase.  Raises: Unusable."""
     key = _load(text.reveal().encode(), passphrase.reveal().encode() if passphrase is not None else b"")
     if isinstance(key, RSAPrivateKey) and key.key_size < MIN_RSA:
         raise Unusable("private_key", "TOO_SHORT", f"must have at least {MIN_RSA} bits")
@@ -61,39 +61,39 @@ def read(text: Secret, passphrase: Secret | None) -> PrivateKey:
         raise _unsupported()
     if not isinstance(key, _Usable):
         raise _unsupported()
-    return _kept(key)
+    return _stored(key)
 
 
 def _load(data: bytes, passphrase: bytes) -> object:
     load = load_ssh_private_key if data.lstrip().startswith(keys.OPENSSH_HEADER) else load_pem_private_key
     try:
         key = load(data, password=None)
-    except TypeError:  # what cryptography says of a key that has a passphrase
+    except TypeError:  # raised by cryptography for a key with a passphrase
         pass
     except UnsupportedAlgorithm:
         raise _unsupported() from None
     except (ValueError, NotImplementedError):
-        raise Unusable("private_key", "PRIVATE_KEY", "must be a private key in OpenSSH's form or PEM") from None
+        raise Unusable("private_key", "PRIVATE_KEY", "must be a private key in OpenSSH's format or PEM") from None
     else:
         if passphrase:
             raise Unusable("passphrase", "NEEDLESS", "must not be given for a private key that has none")
         return key
     if not passphrase:
-        raise Unusable("passphrase", "REQUIRED", "is needed: the private key is protected by one")
+        raise Unusable("passphrase", "REQUIRED", "is required: the private key is protected by one")
     try:
         return load(data, password=passphrase)
     except UnsupportedAlgorithm:
         raise _unsupported() from None
     except (ValueError, TypeError, NotImplementedError, InvalidTag):
-        raise Unusable("passphrase", "PASSPHRASE", "does not open the private key") from None
+        raise Unusable("passphrase", "PASSPHRASE", "does not decrypt the private key") from None
 
 
 def _unsupported() -> Unusable:
     kinds = "Ed25519, RSA, or ECDSA on a NIST curve"
-    return Unusable("private_key", "UNSUPPORTED", f"is of a kind that is not supported: it must be {kinds}")
+    return Unusable("private_key", "UNSUPPORTED", f"has an unsupported type: it must be {kinds}")
 
 
-def _kept(key: _Usable) -> PrivateKey:
+def _stored(key: _Usable) -> PrivateKey:
     text = key.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()).decode()
     public = key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
     return PrivateKey(Secret(text), public, keys.fingerprint(f"key {public}"))

@@ -1,4 +1,4 @@
-"""Numbers of the queue and of runs, for who watches over the server."""
+"""Metrics of the queue and of runs, for monitoring."""
 
 import logging
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Figures:
-    """The queue at a moment."""
+    """The queue at one point in time."""
 
-    runs: Mapping[RunStatus, int]  # of those that have not ended; also where there are none
-    capacity: int  # runs that all workers together play at the same time
-    age: float  # seconds since the oldest of the runs was accepted whose host has room; 0 without one
+    runs: Mapping[RunStatus, int]  # number of active runs by status, including zeros
+    capacity: int  # runs that all workers together can play at the same time
+    age: float  # seconds since the oldest queued run whose host has a free slot was accepted; 0 without one
 
 
 async def of_queue(db: Database, engine: Engine) -> Figures | None:
-    """The queue now, at the cost of what is in it; None where the database cannot be read."""
+    """Return the queue's current figures, at a cost that grows with its length; None if the database is unavailable."""
     try:
         async with db.read() as session:
             capacity = await engine.capacity(session)
@@ -40,7 +40,7 @@ async def of_queue(db: Database, engine: Engine) -> Figures | None:
 
 
 async def of_ended(db: Database) -> Mapping[RunStatus, int] | None:
-    """How many runs ended in which way, of those that are kept; it goes through an index of all of them."""
+    """Return the number of stored runs by final status, from a scan of a whole index; None like `of_queue`."""
     ended = [status for status in RunStatus if status not in ACTIVE]
     counts = select(Run.status, func.count()).where(Run.status.in_(ended)).group_by(Run.status)
     try:

@@ -1,4 +1,4 @@
-"""The rules that input has to keep.  Pure: each check adds what it finds, and all problems are raised at once."""
+"""The rules for input.  Pure: each check adds the problems that it finds, and all of them are raised together."""
 
 import ipaddress
 import re
@@ -12,8 +12,8 @@ from runner.ssh.known_hosts import FINGERPRINT, BadLine, HostKey, names_of, read
 
 MAX_NAME = 100  # characters
 MAX_IDEMPOTENCY_KEY = 255  # characters
-MAX_PRIORITY = 100  # and as far below zero
-YEARS = range(2000, 3000)  # databases and drivers differ about the ends of the calendar
+MAX_PRIORITY = 100  # the minimum is the negative of it
+YEARS = range(2000, 3000)  # databases and drivers have different limits of the calendar
 MAX_COMPOSE_FILE = 1024 * 1024  # bytes
 MAX_KNOWN_HOSTS = 16 * 1024  # bytes
 MAX_LABELS = 20  # of a host, or of a token
@@ -22,7 +22,7 @@ MAX_VARIABLES = 2000
 MAX_VARIABLE = 64 * 1024  # bytes of one value
 MAX_LOGINS = 20  # of a package
 MAX_USERNAME = 255  # characters
-MAX_PASSWORD = 16 * 1024  # bytes; some registries take a whole key file for one
+MAX_PASSWORD = 16 * 1024  # bytes; for some registries it is a whole key file
 
 DNS_LABEL = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)")
 LINE_END_OR_TAB = re.compile(r"\r?\n|\t")
@@ -31,9 +31,9 @@ UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 LABEL = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 PROJECT_NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 VARIABLE_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
-# Variables that do harm, each with the reason and the way out.  Any other name belongs to the user, also one that
-# begins with COMPOSE_ or DOCKER_.  Checked against Compose 2.26.1 and 5.6.1, which daos runs with `--file`,
-# `--env-file`, `--project-name`, and an environment of its own, which overrides `.env`.
+# Variables that have no effect or do harm, each with the reason and what to do instead.  Any other name is allowed,
+# also one that begins with COMPOSE_ or DOCKER_.  Checked against Compose 2.26.1 and 5.6.1, which daos runs with
+# `--file`, `--env-file`, `--project-name`, and an environment of its own, which overrides `.env`.
 _OF_THE_PROCESS = "has no effect, because the environment of the process on the host overrides it; choose another name"
 _OF_THE_DAEMON = (
     "has no effect, because the login's environment on the host selects the Docker daemon; set it there, or choose "
@@ -63,16 +63,16 @@ class Check:
         self.problems: list[Problem] = []
 
     def add(self, path: str | tuple[str | int, ...], code: str, message: str) -> None:
-        """Note that the value at `path` breaks a rule."""
+        """Add the problem that the value at `path` violates a rule."""
         self.problems.append(Problem((path,) if isinstance(path, str) else path, code, message))
 
     def done(self) -> None:
-        """Raise InvalidInput with all problems, if there are any."""
+        """Raise InvalidInput with all problems if there are any."""
         if self.problems:
             raise InvalidInput(self.problems)
 
     def name(self, argument: str, value: str) -> None:
-        """A name for people: one printable line."""
+        """Check a name for people: one printable line."""
         if not value.strip():
             self.add(argument, "EMPTY", f"{argument} must not be empty.")
         elif value != value.strip():
@@ -83,19 +83,19 @@ class Check:
             self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
 
     def idempotency_key(self, argument: str, value: str) -> None:
-        """A client's own name for a request."""
+        """Check a client's name for a request."""
         if not 1 <= len(value) <= MAX_IDEMPOTENCY_KEY or not _is_printable(value):
             rule = f"must have from 1 to {MAX_IDEMPOTENCY_KEY} printable characters"
             self.add(argument, "CHARACTERS", f"{argument} {rule}.")
 
     def address(self, argument: str, value: str) -> None:
-        """A DNS name or an IP address."""
+        """Check a DNS name or an IP address."""
         if not _is_address(value):
             rule = "must be only a DNS name or an IP address: user and port are arguments of their own"
             self.add(argument, "ADDRESS", f"{argument} {rule}.")
 
     def port(self, argument: str, value: int) -> None:
-        if not 1 <= value <= 65535:  # noqa: PLR2004 - TCP's own
+        if not 1 <= value <= 65535:  # noqa: PLR2004 - TCP's limit
             self.add(argument, "RANGE", f"{argument} must be from 1 to 65535.")
 
     def priority(self, argument: str, value: int) -> None:
@@ -103,7 +103,7 @@ class Check:
             self.add(argument, "RANGE", f"{argument} must be from -{MAX_PRIORITY} to {MAX_PRIORITY}.")
 
     def moment(self, argument: str, value: datetime) -> None:
-        # Not measured from now: a request that is sent again later must not become wrong.
+        # Not relative to now: a request that is repeated later must not become invalid.
         if value.astimezone(UTC).year not in YEARS:
             self.add(argument, "RANGE", f"{argument} must be in the years {YEARS[0]} to {YEARS[-1]}.")
 
@@ -113,7 +113,7 @@ class Check:
             self.add(argument, "USER", f"{argument} {rule}.")
 
     def key_path(self, argument: str, value: str) -> None:
-        """An absolute path; whether there is a key is seen when a run starts."""
+        """Check an absolute path; whether it is a key is checked when a run starts."""
         parts = value.split("/")
         if not value.startswith("/") or ".." in parts or len(value) > MAX_PATH or not _is_printable(value):
             rule = (
@@ -123,9 +123,9 @@ class Check:
             self.add(argument, "PATH", f"{argument} {rule}.")
 
     def host_keys(self, argument: str, value: str, address: str, port: int) -> list[HostKey]:
-        """The keys in lines of OpenSSH's file, or public keys: all for a host at this address and port."""
+        """Check and return the keys in lines of known_hosts, or public keys, for the host at this address and port."""
         if not self.text(argument, value, MAX_KNOWN_HOSTS) or not _is_address(address):
-            return []  # an address that is none is a problem of its own
+            return []  # an invalid address is a separate problem
         if not _is_printable(LINE_END_OR_TAB.sub(" ", value)):
             self.add(argument, "CHARACTER", f"{argument} must not have control characters.")
             return []
@@ -140,7 +140,7 @@ class Check:
             self.add(argument, "FINGERPRINT", f"{argument} must be SHA256: and 43 characters, as ssh-keygen -l has it.")
 
     def labels(self, argument: str, values: Sequence[str]) -> None:
-        """Words that hosts bear."""
+        """Check labels of hosts."""
         if len(values) > MAX_LABELS:
             self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_LABELS} labels.")
         for number, value in enumerate(values[:MAX_LABELS]):
@@ -154,7 +154,7 @@ class Check:
             self.add(argument, "PROJECT_NAME", f"{argument} {rule}.")
 
     def text(self, path: str | tuple[str | int, ...], value: str, limit: int) -> bool:
-        """Text that can be stored and sent as UTF-8, of at most `limit` bytes; whether it is."""
+        """Check text of at most `limit` bytes that can be stored and sent as UTF-8; return whether it is valid."""
         argument = _argument(path)
         if UNSTORABLE.search(value):
             self.add(path, "CHARACTER", f"{argument} must not have NUL or half surrogate pairs.")
@@ -166,14 +166,14 @@ class Check:
         return True
 
     def compose_file(self, argument: str, value: str, *, has_override: bool = False) -> None:
-        """YAML with something to deploy, which an override file can bring; the rest only Compose can judge."""
+        """Check for valid YAML with something to deploy, here or in an override file; Compose checks the rest."""
         if self.text(argument, value, MAX_COMPOSE_FILE):
             problem = compose_file.problem_of(value, has_override=has_override)
             if problem is not None:
                 self.add(argument, "COMPOSE", f"{argument} {problem}.")
 
     def registry_logins(self, argument: str, logins: Sequence[tuple[str, str, str]]) -> None:
-        """Registries, usernames and passwords of a package."""
+        """Check the registries, usernames, and passwords of a package."""
         if len(logins) > MAX_LOGINS:
             self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_LOGINS} logins.")
             return
@@ -185,7 +185,7 @@ class Check:
                     (argument, position, "registry"), "REGISTRY", f"{argument}: '{registry[:MAX_NAME]}' {problem}."
                 )
             if not 1 <= len(username) <= MAX_USERNAME or username != username.strip() or not _is_printable(username):
-                rule = f"must have from 1 to {MAX_USERNAME} printable characters, and no blank around them"
+                rule = f"must have from 1 to {MAX_USERNAME} printable characters, without blanks at either end"
                 self.add((argument, position, "username"), "USERNAME", f"{argument}.{position}.username {rule}.")
             if not password:
                 self.add(
@@ -195,7 +195,7 @@ class Check:
             registries.add(registry)
 
     def variables(self, argument: str, variables: Sequence[tuple[str, str]]) -> None:
-        """Names and values of a deployment's variables."""
+        """Check the names and values of a deployment's variables."""
         if len(variables) > MAX_VARIABLES:
             self.add(argument, "TOO_MANY", f"{argument} must have at most {MAX_VARIABLES} variables.")
             return
@@ -217,7 +217,7 @@ def _argument(path: str | tuple[str | int, ...]) -> str:
 
 
 def _is_printable(value: str) -> bool:
-    """No control characters, no line ends, nothing that reorders what is shown, no half surrogate pairs."""
+    """Return whether it has no control or formatting characters, line separators, or half surrogate pairs."""
     return not any(unicodedata.category(character) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for character in value)
 
 
@@ -226,7 +226,7 @@ def _is_address(value: str) -> bool:
         ipaddress.ip_address(value)
     except ValueError:
         labels = value.split(".")
-        # A last label of digits only is a mistyped IP address, and some resolvers take it for one.
+        # A last label that consists of digits is a mistyped IP address, and some resolvers treat it as one.
         named = not labels[-1].isdecimal()
         return named and len(value) <= 253 and all(DNS_LABEL.fullmatch(label) for label in labels)  # noqa: PLR2004
     return "%" not in value
@@ -234,11 +234,11 @@ def _is_address(value: str) -> bool:
 
 def _registry_problem(registry: str, others: set[str]) -> str | None:
     if registry in others:
-        return "is there twice"
+        return "is given twice"
     host, colon, port = registry.partition(":")
     is_port = port.isascii() and port.isdecimal() and len(port) <= 5 and 1 <= int(port) <= 65535  # noqa: PLR2004
     if not _is_address(host) or host != host.lower() or (colon and not is_port):
-        return "must be a host name or IPv4 address in lower case, with a port where it has one: no scheme, no path"
+        return "must be a host name or IPv4 address in lower case, with an optional port: no scheme, no path"
     return None
 
 
@@ -246,12 +246,12 @@ def _variable_problem(name: str, others: set[str]) -> str | None:
     if not VARIABLE_NAME.fullmatch(name):
         return "must be letters, digits and _, must not begin with a digit, and have at most 128 characters"
     if name in others:
-        return "is there twice; set each variable once"
+        return "is given twice; set each variable once"
     return HARMFUL_VARIABLES.get(name)
 
 
 def _value_problem(name: str, value: str) -> str | None:
-    """What is wrong with the value of a variable whose name is right, to be put behind its name."""
+    """Return what is wrong with the value of a variable with a valid name, to be put after its name."""
     is_false = value.strip().lower() in FALSE
     if name == "COMPOSE_PROFILES" and "$" in value:
         return "must not have '$', because values are literal and nothing is expanded; list the names of the profiles"

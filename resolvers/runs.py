@@ -1,4 +1,4 @@
-"""Runs: starting, cancelling and following them."""
+"""Runs: start, cancel, and watch them."""
 
 from collections import defaultdict
 from collections.abc import AsyncGenerator, Sequence
@@ -51,12 +51,12 @@ DEPLOYMENT_LOG = Listing(
 
 Entry = TypeVar("Entry", LogEntry, RunEvent)
 
-MAX_AT_ONCE = 100  # runs that one request may start
+MAX_AT_ONCE = 100  # runs that one request can start
 
 
 @dataclass(frozen=True)
 class Filter:
-    """Which runs a list has; what is None does not narrow it."""
+    """Which runs a list contains; a condition that is None is not applied."""
 
     status_in: frozenset[RunStatus] | None = None
     reason_in: frozenset[FailureReason] | None = None
@@ -69,7 +69,7 @@ class Filter:
     queued_before: datetime | None = None
 
     def conditions(self) -> list[ColumnElement[bool]]:
-        """The filter as conditions that must all hold."""
+        """Return the conditions of the filter, all of which must hold."""
         conditions: list[ColumnElement[bool]] = []
         if self.status_in is not None:
             conditions.append(Run.status.in_(self.status_in))
@@ -79,7 +79,7 @@ class Filter:
             conditions.append(Run.action.in_(self.action_in))
         if self.trigger_in is not None:
             conditions.append(Run.trigger.in_(self.trigger_in))
-        # An id that nothing has matches nothing, as any other condition that does not hold.
+        # An unknown or malformed id is not an error: it matches nothing.
         if self.deployment_id is not None:
             conditions.append(Run.deployment_id == ids.parse(self.deployment_id))
         if self.host_id is not None:
@@ -96,7 +96,7 @@ class Filter:
 
 @dataclass(frozen=True)
 class LogBatch:
-    """Further entries of a run's log; `complete` with the last of a run that has ended."""
+    """The next entries of a run's log; `complete` if the run has ended and these are the last ones."""
 
     run_id: UUID
     entries: Sequence[LogEntry]
@@ -107,34 +107,34 @@ class LogBatch:
 
 @dataclass(frozen=True)
 class RunChange:
-    """A run's status or phase changed `at` this time; `cursor` stands for this change, to go on behind it."""
+    """A change of a run's status or phase, and its time.  `cursor` is its position, to resume after it."""
 
     cursor: str
     at: datetime
-    run: Run  # as it is when this is emitted
+    run: Run  # as it is when the change is emitted
 
 
 @dataclass(frozen=True)
 class Turn:
-    """When a run is to be played: before those of lower `priority`, which is -100 to 100."""
+    """The place of a run in the queue: before runs of lower `priority`, which is from -100 to 100."""
 
     priority: int = 0
 
 
 async def get(db: Database, run_id: str) -> Run:
-    """The run.  Raises: NotFound."""
+    """Return the run.  Raises: NotFound."""
     async with db.read() as session:
         return await _get(session, run_id)
 
 
 async def get_many(db: Database, run_ids: Sequence[UUID]) -> dict[UUID, Run]:
-    """The runs that there are of `run_ids`."""
+    """Return the existing runs among `run_ids`, by id."""
     async with db.read() as session:
         return {run.id: run for run in await session.scalars(select(Run).where(Run.id.in_(run_ids)))}
 
 
 async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, Run]:
-    """The newest run of each deployment that has one."""
+    """Return the newest run of each deployment that has one."""
     newest = (
         select(Run.deployment_id, func.max(Run.number).label("number"))
         .where(Run.deployment_id.in_(deployment_ids))
@@ -147,19 +147,19 @@ async def latest_of(db: Database, deployment_ids: Sequence[UUID]) -> dict[UUID, 
 
 
 async def phases_of(db: Database, run_ids: Sequence[UUID]) -> dict[UUID, list[RunPhase]]:
-    """The phases of each run that has begun or ended, in their order."""
+    """Return the phases of each run that has begun or ended, in their order."""
     known = select(RunPhase).where(RunPhase.run_id.in_(run_ids)).order_by(RunPhase.position)
     phases: dict[UUID, list[RunPhase]] = defaultdict(list)
     async with db.read() as session:
         for phase in await session.scalars(known):
-            if phase.phase is not None:  # of a newer release
+            if phase.phase is not None:  # None: a phase of a newer release
                 phases[phase.run_id].append(phase)
     return phases
 
 
 async def places_of(db: Database, engine: Engine, run_ids: Sequence[UUID]) -> dict[UUID, Place]:
-    """Where each of the runs that is queued stands in the queue."""
-    async with db.limited_to(None).read() as session:  # its place is among all
+    """Return the place in the queue of each run that is queued."""
+    async with db.limited_to(None).read() as session:  # the place is among all runs
         return await store.places(session, run_ids, await engine.capacity(session))
 
 
@@ -174,9 +174,9 @@ async def start(
     created_by: str = UNKNOWN,
     key: Key | None = None,
 ) -> list[tuple[Deployment, Run]]:
-    """Queue a run of each deployment, of all or of none; or give the runs that a request with this key has queued.
+    """Queue a run of each deployment, or of none if one fails, and return them in the order of `deployment_ids`.
 
-    `created_by` is the name of the token, as in the audit log.
+    If an earlier request with `key` queued runs, return those.  `created_by` is the token's name in the audit log.
     Raises: InvalidInput, NotFound, RunInProgress.
     """
     turn = turn or Turn()
@@ -190,7 +190,7 @@ async def start(
         claim = await idempotency.claim(session, db.keyring, request)
         if claim.earlier:
             return await _earlier(session, claim.earlier)
-        # In one order for everybody: two requests for the same deployments must not wait for each other.
+        # In the same order for all requests: two requests for the same deployments must not deadlock.
         for deployment_id in sorted(deployment_ids, key=str.lower):
             started[deployment_id] = await _start(session, engine, deployment_id, action, turn, created_by=created_by)
         in_order = [started[deployment_id] for deployment_id in deployment_ids]
@@ -201,9 +201,10 @@ async def start(
 
 
 async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str) -> Run:
-    """End a run; one that is being played says CANCELED when its work has ended, here and on the host.
+    """Cancel a run and return it; one that is being played becomes CANCELED when its work has ended everywhere.
 
-    One that has not begun leaves its deployment's status what it was; one that has ended stays as it is.
+    That includes its processes on the server and on the host.  A run that has not begun leaves its deployment's status
+    unchanged; one that has ended is not changed.
     Raises: NotFound.
     """
     async with db.write() as session:
@@ -221,20 +222,20 @@ async def cancel(db: Database, engine: Engine, broadcast: Broadcast, run_id: str
 
 
 async def watch(db: Database, broadcast: Broadcast, run_id: str, after: str | None = None) -> AsyncGenerator[RunChange]:
-    """The run now, or its changes behind the cursor `after`, then every change of its status and phase, in order.
+    """Yield the run's last change, or the changes after the cursor `after`, then every change of its status and phase.
 
-    Ends with the run, or when it is deleted.  Raises: NotFound, InvalidInput.
+    They are in order.  Ends when the run ends or is deleted.  Raises: NotFound, InvalidInput.
     """
     position = None if after is None else EVENTS.position("after", after)[0]
     key = (await get(db, run_id)).id
-    everything = db.limited_to(None)  # all who may see the run see the same of it
-    with broadcast.subscribed("run"), tail.of(broadcast, key, Events(everything, key)) as shared:
+    unlimited = db.limited_to(None)  # to be shared: all subscribers that can see the run see the same changes
+    with broadcast.subscribed("run"), tail.of(broadcast, key, Events(unlimited, key)) as shared:
         if position is None:
-            position = (await _last_event(everything, key) or 1) - 1  # the last change is the run now
-        while (piece := await shared.behind(position)) is not None:
+            position = (await _last_event(unlimited, key) or 1) - 1  # the last change is the current state
+        while (piece := await shared.after(position)) is not None:
             for event in piece.entries:
                 position = event.sequence
-                run = (await get_many(everything, [key])).get(key)
+                run = (await get_many(unlimited, [key])).get(key)
                 if run is None:
                     return
                 yield RunChange(EVENTS.cursor([position]), event.at, run)
@@ -245,7 +246,7 @@ async def watch(db: Database, broadcast: Broadcast, run_id: str, after: str | No
 async def watch_log(
     db: Database, broadcast: Broadcast, run_id: str, after: str | None = None
 ) -> AsyncGenerator[LogBatch]:
-    """The run's log behind the cursor `after` (None: from the start), then what comes; ends with the run.
+    """Yield the run's log after the cursor `after` (None: from the start), then new entries, until the run has ended.
 
     Raises: NotFound, InvalidInput.
     """
@@ -254,9 +255,9 @@ async def watch_log(
     if key is None:
         raise NotFound(kind="Run", id=run_id)
     if db.is_limited:
-        await get(db, run_id)  # for what follows is shared with those who see more
+        await get(db, run_id)  # the tail below is shared with subscribers that can see more
     with broadcast.subscribed("log"), tail.of(broadcast, key, Log(db.limited_to(None), key)) as shared:
-        piece = await shared.behind(position)
+        piece = await shared.after(position)
         if piece is None:
             raise NotFound(kind="Run", id=run_id)
         while piece is not None:  # None: the run was deleted with its deployment
@@ -265,12 +266,12 @@ async def watch_log(
             yield LogBatch(key, piece.entries, cursor, piece.is_last, piece.made)
             if piece.is_last:
                 return
-            piece = await shared.behind(position)
+            piece = await shared.after(position)
 
 
 @dataclass(frozen=True)
 class _OfRun(Generic[Entry]):
-    """What is numbered within one run, to be followed."""
+    """The source of entries that are numbered within one run."""
 
     db: Database
     run_id: UUID
@@ -292,7 +293,7 @@ class _OfRun(Generic[Entry]):
     ) -> tuple[RunStatus | None, list[Entry]]:
         entries = select(self.entity).where(self.entity.run_id == self.run_id, *where).order_by(order)
         async with self.db.read() as session:
-            # One snapshot: a run that is seen as ended has all its entries in it.
+            # One snapshot: if the run has ended in it, all entries of the run are in it.
             status = await session.scalar(select(Run.status).where(Run.id == self.run_id))
             found: Any = await session.scalars(entries.limit(tail.BATCH_SIZE))
             return status, list(found)
@@ -332,9 +333,9 @@ async def _start(
 
 
 async def _earlier(session: AsyncSession, run_ids: Sequence[str]) -> list[tuple[Deployment, Run]]:
-    """The runs of an earlier request with their deployments, as they are now.  Raises: NotFound."""
-    of_it = Run.id.in_([UUID(run_id) for run_id in run_ids])
-    statement = select(Deployment, Run).join(Run, Run.deployment_id == Deployment.id).where(of_it)
+    """Return the current runs of an earlier request, with their deployments.  Raises: NotFound."""
+    is_earlier = Run.id.in_([UUID(run_id) for run_id in run_ids])
+    statement = select(Deployment, Run).join(Run, Run.deployment_id == Deployment.id).where(is_earlier)
     found = {str(run.id): (deployment, run) for deployment, run in await session.execute(statement)}
     for run_id in run_ids:
         if run_id not in found:  # deleted with its deployment

@@ -1,4 +1,4 @@
-"""Keys to log in to hosts with, kept encrypted.  The private part goes to ssh and to nobody else."""
+"""SSH keys for logging in to hosts, stored encrypted.  The private key is passed only to ssh."""
 
 import asyncio
 from collections.abc import Sequence
@@ -23,7 +23,7 @@ SSH_KEYS = Listing("ssh_keys", SshKey, key=(SshKey.id,))
 
 
 async def get_many(db: Database, key_ids: Sequence[UUID]) -> dict[UUID, SshKey]:
-    """The keys that there are of `key_ids`."""
+    """Return the existing keys among `key_ids`, by id."""
     async with db.read() as session:
         keys = await session.scalars(select(SshKey).where(SshKey.id.in_(key_ids)))
         return {key.id: key for key in keys}
@@ -32,7 +32,9 @@ async def get_many(db: Database, key_ids: Sequence[UUID]) -> dict[UUID, SshKey]:
 async def create(
     db: Database, *, name: str, private_key: Secret | None = None, passphrase: Secret | None = None
 ) -> SshKey:
-    """A new key; without a `private_key` it is made here.  The passphrase opens the given one and is not kept.
+    """Store a key and return it; without a `private_key`, generate one.
+
+    The passphrase decrypts the given key and is not stored.
 
     Raises: InvalidInput, NameTaken.
     """
@@ -57,9 +59,9 @@ async def create(
 
 
 async def remove(db: Database, key_id: str) -> UUID:
-    """Delete a key that no host names; gives its id.  Raises: NotFound, InUse."""
+    """Delete a key that no host uses, and return its id.  Raises: NotFound, InUse."""
     async with db.write() as session:
-        # Locked, so that no host that names it can be created beside this.
+        # Locked, so that no host that uses it can be created at the same time.
         key = await _get(session, key_id, lock=True)
         await refuse_while_used(session, "SSH key", key_id, Host, Host.ssh_key_id == key.id)
         await session.execute(delete(SshKey).where(SshKey.id == key.id))
@@ -67,7 +69,7 @@ async def remove(db: Database, key_id: str) -> UUID:
 
 
 async def kept(session: AsyncSession, key_id: str) -> UUID:
-    """The id of a key, which cannot be deleted before the transaction ends.  Raises: NotFound."""
+    """Return the id of a key, locked so that it cannot be deleted before the transaction ends.  Raises: NotFound."""
     return (await _get(session, key_id, lock={"read": True, "key_share": True})).id
 
 
@@ -80,18 +82,18 @@ async def _get(session: AsyncSession, key_id: str, *, lock: bool | dict[str, boo
 
 
 async def _private_key(check: Check, given: Secret | None, passphrase: Secret | None) -> PrivateKey | None:
-    """The key that was given, or a new one; None where `check` has noted what is wrong with it."""
+    """Return the given key or a new one; None if it is invalid and the problem was added to `check`."""
     if given is None:
         if passphrase is not None and passphrase.reveal():
             check.add("passphrase", "ALONE", "passphrase must not be given without a private key.")
         return private_keys.generate()
-    fits = check.text("private_key", given.reveal(), MAX_PRIVATE_KEY)
+    is_valid = check.text("private_key", given.reveal(), MAX_PRIVATE_KEY)
     if passphrase is not None:
-        fits &= check.text("passphrase", passphrase.reveal(), MAX_PASSPHRASE)
-    if not fits:
+        is_valid &= check.text("passphrase", passphrase.reveal(), MAX_PASSPHRASE)
+    if not is_valid:
         return None
     try:
-        # A passphrase is slow to try by intention.
+        # In a thread: key derivation from a passphrase is slow by design.
         return await asyncio.to_thread(private_keys.read, given, passphrase)
     except Unusable as problem:
         check.add(problem.argument, problem.code, f"{problem.argument} {problem}.")

@@ -1,4 +1,4 @@
-"""Access tokens besides the admin's, and who somebody is that shows one."""
+"""Access tokens other than the admin's own, and the principals that they identify."""
 
 import hashlib
 import secrets
@@ -21,12 +21,12 @@ from resolvers.errors import NameTaken, NotFound, TokenExpired, TokenRevoked, To
 from resolvers.paging import Listing
 from resolvers.rules import Check
 
-# What daos itself writes where the name of a token would stand: the admin's own token, the `daos` commands, what is not
-# known of older rows, tokens of an issuer, and Git.
+# What daos itself writes in place of the name of a token: for the admin's own token, the `daos` commands, older rows
+# without a known creator, tokens of an issuer, and Git.
 RESERVED_NAMES = frozenset({"admin", "commandline", "daos", "unknown"})
 RESERVED_PREFIXES = ("oidc:", "git:")
-INVISIBLE = frozenset("\u115f\u1160\u17b4\u17b5\u2800")  # printable to Python; U+3164 and U+FFA0 become U+1160
-ALIKE = str.maketrans(  # letters of other alphabets that look like those in reserved names
+INVISIBLE = frozenset("\u115f\u1160\u17b4\u17b5\u2800")  # printable for Python; U+3164 and U+FFA0 become U+1160
+ALIKE = str.maketrans(  # letters of other alphabets that resemble those in reserved names
     "\u0430\u0441\u0435\u0456\u0455\u043a\u043e\u0501\u03b1\u03b9\u03bf\u0131\ua789\u2236\u02d0", "aceiskodaioi:::"
 )
 
@@ -35,9 +35,9 @@ TOKENS = Listing("tokens", Token, key=(Token.id,))
 
 @dataclass(frozen=True)
 class Principal:
-    """Who asks: the name of a token, what it may do, and on which hosts; `labels` None means on all.
+    """The holder of a token: its name, its role, and the labels of the hosts that it can see; None means all hosts.
 
-    `token_id` is None for the admin's own token and for those of an issuer, which are no rows.
+    `token_id` is None for the admin's own token and for tokens of an issuer, which are not rows.
     """
 
     name: str
@@ -47,18 +47,18 @@ class Principal:
 
     @property
     def key(self) -> str:
-        """What no other principal has: names of tokens from before some were reserved may be those of others."""
+        """A unique identifier: a token from before names were reserved may have the name of another principal."""
         return self.name if self.token_id is None else f"token:{self.token_id}"
 
     def may(self, role: Role) -> bool:
-        """Whether the principal may do what needs `role`."""
+        """Return whether the principal has at least `role`."""
         return self.role.rank >= role.rank
 
 
 def _is_reserved(name: str) -> bool:
-    """Whether a reader of the audit log could take `name` for one of daos' own.
+    """Return whether a reader of the audit log could mistake `name` for one that daos itself uses.
 
-    Case, width, blanks, marks, and what shows nothing do not count, and the commonest letters that look alike are one.
+    Case, width, blanks, marks, and invisible characters are ignored; the most common similar letters are equal.
     """
     letters = unicodedata.normalize("NFKD", name).casefold().translate(ALIKE)
     folded = "".join(
@@ -70,12 +70,12 @@ def _is_reserved(name: str) -> bool:
 
 
 def digest(token: str) -> str:
-    """What is kept of a token."""
+    """Return the hash that is stored of a token."""
     return hashlib.sha256(token.encode(errors="surrogatepass")).hexdigest()
 
 
 def make() -> Secret:
-    """A new token with 256 random bits."""
+    """Return a new token with 256 random bits."""
     return Secret(f"daos_{secrets.token_urlsafe(32)}")
 
 
@@ -86,7 +86,7 @@ async def create(
     host_labels: Sequence[str] | None = None,
     expires_at: datetime | None = None,
 ) -> tuple[Token, Secret]:
-    """A new token; the secret can be shown this once.  Raises: InvalidInput, NameTaken."""
+    """Create a token; return it with its secret, which cannot be read again.  Raises: InvalidInput, NameTaken."""
     check = Check()
     check.name("name", name)
     if _is_reserved(name):
@@ -94,7 +94,7 @@ async def create(
     if host_labels is not None:
         check.labels("host_labels", host_labels)
         if role is Role.ADMIN:
-            check.add("host_labels", "ADMIN", "host_labels must not be given for an admin, who may give itself more.")
+            check.add("host_labels", "ADMIN", "host_labels must not be given for an admin, who can lift them.")
         if not host_labels:
             check.add("host_labels", "EMPTY", "host_labels must have a label; null means all hosts.")
     if expires_at is not None:
@@ -120,13 +120,13 @@ async def create(
 
 
 async def find(db: Database, token: str) -> Principal:
-    """The principal of the token.  Raises: TokenUnknown, TokenRevoked, TokenExpired."""
+    """Return the principal of the token.  Raises: TokenUnknown, TokenRevoked, TokenExpired."""
     async with db.read() as session:
-        # By the hash: how long the search takes tells nothing about any token.
+        # By the hash, so that the duration of the search reveals nothing about any token.
         found = await session.scalar(select(Token).where(Token.sha256 == digest(token)))
     if found is None:
         raise TokenUnknown
-    # Only the holder of the secret is told more.
+    # Only the holder of the secret learns more.
     if found.revoked_at is not None:
         raise TokenRevoked(name=found.name, moment=found.revoked_at)
     if found.expires_at is not None and found.expires_at <= now():
@@ -136,13 +136,13 @@ async def find(db: Database, token: str) -> Principal:
 
 
 async def list_all(db: Database) -> Sequence[Token]:
-    """All tokens, oldest first, revoked ones too."""
+    """Return all tokens, oldest first, including revoked ones."""
     async with db.read() as session:
         return (await session.scalars(select(Token).order_by(Token.id))).all()
 
 
 async def revoke(db: Database, name: str) -> None:
-    """Make a token useless.  Raises: NotFound."""
+    """Revoke the token with this name.  Raises: NotFound, also if it is already revoked."""
     async with db.write() as session:
         token = await session.scalar(select(Token).where(Token.name == name, Token.revoked_at.is_(None)))
         if token is None:
@@ -151,7 +151,7 @@ async def revoke(db: Database, name: str) -> None:
 
 
 async def revoke_by_id(db: Database, token_id: str) -> Token:
-    """Make a token useless; one that is so already stays as it is.  Raises: NotFound."""
+    """Revoke a token and return it; one that is already revoked is left as it is.  Raises: NotFound."""
     key = ids.parse(token_id)
     async with db.write() as session:
         if key is None or await session.get(Token, key) is None:

@@ -1,4 +1,4 @@
-"""Whether a principal still sees a row: the labels of a host can change while a subscription is open."""
+"""Whether a principal can still see a row: the labels of a host can change while a subscription is open."""
 
 from uuid import UUID
 
@@ -11,7 +11,7 @@ Seen = type[Deployment] | type[DeletedDeployment] | type[Run]
 
 
 async def is_visible(db: Database, entity: Seen, key: UUID) -> bool:
-    """Whether `db` shows the row; one that is not limited shows everything, deleted rows that were read before too."""
+    """Return whether the row is visible in `db`; always if `db` is not limited, also for a row deleted since."""
     if not db.is_limited:
         return True
     async with db.read() as session:

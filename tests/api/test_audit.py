@@ -74,7 +74,7 @@ async def test_a_mutation_that_finds_no_room_says_so_and_nothing_was_changed(api
     async with full(api.db):
         given = {"name": "web", "version": "1", "composeFile": compose_file, "files": files}
         error = await api.error(document, input=given)
-    assert error["message"] == "The server's storage is full, and nothing was changed; reading goes on."
+    assert error["message"] == "The server's storage is full, and nothing was changed; queries still work."
     assert error["extensions"] == {"code": "STORAGE_FULL", "status": 507}
     assert (await api.ask("{ packages { totalCount } }"))["packages"]["totalCount"] == 0
 

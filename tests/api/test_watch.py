@@ -30,13 +30,13 @@ PENDING, RUNNING, SUCCESS, FAILED = DeploymentStatus
 
 async def _take(watched: AsyncGenerator[Seen], count: int) -> list[Seen]:
     """The next `count` of what is watched; sooner than the look that needs no news."""
-    async with asyncio.timeout(tail.LOOK_INTERVAL / 2):
+    async with asyncio.timeout(tail.POLL_INTERVAL / 2):
         return [await anext(watched) for _ in range(count)]
 
 
 async def _rest(watched: AsyncGenerator[Seen]) -> list[Seen]:
     """What comes until the end."""
-    async with asyncio.timeout(tail.LOOK_INTERVAL / 2):
+    async with asyncio.timeout(tail.POLL_INTERVAL / 2):
         return [seen async for seen in watched]
 
 

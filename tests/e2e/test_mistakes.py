@@ -73,8 +73,8 @@ INPUT = {
 REQUESTS = {
     "no token": "A valid access token is needed: send the header 'Authorization: Bearer TOKEN'.",
     "a token without Bearer": "A valid access token is needed: send the header 'Authorization: Bearer TOKEN'.",
-    "a wrong token": "The access token in the header 'Authorization' is unknown to this server; send one that this "
-    "server has made.",
+    "a wrong token": "The access token in the header 'Authorization' is unknown to this server; send one that was "
+    "created on it.",
     "an expired token": "The access token 'brief' expired on {expired} UTC; create a new one with createToken.",
     "a revoked token": "The access token 'gone' was revoked on {revoked} UTC; create a new one with createToken.",
     "the role of a viewer": "createHost needs the role ADMIN, and the access token 'watcher' has the role VIEWER; use "

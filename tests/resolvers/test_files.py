@@ -177,7 +177,7 @@ def test_a_mode_is_octal(mode: str, bits: int) -> None:
         *((mode, "three or four octal digits") for mode in ("", "0", "64", "0o644", "u+x", "0888", "00644", "-644")),
         *((mode, "three or four octal digits") for mode in ("644\n", " 644", "٦٤٤", "\ud800", LONG)),
         *((mode, "setuid, setgid or sticky") for mode in ("1777", "2755", "4755", "7777")),
-        *((mode, "owner read") for mode in ("000", "0000", "0277", "044")),
+        *((mode, "owner to read") for mode in ("000", "0000", "0277", "044")),
     ],
     ids=short,
 )

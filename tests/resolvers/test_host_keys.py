@@ -103,7 +103,7 @@ async def test_the_key_of_another_place_is_not_pinned(db: Database, sshd: SshSer
         await hosts.remove(db, str(host.id))
     async with db.write() as session:
         with pytest.raises(InvalidInput if meanwhile == "moved" else NotFound):
-            await host_keys._still_there(session, asked)
+            await host_keys._get_unmoved(session, asked)
 
 
 async def test_of_two_who_trust_at_once_both_are_told_the_same(db: Database, sshd: SshServer) -> None:

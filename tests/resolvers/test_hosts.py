@@ -237,7 +237,7 @@ async def test_a_host_is_not_changed_while_it_is_deployed_to(db: Database, activ
     host = await _pinned(db)
     await factories.deployment(db, on=host)
     run = await factories.run(db, await factories.deployment(db, on=host), active)
-    with pytest.raises(HostHasRunInProgress, match=f"'{host.id}' cannot change during run '{run.id}'; wait"):
+    with pytest.raises(HostHasRunInProgress, match=f"'{host.id}' cannot be changed during run '{run.id}'; wait"):
         await hosts.update(db, str(host.id), Changes(address="new.example"))
     assert (await hosts.get(db, str(host.id))).host_key_fingerprint == host.host_key_fingerprint
 
@@ -272,7 +272,7 @@ async def test_a_host_in_use_is_not_deleted(db: Database) -> None:
     host = await factories.host(db)
     for _ in range(2):
         await factories.deployment(db, on=host)
-    with pytest.raises(InUse, match=r"is in use by 2 deployments, of which the first is '[-0-9a-f]{36}'\.\Z"):
+    with pytest.raises(InUse, match=r"is in use by 2 deployments; the first is '[-0-9a-f]{36}'\.\Z"):
         await hosts.remove(db, str(host.id))
 
 

@@ -22,7 +22,7 @@ from tests import factories
 from tests.support.statements import selects
 
 FOLLOWERS = 50
-PATIENCE = tail.LOOK_INTERVAL / 2  # seconds; sooner than the look that needs no news
+PATIENCE = tail.POLL_INTERVAL / 2  # seconds; sooner than the look that needs no news
 
 
 @pytest.fixture
@@ -308,6 +308,6 @@ class Numbers:
 async def test_who_is_behind_what_is_gone_goes_on_with_what_is_in_memory(broadcast: Broadcast) -> None:
     with tail.own(broadcast, Everything.DEPLOYMENTS, Numbers()) as shared:
         async with asyncio.timeout(PATIENCE):
-            piece = await shared.behind(3)
+            piece = await shared.after(3)
     assert piece is not None
     assert piece.entries == [10, 11]

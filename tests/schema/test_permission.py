@@ -289,7 +289,7 @@ async def test_how_often_others_have_deployed_a_package_is_not_told(api: Api, ot
         await factories.deployment(api.db, of=package, on=await factories.host(api.db, labels=["theirs"]))
     api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
     error = await api.error(DELETE_PACKAGE, id=str(package.id))
-    assert error["message"] == f"Package '{package.id}' is in use by deployments that you do not see."
+    assert error["message"] == f"Package '{package.id}' is in use by deployments that you cannot see."
     assert error["extensions"] == {"code": "IN_USE", "status": 400}
 
 
@@ -303,7 +303,7 @@ async def test_of_deployments_that_use_a_package_those_are_told_that_the_token_s
     first = str(mine[0].id)
     api.context.identify(Principal("me", Role.DEPLOYER, frozenset({"ours"})))
     error = await api.error(DELETE_PACKAGE, id=str(package.id))
-    users = f"deployment '{first}'" if own == 1 else f"2 deployments, of which the first is '{first}'"
+    users = f"deployment '{first}'" if own == 1 else f"2 deployments; the first is '{first}'"
     assert error["message"] == f"Package '{package.id}' is in use by {users}."
     assert error["extensions"] == {"code": "IN_USE", "status": 400, "count": own, "deploymentId": first}
 
