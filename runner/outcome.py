@@ -38,8 +38,11 @@ def warnings(events: list[Event]) -> list[str]:
 
 
 def has_reached_host(events: list[Event]) -> bool:
-    """Whether a play has begun a phase or a task on its host, which it may have changed then."""
-    return any(event.kind in {Kind.PHASE, Kind.TASK} for event in events)
+    """Whether a play has begun a phase on its host, or ended a task there: it may have changed the host then.
+
+    That a task has begun says nothing: Ansible reports that before it connects.
+    """
+    return any(event.kind in {Kind.PHASE, Kind.OK} for event in events)
 
 
 def ssh_error(events: list[Event]) -> str | None:
@@ -54,7 +57,8 @@ def judge(project: Project, events: list[Event]) -> End | None:
 
 
 def _judge(project: Project, events: list[Event]) -> End | None:
-    failure = next((event for event in events if event.kind in {Kind.FAILED, Kind.UNREACHABLE}), None)
+    end = next((event for event in events if event.kind is Kind.END), None)
+    failure = _find_failure(events, end)
     is_reached = has_reached_host(events)
     if failure is not None and failure.kind is Kind.FAILED:
         return _judge_task(failure, events) if _is_of_operator(failure, events) else _judge_failure(failure)
@@ -62,7 +66,6 @@ def _judge(project: Project, events: list[Event]) -> End | None:
         return None if is_reached else unreachable(project, failure.message)
     phases = OF_ACTION[project.action]
     done = [event for event in events if event.kind is Kind.OK and event.phase in phases]
-    end = next((event for event in events if event.kind is Kind.END), None)
     if len(done) == len(phases) and end is not None:
         result = done[-1].result
         return success(project, result.containers if result is not None else [])
@@ -72,6 +75,18 @@ def _judge(project: Project, events: list[Event]) -> End | None:
     errors = [line for line in words if "ERROR" in line]  # the lines behind it show the place in the file
     detail = (errors or words or [f"it ended with status {end.rc}"])[0]
     return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")
+
+
+def _find_failure(events: list[Event], end: Event | None) -> Event | None:
+    """The first failure; not one of a task that the operator's playbook has rescued, which Ansible ends well after."""
+    is_well = end is not None and end.rc == 0
+    failures = (event for event in events if event.kind in {Kind.FAILED, Kind.UNREACHABLE})
+    return next((event for event in failures if not (is_well and _is_rescued(event))), None)
+
+
+def _is_rescued(failure: Event) -> bool:
+    """Whether a failure need not be the play's, which has ended well."""
+    return failure.kind is Kind.FAILED and failure.result is None
 
 
 def _judge_failure(event: Event) -> End:

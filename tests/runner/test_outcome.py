@@ -136,3 +136,28 @@ def test_a_host_without_a_key_says_how_it_gets_one() -> None:
     end = unknown_host_key(PROJECT)
     assert end.reason is FailureReason.HOST_KEY_UNKNOWN
     assert "trustHostKey" in end.message
+
+
+TASK = Event(Kind.TASK, task="Notify")
+TASK_FAILED = Event(Kind.FAILED, task="Notify", message="non-zero return code")
+
+
+@pytest.mark.parametrize("before", [0, 5])
+def test_a_task_of_the_operator_that_fails_is_named_and_fails_the_run(before: int) -> None:
+    end = judge(PROJECT, [*PHASES[:before], TASK, TASK_FAILED, replace(END, rc=2)])
+    assert end is not None
+    assert (end.status, end.reason) == (RunStatus.FAILED, FailureReason.TASK_FAILED)
+    assert end.message == "Task 'Notify' failed: non-zero return code"
+    assert end.containers == ([WEB] if before else [])
+
+
+def test_a_task_of_the_operator_that_is_rescued_fails_nothing() -> None:
+    end = judge(PROJECT, [TASK, TASK_FAILED, *PHASES, END])
+    assert end is not None
+    assert end.status is RunStatus.SUCCESS
+
+
+def test_a_host_is_unreachable_where_a_task_has_only_begun() -> None:
+    end = judge(PROJECT, [TASK, Event(Kind.UNREACHABLE, task="Notify", message="Connection refused"), END])
+    assert end is not None
+    assert end.reason is FailureReason.HOST_UNREACHABLE
