@@ -273,7 +273,7 @@ class Attempt:
             recorder.end_phase(phase, PhaseOutcome.OK if event.kind is Kind.OK else PhaseOutcome.FAILED)
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
             self._failures.setdefault(event.message, phase)
-        if event.kind is Kind.WORDS:
+        if event.kind is Kind.MESSAGE:
             recorder.say(event.message, level=LogLevel.WARNING)
 
     def _record_failures(self, result: End | Requeue) -> None:

@@ -71,7 +71,7 @@ def _judge(project: Project, events: list[Event]) -> End | None:
         return success(project, result.containers if result is not None else [])
     if end is None or is_reached:
         return None
-    words = [event.message.splitlines()[0] for event in events if event.kind is Kind.WORDS]
+    words = [event.message.splitlines()[0] for event in events if event.kind is Kind.MESSAGE]
     errors = [line for line in words if "ERROR" in line]  # the lines behind it show the place in the file
     detail = (errors or words or [f"it ended with status {end.rc}"])[0]
     return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")

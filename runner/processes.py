@@ -1,8 +1,9 @@
-"""Processes that a run has started, found by a cookie in their environment.
+"""Finds and ends the processes that a run has started, by a cookie in their environment.
 
-Ansible's workers open sessions of their own and ssh's masters leave their parents, so neither a process group nor a
-parent leads to all of them; the environment, which every one inherits, does.  Only ssh's masters write their title over
-theirs: a playing process adopts them, and ends its children at its end.  Linux only: it reads /proc.
+Ansible's workers open their own sessions and ssh's control masters detach from their parents, so neither a process
+group nor a parent leads to all processes; the environment, which each process inherits, does.  Only ssh's control
+masters overwrite theirs with their title: a play process adopts them, and ends its children at its end.  Linux only,
+because it reads /proc.
 """
 
 import ctypes
@@ -15,31 +16,31 @@ from pathlib import Path
 
 COOKIE = "DAOS_RUN"
 POLL_INTERVAL = 0.02  # seconds
-ROOM = 160  # characters that a cookie has to have for every other one to fit in its place, see `bear`
+COOKIE_ROOM = 160  # characters of a first cookie that any other cookie can replace, see `set_cookie`
 
 
-class CannotBear(Exception):
-    """This process cannot show another cookie than the one that it was started with."""
+class CookieNotSet(Exception):
+    """This process cannot show a cookie other than the one that it was started with."""
 
 
 def find(cookie: str) -> list[int]:
-    """The pids of all living processes whose cookie begins with `cookie`, but for the caller's own."""
+    """Return the pids of all running processes whose cookie begins with `cookie`, except the caller's own."""
     return _with("environ", f"\0{COOKIE}={cookie}")
 
 
 def find_masters(directory: Path) -> list[int]:
-    """The pids of ssh's masters with a socket in `directory`: they write their title over their environment."""
+    """Return the pids of ssh's control masters with a socket in `directory`; their environment has no cookie."""
     return _with("cmdline", f"\0ssh: {directory}/")
 
 
 def _with(file: str, text: str) -> list[int]:
-    """The pids of all processes that have `text` in a file of /proc; an entry of it begins with a zero byte."""
+    """Return the pids of all processes that have `text` in a file of /proc, whose entries begin with a zero byte."""
     needle = text.encode()
     pids = []
     for entry in Path("/proc").iterdir():
         if not entry.name.isdecimal() or int(entry.name) == os.getpid():
             continue
-        # A process that ends while it is looked at, or belongs to somebody else, is none of ours.
+        # A process that ends while its file is read, or that belongs to another user, is not one of ours.
         with suppress(OSError):
             if needle in b"\0" + (entry / file).read_bytes():
                 pids.append(int(entry.name))
@@ -47,25 +48,28 @@ def _with(file: str, text: str) -> list[int]:
 
 
 def end(cookie: str, grace: float) -> int:
-    """SIGTERM to all processes of `cookie`, after `grace` seconds SIGKILL until none is left.  Returns their number."""
+    """End all processes of `cookie`, and return how many there were at first.
+
+    They receive SIGTERM, and after `grace` seconds SIGKILL until none is left.
+    """
     return _end(lambda: find(cookie), grace)
 
 
 def end_masters(directory: Path, grace: float) -> int:
-    """The same for ssh's masters with a socket in `directory`."""
+    """End ssh's control masters with a socket in `directory`, as `end` does."""
     return _end(lambda: find_masters(directory), grace)
 
 
 def end_children(grace: float) -> int:
-    """The same for the children of this process: all that is left of its descendants, when it adopts orphans.
+    """End the children of this process, as `end` does; if it adopts orphans, these are all of its descendants.
 
-    What they start ends too, for it becomes a child then.  No thread may be waiting for a child meanwhile.
+    Processes that the children start end too, because they become children.  No thread may wait for a child meanwhile.
     """
     return _end(_children, grace)
 
 
 def _children() -> list[int]:
-    """The pids of living children; dead ones are taken leave of."""
+    """Return the pids of running children, and reap dead ones."""
     with suppress(ChildProcessError):
         while os.waitpid(-1, os.WNOHANG)[0]:
             pass
@@ -95,12 +99,12 @@ def _signal(pids: list[int], number: signal.Signals) -> None:
             os.kill(pid, number)
 
 
-def bear(cookie: str) -> None:
-    """Show `cookie` in this process's environment in place of the one it was started with.  Raises: CannotBear.
+def set_cookie(cookie: str) -> None:
+    """Replace the cookie that this process was started with by `cookie`, so that `find` finds it.
 
-    A process that was forked shows the environment that its program was started with, however `os.environ` has changed
-    since; what /proc shows is the memory at the beginning of the stack, and that is written over here.  The first
-    cookie has to leave room: see `ROOM`.
+    A forked process shows the environment that its program was started with, even if `os.environ` has changed since:
+    /proc shows the memory at the beginning of the stack, which is overwritten here.  The first cookie must be long
+    enough: see `COOKIE_ROOM`.  Raises: CookieNotSet.
     """
     beginning, end = _environment_block()
     block = ctypes.string_at(beginning, end - beginning)
@@ -109,16 +113,16 @@ def bear(cookie: str) -> None:
     room = block.find(b"\0", at) - at
     text = entry + cookie.encode()
     if not block[at:].startswith(entry) or room < len(text):
-        raise CannotBear
+        raise CookieNotSet
     ctypes.memmove(beginning + at, text.ljust(room, b"\0"), room)
     if text not in Path("/proc/self/environ").read_bytes().split(b"\0"):
-        raise CannotBear
+        raise CookieNotSet
 
 
 def _environment_block() -> tuple[int, int]:
-    """Where this process's first environment begins and ends in its memory, see proc(5)."""
+    """Return the addresses at which this process's initial environment begins and ends, see proc(5)."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     beginning, end = int(fields[47]), int(fields[48])  # fields 50 and 51 of the whole line
     if not beginning < end:
-        raise CannotBear
+        raise CookieNotSet
     return beginning, end

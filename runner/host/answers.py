@@ -1,8 +1,8 @@
-"""Answers what the script on a host asks, from what it has reported.
+"""Answers the questions of the script on a host, from the facts that it has reported.
 
-The script observes and acts (ansible/files/compose_project/); what is to be done, and whether it went well, is
-decided here, with `comparison`, `health` and `compose_words`.  Ansible's process imports this module, so it uses the
-standard library only.  What a host sends is not trusted: anything malformed is a HostAnswer.
+The script observes and acts (ansible/files/compose_project/); this module decides what it does next and whether it
+succeeded, with `comparison`, `health`, and `compose_words`.  Ansible's process imports this module, so it uses the
+standard library only.  What a host sends is not trusted: anything malformed raises HostAnswer.
 """
 
 import json
@@ -28,7 +28,7 @@ from runner.host.notes import Built, Notes, Seen, Sight
 from runner.host.pull_progress import PullProgress
 from runner.host.verdict import Kind, Verdict
 
-OLDEST_COMPOSE = (2, 26)  # the oldest release that the cases are run with
+OLDEST_COMPOSE = (2, 26)  # the oldest release that the tests run with
 FACTS = {
     "built",
     "compose",
@@ -44,29 +44,29 @@ FACTS = {
     "time",
     "tree",
 }
-MOST_FACTS = 5000  # of one kind; a package has at most 1000 files
-MOST_SHOWN = 100  # characters of a word that is not understood
-MOST_WARNINGS = 100
-MOST_CONTAINERS = 1000  # of one project
-MOST_WORDS = 2000  # lines that are kept to find a reason
-MOST_ASKED = 20  # times that a question may come again
-MOST_VALUES = 500_000  # of the JSON in a fact: parsed, each takes many times the room that it has there
-LONGEST_CONTAINER = 1024 * 1024  # characters of one report; 10,000 published ports fit
-MOST_SHOWN_OF_CONTAINERS = 256 * 1024  # characters of all of them together, which every list of runs reads
-# What it costs to read it as it is; JSON has 1e999, which is no integer.
+MAX_FACTS = 5000  # of one kind; a package has at most 1000 files
+MAX_SHOWN = 100  # characters of an unknown value in a message
+MAX_WARNINGS = 100
+MAX_CONTAINERS = 1000  # per project
+MAX_OUTPUT = 2000  # lines that are kept to find a reason
+MAX_ASKED = 20  # times that a question may be asked
+MAX_VALUES = 500_000  # in the JSON of a fact; parsed, each value takes many times its size
+MAX_CONTAINER = 1024 * 1024  # characters of one report; 10,000 published ports fit
+MAX_SHOWN_OF_CONTAINERS = 256 * 1024  # characters of all containers together, which every list of runs reads
+# What reading a malformed report can raise; OverflowError because JSON has 1e999, which is not an integer.
 MALFORMED = (ValueError, TypeError, LookupError, AttributeError, RecursionError, OverflowError)
 KIBIBYTES = re.compile(r"[0-9]{1,15}")  # as df prints them
-IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # the shell and Docker take it for nothing else
+IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]*")  # safe in a command: neither an option nor special to the shell
 FAMILIAR = re.compile(r"(?:(?:index\.)?docker\.io/)?(?:library/)?(.+)")
 
 
 class HostAnswer(ValueError):
-    """The host has sent something that cannot be understood."""
+    """The host has sent something that is malformed or unexpected."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Seconds, see `runner.host.health.Watch`; `recovery` is for all of Recover."""
+    """Time limits in seconds, see `runner.host.health.Watch`; `recovery` is for the whole phase Recover."""
 
     settle: float = 2.0
     verify: float = 300.0
@@ -83,7 +83,7 @@ class Line:
 
 
 class Answers:
-    """What is known of one run on one host, from the first line of the script to the last."""
+    """The state of one run on one host, from the first line of the script's output to the last."""
 
     def __init__(
         self,
@@ -92,7 +92,7 @@ class Answers:
         limits: Limits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`delivery` is None where nothing is deployed."""
+        """Answer for this project; `delivery` is None if nothing is deployed."""
         self._project = project
         self._delivery = delivery
         self._limits = limits or Limits()
@@ -105,12 +105,12 @@ class Answers:
         self._hashes: dict[str, str] = {}
         self._baseline: list[Inspection] = []
         self._containers: list[Inspection] = []
-        self._noted = self._baseline  # the list that containers are added to
-        self._has_looked = False  # since the baseline
+        self._current_list = self._baseline  # the list that containers are added to
+        self._has_inspected = False  # since the baseline
         self._up_ended: float | None = None  # when Compose had brought the project up
         self._asked: Counter[str] = Counter()
         self._free: list[int] = []  # bytes, of the disks that Docker and daos use
-        self._has_asked_for_disk = False
+        self._has_requested_disk = False
         self._comparison: Comparison | None = None
         self._watch: Watch | None = None
         self._verdict: Verdict | None = None
@@ -122,10 +122,10 @@ class Answers:
         self.begin(None)
 
     def begin(self, phase: Phase | None) -> None:
-        """A phase begins; None before the first."""
+        """Begin a phase; None before the first."""
         self._phase = phase
         self._began = self._clock()
-        self._words: deque[str] = deque(maxlen=MOST_WORDS)
+        self._output: deque[str] = deque(maxlen=MAX_OUTPUT)
 
     def has_work(self, phase: Phase) -> bool:
         """Whether Build or Pull has something to do; False before the plan is made."""
@@ -134,15 +134,16 @@ class Answers:
 
     @property
     def fraction(self) -> float | None:
-        """How much of the phase is done, from 0 to 1, where that is known."""
+        """The progress of the phase, from 0 to 1; None if it is not known."""
         return self._pull.fraction if self._phase is Phase.PULL else None
 
     @property
     def containers(self) -> list[Container]:
-        """The project's containers as they were last seen, by name; a warning counts those left out."""
-        last_seen = [inspection.container for inspection in (self._containers if self._has_looked else self._baseline)]
+        """The project's containers as last inspected, by name; a warning counts those that are left out."""
+        inspections = self._containers if self._has_inspected else self._baseline
+        last_seen = [inspection.container for inspection in inspections]
         shown: list[Container] = []
-        room = MOST_SHOWN_OF_CONTAINERS
+        room = MAX_SHOWN_OF_CONTAINERS
         for container in sorted(last_seen, key=lambda one: one.name):
             room -= len(json.dumps(container.write()))
             if room < 0:
@@ -154,22 +155,22 @@ class Answers:
 
     @property
     def has_changed(self) -> bool:
-        """Whether containers have been made, removed or started since the baseline."""
-        return self._has_looked and _starts(self._baseline) != _starts(self._containers)
+        """Whether containers have been created, removed, or started since the baseline."""
+        return self._has_inspected and _starts(self._baseline) != _starts(self._containers)
 
     def take_lines(self) -> list[Line]:
-        """The lines for the log that have come together since the last call."""
+        """Return the lines for the log that have accumulated since the last call."""
         lines, self._lines = self._lines, []
         return lines
 
-    def hear(self, text: str) -> None:
-        """Take in a line of Docker's, Compose's or a container's words."""
+    def receive_output(self, text: str) -> None:
+        """Process one line of output of Docker, Compose, or a container."""
         name, separator, rest = text.partition(" | ")
         if separator and self._verdict is not None and name in self._verdict.troubled.values():
             self._last_lines[name] = rest if rest.strip() else self._last_lines.get(name, "")
             self._lines.append(Line(text))
             return
-        self._words.append(text)
+        self._output.append(text)
         warning = compose_words.warning(text)
         if warning is not None:
             self._warn(warning)
@@ -178,15 +179,15 @@ class Answers:
         if shown is not None:
             self._lines.append(Line(shown))
 
-    def note(self, key: str, value: str) -> None:
-        """Take in a fact.  Raises: HostAnswer."""
+    def set_fact(self, key: str, value: str) -> None:
+        """Store a fact that the host has reported.  Raises: HostAnswer."""
         match key:
             case "containers" | "baseline":
-                self._begin_look(key)
+                self._begin_list(key)
             case "container":
-                self._note_container(value)
+                self._add_container(value)
             case "names" | "image" | "absent":
-                self._note_image(key, value)
+                self._add_image(key, value)
             case "changed" | "modified" | "missing" | "had":
                 self._paths[key].add(value.removeprefix("./"))
                 self._check_count(self._paths[key], "files")
@@ -199,13 +200,13 @@ class Answers:
                 if KIBIBYTES.fullmatch(free):
                     self._free.append(int(free) * 1024)
             case _ if key in FACTS:
-                if sum(map(value.count, "[{,")) > MOST_VALUES:
-                    raise HostAnswer(f"{key} has more than {MOST_VALUES} values")
+                if sum(map(value.count, "[{,")) > MAX_VALUES:
+                    raise HostAnswer(f"{key} has more than {MAX_VALUES} values")
                 self._facts[key] = value
             case _:
-                raise HostAnswer(f"nobody knows {key[:MOST_SHOWN]!r}")
+                raise HostAnswer(f"{key[:MAX_SHOWN]!r} is unknown")
 
-    def _note_image(self, key: str, value: str) -> None:
+    def _add_image(self, key: str, value: str) -> None:
         if key == "names":
             self._named, self._image_ids, self._absent = value.split(), [], []
             return
@@ -214,11 +215,11 @@ class Answers:
         self._check_count(found, "images")
 
     def _check_count(self, found: Sized, what: str) -> None:
-        if len(found) > MOST_FACTS:
-            raise HostAnswer(f"it has more than {MOST_FACTS} {what}")
+        if len(found) > MAX_FACTS:
+            raise HostAnswer(f"it has more than {MAX_FACTS} {what}")
 
     def answer(self, question: str) -> bytes:
-        """The answer to a question of the script.  Raises: HostAnswer."""
+        """Return the answer to a question of the script.  Raises: HostAnswer."""
         answers = {
             "archive": self._answer_archive,
             "plan": self._answer_plan,
@@ -229,39 +230,39 @@ class Answers:
             "recovery": self._answer_recovery,
         }
         if question not in answers:
-            raise HostAnswer(f"the host asks {question[:MOST_SHOWN]!r}")
+            raise HostAnswer(f"the host asks {question[:MAX_SHOWN]!r}")
         self._asked[question] += 1
-        # While the host waits for its containers it asks for the verdict as often as it likes, at little cost.
-        if question != "verdict" and self._asked[question] > (1 if question == "archive" else MOST_ASKED):
-            raise HostAnswer(f"the host asks {question!r} once more")
+        # While the host waits for its containers, it may ask for the verdict any number of times: that costs little.
+        if question != "verdict" and self._asked[question] > (1 if question == "archive" else MAX_ASKED):
+            raise HostAnswer(f"the host asks {question!r} too often")
         try:
             return answers[question]()
         except HostAnswer:
             raise
         except MALFORMED as error:
-            raise HostAnswer(f"what the host reports cannot be understood: {error}") from error
+            raise HostAnswer(f"the host's report is malformed: {error}") from error
 
-    def _begin_look(self, key: str) -> None:
-        """The containers follow that are there now, or were there before the run."""
-        self._noted = self._baseline if key == "baseline" else self._containers
-        self._noted.clear()
-        self._has_looked = key == "containers"
+    def _begin_list(self, key: str) -> None:
+        """Begin a list of containers: those that exist now, or those that existed before the run."""
+        self._current_list = self._baseline if key == "baseline" else self._containers
+        self._current_list.clear()
+        self._has_inspected = key == "containers"
         if self._phase is Phase.UP and self._up_ended is None:
             self._up_ended = self._clock()
 
-    def _note_container(self, value: str) -> None:
-        if len(value) > LONGEST_CONTAINER:
-            raise HostAnswer(f"a container is described in more than {LONGEST_CONTAINER} characters")
+    def _add_container(self, value: str) -> None:
+        if len(value) > MAX_CONTAINER:
+            raise HostAnswer(f"a container is described in more than {MAX_CONTAINER} characters")
         try:
             container = Inspection.read(json.loads(value))
         except MALFORMED as error:
-            raise HostAnswer(f"a container cannot be understood: {error}") from error
-        if len(self._noted) >= MOST_CONTAINERS:
-            raise HostAnswer(f"the project has more than {MOST_CONTAINERS} containers")
-        self._noted.append(container)
+            raise HostAnswer(f"the description of a container is malformed: {error}") from error
+        if len(self._current_list) >= MAX_CONTAINERS:
+            raise HostAnswer(f"the project has more than {MAX_CONTAINERS} containers")
+        self._current_list.append(container)
 
     def _warn(self, text: str) -> None:
-        if text not in self.warnings and len(self.warnings) < MOST_WARNINGS:
+        if text not in self.warnings and len(self.warnings) < MAX_WARNINGS:
             self.warnings.append(text)
             self._lines.append(Line(text, is_warning=True))
 
@@ -299,7 +300,7 @@ class Answers:
             self._warn(f"File {path} was modified on the host, and is {verb}.")
         for profile in self._unknown_profiles(model):
             self._warn(f"No service has the profile '{profile}' that COMPOSE_PROFILES names.")
-        packed = self._packed_notes(found, model, places) if _is_news(found, sight.notes) else b""
+        packed = self._packed_notes(found, model, places) if _needs_notes(found, sight.notes) else b""
         reply = _reply(
             build=" ".join(found.build),
             pull=" ".join(found.pull),
@@ -352,15 +353,15 @@ class Answers:
         return Places(self._facts.get("directory", ""), self._facts.get("tree", ""))
 
     def _images_to_inspect(self, model: Model) -> list[str]:
-        """The images that the host has not been asked about."""
+        """Return the model's images if the host must inspect them; empty if its last answer was about just these."""
         wanted = [image for image in model.images() if IMAGE.fullmatch(image)]
         return wanted if wanted != self._named else []
 
     def _images(self) -> dict[str, str]:
-        """The ids of the images that are there, by name: the host gives them in the order of the names."""
-        absent = {word for words in self._absent for word in words.split(": ")}
-        there = [name for name in self._named if not absent & {name, _familiar(name)}]
-        return dict(zip(there, self._image_ids, strict=True))
+        """Return the ids of the images that exist, by name; the host reports them in the order of the names."""
+        absent = {part for message in self._absent for part in message.split(": ")}
+        present = [name for name in self._named if not absent & {name, _familiar(name)}]
+        return dict(zip(present, self._image_ids, strict=True))
 
     def _sight(self) -> Sight:
         files = self._delivered().files
@@ -381,16 +382,16 @@ class Answers:
     def _answer_why(self) -> bytes:
         explained = compose_words.explain(
             self._phase,
-            self._words,
+            self._output,
             self._wanted_images(),
             built=self._comparison.build if self._comparison is not None else (),
             free_bytes=self._free_bytes(),
         )
-        if explained is not None and explained.reason == "DISK_FULL" and not self._has_asked_for_disk:
-            self._has_asked_for_disk = True
+        if explained is not None and explained.reason == "DISK_FULL" and not self._has_requested_disk:
+            self._has_requested_disk = True
             return _reply(disk="yes")
         if self._facts.get("exact") == "yes" and explained is not None and explained.reason != "DISK_FULL":
-            explained = None  # the script knows better than the words
+            explained = None  # the script knows the reason better than the output shows it
         is_late = self._facts.get("late") == "yes"
         reason, _, detail = self._facts.get("fallback", "").partition(" ")
         if self._phase is Phase.UP:
@@ -411,14 +412,14 @@ class Answers:
         return _reply(reason=reason)
 
     def _judge(self, *, is_late: bool) -> Verdict:
-        """Whether containers are the reason why Up failed."""
+        """Judge whether containers are the reason why Up failed."""
         verdict = self._new_watch(up_ended=False).judge(
-            self._containers, self._clock(), blamed=compose_words.blamed(self._words)
+            self._containers, self._clock(), blamed=compose_words.blamed(self._output)
         )
         return replace(verdict.expire(), waited=self._clock() - self._began) if is_late else verdict
 
     def _wanted_images(self) -> dict[str, str]:
-        """The images of services that were to be pulled."""
+        """Return the images that were to be pulled, by service."""
         if "model" not in self._facts:
             return {}
         model = self._model()
@@ -453,7 +454,7 @@ class Answers:
         now = self._clock()
         verdict = self._watch.judge(self._containers, now, host_time=self._facts.get("time", ""))
         if self._phase is Phase.RECOVER and now + verdict.next_in >= self._began + self._limits.recovery:
-            verdict = verdict.expire()  # whoever asked waits no longer
+            verdict = verdict.expire()  # the caller's time is up
         self._verdict = verdict
         if verdict.kind is Kind.OK:
             return _reply(verdict="ok")
@@ -495,24 +496,24 @@ class Answers:
 
 
 def _reply(lines: Sequence[tuple[str, object]] = (), **more: object) -> bytes:
-    """An answer as the script reads it: what is empty is left out."""
+    """Return an answer in the form that the script reads; empty values are left out."""
     answer = [(key, str(value)) for key, value in (*lines, *more.items()) if value not in {"", None}]
     text = "".join(f"{key} {' '.join(value.split())}\n" for key, value in answer)
     return f"{text}\n".encode(errors="replace")
 
 
 def _familiar(image: str) -> str:
-    """The image's name as Docker prints it: without what it adds itself, and with its tag."""
+    """Return the image's name as Docker prints it: without the default registry and namespace, and with its tag."""
     found = FAMILIAR.fullmatch(image)
     name = found[1] if found else image
     return name if "@" in name or ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
 def _written(model: Mapping[str, Any]) -> bytes:
-    """The model as JSON that is YAML too, for Compose reads all its files as YAML.
+    """Return the model as JSON that is also valid YAML, because Compose reads all its files as YAML.
 
-    YAML knows no surrogate pairs, so that characters beyond U+FFFF stand for themselves; some of those below are line
-    breaks or forbidden there unless they are escaped.
+    YAML has no surrogate pairs, so characters beyond U+FFFF are not escaped; some characters below are line breaks or
+    forbidden in YAML unless they are escaped.
     """
     text = json.dumps(model, ensure_ascii=False)
     return re.sub(r"[\x7f-\uffff]", lambda match: f"\\u{ord(match[0]):04x}", text).encode()
@@ -522,8 +523,8 @@ def _listed(paths: Iterable[str]) -> bytes:
     return "".join(f"./{path}\n" for path in paths).encode()
 
 
-def _is_news(found: Comparison, notes: Notes | None) -> bool:
-    """Whether the host is to be told before Up."""
+def _needs_notes(found: Comparison, notes: Notes | None) -> bool:
+    """Whether the host must store new notes before Up."""
     if notes is None or found.move or found.delete or found.recreate:
         return True
     new = found.notes

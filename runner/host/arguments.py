@@ -1,6 +1,6 @@
-"""The arguments of the task `compose_project`, as Ansible validates them and as they are used.
+"""The arguments of the task `compose_project`: their argument spec, and the validated arguments.
 
-ansible/library/compose_project.yml documents them for operators; a test holds both together.  Ansible's process imports
+ansible/library/compose_project.py documents them for operators; a test compares the two.  Ansible's process imports
 this module, so it uses the standard library only.
 """
 
@@ -57,22 +57,22 @@ SPEC: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """What a task was given, validated."""
+    """The validated arguments of one task."""
 
     phases: tuple[Phase, ...]
-    project: str  # Compose's name of it
+    project: str  # Compose's project name
     id: str  # of the run
     deployment: str
     installation: str
     rivals: tuple[str, ...]
     settle: float  # seconds
     timeouts: Mapping[str, float]  # seconds
-    delivery: Path | None = None  # None where nothing is delivered
-    has_events: bool = False  # events are displayed, for the server
+    delivery: Path | None = None  # None if nothing is delivered
+    has_events: bool = False  # display events, for the server
 
     @classmethod
     def read(cls, validated: Mapping[str, Any]) -> "Arguments":
-        """The arguments that fit `SPEC`.  Raises: ValueError where they do not fit each other."""
+        """Read arguments that Ansible has validated by `SPEC`.  Raises: ValueError, if they contradict each other."""
         phases, run = PHASES[validated["action"]], validated["run"]
         is_delivered = Phase.PREPARE in phases
         if is_delivered and run["delivery"] is None:
@@ -91,15 +91,15 @@ class Arguments:
         )
 
     def timeout(self, phase: Phase) -> float:
-        """The seconds that the host gives to a phase."""
+        """Return the seconds that the host allows for a phase."""
         return self.timeouts[Phase.RECOVER.word if phase is Phase.HALT else phase.word]
 
     @property
     def limits(self) -> Limits:
-        """How long containers may take to be well."""
+        """The time limits for judging containers."""
         return Limits(self.settle, self.timeouts["verify"], self.timeouts["run"], self.timeouts["recover"])
 
     @property
     def phase_limits(self) -> dict[Phase, float]:
-        """The seconds of each phase, after which it is ended.  Verify may take as long as health checks need."""
+        """The seconds after which each phase is ended.  Verify may take as long as health checks need."""
         return {phase: self.timeouts["run"] if phase is Phase.VERIFY else self.timeout(phase) for phase in self.phases}

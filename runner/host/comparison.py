@@ -1,13 +1,13 @@
-"""What a run has to change on a host, and why: the one comparison of what was delivered with what is there.
+"""Compares what was delivered with what exists on the host: what a run has to change there, and why.
 
-Pure, and without imports but the standard library's: Ansible's process imports it too.  It compares three things:
+Pure, and limited to the standard library, because Ansible's process imports it, too.  It compares three things:
 
 `Content`    the package's files and the deployment's variables, as checksums
-`Model`      what Compose resolves the delivered files to (`docker compose config --format json`)
-`Sight`      what the host reports: containers, images, files that differ, and the notes of the run before
+`Model`      the resolution of the delivered files by Compose (`docker compose config --format json`)
+`Sight`      the host's report: containers, images, files that differ, and the notes of the previous run
 
-Compose itself recreates a container whose configuration or image has changed.  It does not see that the content of a
-config, a secret or a mounted file has changed, and builds no image that is already there: `compare` finds these.
+Compose itself recreates a container whose configuration or image has changed.  It does not notice that the content of a
+config, a secret, or a mounted file has changed, and does not build an image that already exists: `compare` finds these.
 """
 
 from collections import Counter
@@ -23,7 +23,7 @@ from runner.host.notes import Notes, Seen, Sight
 from runner.host.places import writable
 
 PRIVATE = 0o600  # the mode of `.env`
-READABLE = 0o644  # of a mounted one: its reader in the container may be another user
+READABLE = 0o644  # the mode of a mounted `.env`: its reader in the container may be another user
 
 
 class Change(StrEnum):
@@ -38,7 +38,7 @@ class Change(StrEnum):
 
 @dataclass(frozen=True)
 class ServiceChange:
-    """What happens to one service, and why, in words for a person."""
+    """What happens to one service, and why, as text for people."""
 
     service: str
     change: Change
@@ -50,23 +50,23 @@ class ServiceChange:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is to be done.  Lists of services are sorted; nothing is done where all is empty."""
+    """What a run has to do.  Lists of services are sorted; if all lists are empty, there is nothing to do."""
 
     services: Sequence[ServiceChange]
     build: Sequence[str]
     pull: Sequence[str]
-    recreate: Sequence[str]  # that Compose would keep
+    recreate: Sequence[str]  # services that Compose would keep
     move: Sequence[str]  # files
     delete: Sequence[str]  # files
     overwritten: Sequence[str]  # files to be moved or deleted that were modified on the host
     env_mode: int
     notes: Notes
-    keys: Mapping[str, str]  # what each image that the package builds is built from
-    unavailable: Sequence[str] = ()  # services whose image must not be pulled, and is not there
+    keys: Mapping[str, str]  # service -> digest of what its image is built from, if the package builds it
+    unavailable: Sequence[str] = ()  # services whose image does not exist and must not be pulled
 
 
 def compare(content: Content, model: Model, places: Places, sight: Sight) -> Comparison:
-    """What a run that brings the project up has to do."""
+    """Return what a run that brings the project up has to do."""
     env_mode = READABLE if _mounts_env(model, places) else PRIVATE
     files = {
         path: DeliveredFile(file.digest, env_mode, file.only_if_missing) if path == ENV_FILE else file
@@ -137,7 +137,10 @@ def compare(content: Content, model: Model, places: Places, sight: Sight) -> Com
 
 
 def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
-    """Whether the containers are what a run that was cut off meant to bring up.  `hashes` are Compose's, by service."""
+    """Whether the containers are those that a run that was cut off was to bring up.
+
+    `hashes` are Compose's, by service.
+    """
     notes = sight.notes or Notes()
     present: Counter[str] = Counter()
     for container in sight.containers:
@@ -153,14 +156,14 @@ def is_applied(model: Model, sight: Sight, hashes: Mapping[str, str]) -> bool:
         if notes.items_of(container) != notes.contents.get(service, {}):
             return False
         present[service] += 1
-    # Compose's hash of a service does not have the number of its containers.
+    # Compose's hash of a service does not include the number of its containers.
     return all(model.count(service) == present[service] for service in model.services)
 
 
 def items(
     content: Content, files: Mapping[str, DeliveredFile], model: Model, places: Places, service: str
 ) -> dict[str, str]:
-    """What a container of the service is made from that its configuration does not show, with a digest of each."""
+    """Return what a container of the service is made from in addition to its configuration: name -> digest."""
     found: dict[str, str] = {}
     for path in model.mounts(service):
         found |= _files_below(files, places, path)
@@ -182,15 +185,15 @@ def _is_moved(path: str, file: DeliveredFile, sight: Sight) -> bool:
     if path in sight.changed:
         return True
     if path == ENV_FILE:
-        return False  # Up sees to its mode; who mounts it has had it since the container was made
-    if sight.notes is None:  # a run of an older daos: its files had the usual mode
+        return False  # Up corrects its mode; a container that mounts it has had it since it was created
+    if sight.notes is None:  # a run of an older daos, whose files all had this mode
         return file.mode != READABLE
     known = sight.notes.files.get(path)
     return known is None or known[1] != file.mode
 
 
 def _files_below(files: Mapping[str, DeliveredFile], places: Places, path: str) -> dict[str, str]:
-    """The delivered files at `path` or below it, apart from those that belong to the container."""
+    """Return the digests of the delivered files at `path` or below, except those that belong to the container."""
     return {
         f"file {name}": file.digest[:16] if name == ENV_FILE else f"{file.digest[:16]} {file.mode:04o}"
         for name, file in files.items()
@@ -203,16 +206,16 @@ def _mounts_env(model: Model, places: Places) -> bool:
 
 
 def _known(container: Seen, contents: Mapping[str, Items], sight: Sight) -> Items | None:
-    """What to note of a container that is to be kept."""
+    """Return what to note about a container that is kept."""
     if sight.notes is None:
         return contents.get(container.service, {})
     return sight.notes.items_of(container)
 
 
 def _stale(container: Seen, wanted: Items, touched: Iterable[str], sight: Sight, *, is_new: bool) -> list[str]:
-    """Why Compose would keep a container that was made from something else, in words; empty where it was not.
+    """Return why a container that Compose would keep is out of date; empty if it is not.
 
-    `touched` are the files that it sees and that are replaced; `is_new` is whether any file is.
+    `touched` are the replaced files that the container sees; `is_new` is whether any file is replaced.
     """
     reasons = {f"file {path}" for path in touched}
     made_from = sight.notes.items_of(container) if sight.notes is not None else None
@@ -221,7 +224,7 @@ def _stale(container: Seen, wanted: Items, touched: Iterable[str], sight: Sight,
     elif sight.notes is not None:
         reasons.add("what it was made from")
     elif is_new:
-        # Of a container that an older daos made, only the files are known: the rest may come from those that changed.
+        # For a container that an older daos created, only the files are known: the rest may come from changed files.
         reasons |= {name for name in wanted if not name.startswith("file ")}
     return [f"{reason} changed" for reason in sorted(reasons)]
 
@@ -231,9 +234,9 @@ def _service_change(
 ) -> ServiceChange:
     containers = [one for one in sight.containers if one.service == service]
     image = model.image_of(service)
-    there = sight.images.get(image)
+    image_id = sight.images.get(image)
     reasons = {reason for one in containers for reason in stale[one.id]}
-    if containers and there is not None and any(one.image_id != there for one in containers):
+    if containers and image_id is not None and any(one.image_id != image_id for one in containers):
         reasons.add("its image changed")
     if builds:
         reasons.add("its image is built")

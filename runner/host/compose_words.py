@@ -1,7 +1,7 @@
-"""What the words of Docker and Compose mean: a reason, and a sentence for people.  Pure, of the standard library only.
+"""Interprets the output of Docker and Compose: a reason, and a sentence for people.  Pure, standard library only.
 
-The exit status of Compose says nothing here: its releases differ in it.  The words are those of Docker 20.10 and later
-with Compose 2.26 to 5.6; the classic builder, BuildKit and Docker's containerd image store have words of their own.
+The exit status of Compose is not used, because it differs between releases.  The messages are those of Docker 20.10 and
+later with Compose 2.26 to 5.6; the classic builder, BuildKit, and Docker's containerd image store differ in theirs.
 """
 
 import re
@@ -30,11 +30,11 @@ def explain(
     built: Sequence[str] = (),
     free_bytes: int | None = None,
 ) -> Explanation | None:
-    """Why a command of Compose failed, by what it printed; None where its words name no cause that is known here.
+    """Return why a Compose command failed, based on its output; None if the output names no known cause.
 
-    `phase` is what was done: Prepare, Pull, Build or Up.  `words` are the lines of this one command, without
-    those of containers.  `images` has the images of the services that were to be pulled, `built` the services that were
-    to be built, `free_bytes` what the disk of the host has left.  A pull or a build that failed always has an
+    `phase` is Prepare, Pull, Build, or Up.  `words` are the lines that this one command printed, without those of
+    containers.  `images` has the images that were to be pulled, by service; `built` has the services whose images were
+    to be built; `free_bytes` is the free space on the host's disk.  A pull or a build that failed always has an
     explanation, unless Docker itself was unavailable.
     """
     lines = [text for line in words if (text := printable(line).rstrip())]
@@ -48,7 +48,7 @@ def explain(
     return explanation or _pull_failed(lines, images, was_pull=phase is Phase.PULL)
 
 
-# Only a line of its own: Compose 2.26 also prints this about a pull that it canceled because another one had failed.
+# Only at the beginning of a line: Compose 2.26 also prints this for a pull that it canceled after another had failed.
 _NO_DAEMON = re.compile(
     r"(?i)^(?:cannot|failed to|permission denied while trying to) connect to the docker (?:daemon|api)"
     r"|^error during connect"
@@ -56,7 +56,7 @@ _NO_DAEMON = re.compile(
 
 
 _DISK_FULL = re.compile(r"(?i)no space left on device|disk quota exceeded")
-_CUT_OFF = re.compile(r"^tar: .*: Wrote only \d+ of \d+ bytes")  # all that tar says where a little room was left
+_CUT_OFF = re.compile(r"^tar: .*: Wrote only \d+ of \d+ bytes")  # tar's only message if a little space was left
 
 
 def _disk_full(lines: Sequence[str], free_bytes: int | None) -> Explanation | None:
@@ -79,7 +79,7 @@ _BOUND = (
     re.compile(rf"Ports are not available: exposing port (?:TCP|UDP) {_ADDRESS} -> .*(?:in use|Only one usage)"),
 )
 _ENDPOINT = re.compile(r"external connectivity on endpoint (\S+)")
-_EVERYWHERE = {"", "0.0.0.0", "::", "[::]"}  # noqa: S104 - an address in Docker's words
+_EVERYWHERE = {"", "0.0.0.0", "::", "[::]"}  # noqa: S104 - an address in Docker's output
 
 
 def _port_in_use(lines: Sequence[str]) -> Explanation | None:
@@ -109,7 +109,7 @@ _SURELY_A_PULL = re.compile(
     r"(?i)pull access denied|manifest unknown|manifest for .+ not found|toomanyrequests|failed to resolve reference"
     r"|no matching manifest|/v2/"
 )
-_CAUSES = (  # the first that fits is the cause
+_CAUSES = (  # the first that matches is the cause
     (r"toomanyrequests|429 Too Many Requests|rate limit", "rate"),
     (r"denied|unauthorized|authentication required|no basic auth credentials|403 Forbidden", "denied"),
     (
@@ -155,7 +155,7 @@ def _pull_failed(lines: Sequence[str], images: Mapping[str, str], *, was_pull: b
 
 
 def _failed_pull(lines: Sequence[str], images: Mapping[str, str]) -> tuple[str | None, str] | None:
-    """The image whose pull failed first, and the error; None where no line is surely about a pull."""
+    """Return the image whose pull failed first, and the error; None if no line is certainly about a pull."""
     for line in lines:
         found = _SUBJECT.match(line)
         if found is None or _FOLLOWS.search(found["words"] or ""):
@@ -176,7 +176,7 @@ def _unnamed_pull(lines: Sequence[str], images: Mapping[str, str]) -> tuple[str 
 
 
 def _daemon_words(lines: Sequence[str]) -> str:
-    """The daemon's own words, or the last line."""
+    """Return the Docker daemon's error message, or the last line."""
     found = [match["words"] for line in lines if (match := _DAEMON.match(line))]
     return found[0] if found else lines[-1] if lines else "Compose printed nothing"
 
@@ -206,7 +206,7 @@ def _pull_cause(cause: str, registry: str, words: str) -> str:
 
 
 def registry_of(image: str) -> str:
-    """The registry of an image's name, by the rule of Docker: docker.io where the name has none."""
+    """Return the registry of an image's name, by Docker's rule: docker.io if the name has none."""
     first, slash, _ = image.partition("/")
     return first if slash and (first == "localhost" or "." in first or ":" in first) else "docker.io"
 
@@ -216,7 +216,7 @@ _BUILDKIT_WRAPPING = re.compile(
     r"^(?:rpc error: code = \w+ desc = |failed to solve with frontend \S+: |failed to create LLB definition: "
     r"|failed to solve: |failed to compute cache key: |failed to calculate checksum of ref \S+: )+"
 )
-_BUILDKIT_MOUNT = re.compile(r"/\S*/buildkit-mount\d+/")  # where it has the files of the package
+_BUILDKIT_MOUNT = re.compile(r"/\S*/buildkit-mount\d+/")  # where BuildKit has the files of the package
 _STEP = re.compile(r"^ > \[(?:(?P<service>[A-Za-z0-9._-]+) )?(?:[a-z-]+ )?(?:\d+/\d+|internal)\]")
 _COMMAND_FAILED = re.compile(r"(?:executor failed running|process .* did not complete|returned a non-zero code)")
 _STEP_OUTPUT = re.compile(r"^(?:#\d+ )?\d+\.\d+ (?P<words>.*\S)")
@@ -254,7 +254,7 @@ def _build_sentence(lines: Sequence[str], built: Sequence[str]) -> str:
 
 
 def _step_output(lines: Sequence[str], step: int | None) -> str:
-    """The last line that the failed command printed."""
+    """Return the last line that the failed command printed."""
     if step is None:  # the classic builder prints it just before the error
         before = [line for line in lines if not _BUILD_NOISE.match(line)][:-1]
         output = before[-1:]
@@ -269,7 +269,7 @@ _BLAMED = re.compile(r"dependency failed to start: container (\S+) (?:is unhealt
 
 
 def blamed(words: Sequence[str]) -> frozenset[str]:
-    """The names of the containers that Compose gives as the reason why others were not started."""
+    """Return the names of the containers that Compose reports as the reason why others were not started."""
     return frozenset(match[1] for line in words if (match := _BLAMED.search(printable(line))))
 
 
@@ -280,25 +280,25 @@ _GO_CHARACTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\
 
 
 def warning(line: str) -> str | None:
-    """The text of a warning of Compose, on one line; None where the line is no warning."""
+    """Return the text of a warning of Compose, on one line; None if the line is not a warning."""
     text = printable(line)
     if found := _TERMINAL.match(text):
-        return _with_way_out(one_line(found["text"], 1000))
+        return _with_remedy(one_line(found["text"], 1000))
     if found := _LOGFMT.match(text):
-        return _with_way_out(one_line(_unquoted(found["text"]), 1000))
+        return _with_remedy(one_line(_unquoted(found["text"]), 1000))
     return None
 
 
 _UNSET = re.compile(r"The \"\w+\" variable is not set\. Defaulting to a blank string\.")
 
 
-def _with_way_out(text: str) -> str:
-    """Compose's words, and what to do where they are about a variable."""
+def _with_remedy(text: str) -> str:
+    """Return Compose's warning, with a remedy if it is about a variable that is not set."""
     return f"{text} Give it a value in the variables of the deployment." if _UNSET.fullmatch(text) else text
 
 
 def _unquoted(text: str) -> str:
-    """The value of a string that Go has quoted, or the word that it did not quote."""
+    """Return the value of a string that Go has quoted, or the string itself if it is not quoted."""
     return _GO_ESCAPE.sub(_go_character, text[1:-1]) if text.startswith('"') else text
 
 

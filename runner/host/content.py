@@ -1,4 +1,4 @@
-"""What a run delivers, as checksums."""
+"""The content that a run delivers, as checksums."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 
 ENV_FILE = ".env"
-Items = Mapping[str, str]  # what a container is made from besides its configuration: name -> digest
+Items = Mapping[str, str]  # what a container is made from in addition to its configuration: name -> digest
 
 
 @dataclass(frozen=True)
@@ -15,7 +15,7 @@ class DeliveredFile:
 
     digest: str  # sha256 of the content
     mode: int
-    only_if_missing: bool = False  # created once, and then the container's
+    only_if_missing: bool = False  # created once; afterwards it belongs to the container
 
 
 @dataclass(frozen=True)
@@ -27,5 +27,5 @@ class Content:
 
 
 def digest(value: object) -> str:
-    """sha256 of a value's JSON."""
+    """Return the SHA-256 of a value's JSON."""
     return sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

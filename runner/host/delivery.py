@@ -1,6 +1,6 @@
-"""What a run delivers to its host, as one sequence of bytes: a line of JSON, and a tar of the files.
+"""The delivery of a run to its host, as one sequence of bytes: a line of JSON, and a tar archive of the files.
 
-The server packs it into the run's private directory, and the action plugin reads it there.  Ansible's process imports
+The server writes it to the run's private directory, and the action plugin reads it there.  Ansible's process imports
 this module, so it uses the standard library only.
 """
 
@@ -16,7 +16,7 @@ from runner.host.content import DeliveredFile, digest
 
 COMPOSE_FILE = "compose.yaml"
 PROFILES = "COMPOSE_PROFILES"
-# Compose reads the first of them over compose.yaml, but not where it is given files by name.
+# Compose merges the first of these into compose.yaml, but not if files are passed to it by name.
 OVERRIDE_FILES = (
     "compose.override.yml",
     "compose.override.yaml",
@@ -26,7 +26,7 @@ OVERRIDE_FILES = (
 
 
 class File(Protocol):
-    """A file to be delivered."""
+    """A file to deliver."""
 
     @property
     def data(self) -> bytes: ...
@@ -38,7 +38,7 @@ class File(Protocol):
 
 @dataclass(frozen=True)
 class Delivery:
-    """The package of a run, the logins at registries, and what the host is asked to compare."""
+    """The package of a run, the logins at registries, and the checksums that are compared on the host."""
 
     files: Mapping[str, DeliveredFile]
     values: Mapping[str, str] = field(default_factory=dict)  # sha256 of each variable's value
@@ -49,42 +49,42 @@ class Delivery:
 
     @classmethod
     def read(cls, packed: bytes) -> "Delivery":
-        """The delivery that `pack` has written."""
+        """Return the delivery in the output of `pack`."""
         header, _, archive = packed.partition(b"\n")
-        told = json.loads(header)
+        entries = json.loads(header)
         return cls(
-            files={path: DeliveredFile(*file) for path, file in told["files"].items()},
-            values=told["values"],
-            logins=told["logins"],
-            profiles=told["profiles"],
-            outside=told["outside"],
+            files={path: DeliveredFile(*file) for path, file in entries["files"].items()},
+            values=entries["values"],
+            logins=entries["logins"],
+            profiles=entries["profiles"],
+            outside=entries["outside"],
             archive=archive,
         )
 
     @property
     def id(self) -> str:
-        """The same for the same content."""
+        """A digest of the files: the same content has the same id."""
         return digest(_described(self.files))
 
     @property
     def manifest(self) -> bytes:
-        """The files that every run puts in place, as sha256sum prints them."""
+        """The files that every run replaces, in the format of sha256sum."""
         lines = (f"{file.digest}  ./{path}\n" for path, file in sorted(self.files.items()) if not file.only_if_missing)
         return "".join(lines).encode()
 
     @property
     def seeds(self) -> bytes:
-        """The paths of the files that are only created where they are missing, a line each."""
+        """The paths of the files that are created only if they are missing, one a line."""
         return "".join(f"{path}\n" for path, file in sorted(self.files.items()) if file.only_if_missing).encode()
 
     @property
     def override(self) -> str | None:
-        """The file that Compose reads over compose.yaml."""
+        """The file that Compose merges into compose.yaml; None if there is none."""
         return next((name for name in OVERRIDE_FILES if name in self.files), None)
 
     @property
     def stdin(self) -> bytes:
-        """What the script on the host reads before it asks."""
+        """What the script on the host reads before it asks its first question."""
         return "".join(f"{login}\n" for login in self.logins).encode() + self.manifest + self.seeds
 
 
@@ -95,7 +95,7 @@ def pack(
     *,
     outside: bool = False,
 ) -> bytes:
-    """The bytes that `Delivery.read` reads.  `values` are those of the variables."""
+    """Return the bytes that `Delivery.read` reads.  `values` are the values of the variables, by name."""
     described = {
         path: DeliveredFile(sha256(file.data).hexdigest(), file.mode, file.only_if_missing)
         for path, file in files.items()
@@ -113,7 +113,7 @@ def pack(
 
 
 def archive(files: Mapping[str, bytes], modes: Mapping[str, int] | None = None) -> bytes:
-    """An uncompressed tar of the files; their mode is 0600 unless it is given."""
+    """Return an uncompressed tar archive of the files; a file has the mode 0600 unless `modes` has another."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=tarfile.PAX_FORMAT) as tar:
         for path, data in sorted(files.items()):

@@ -1,8 +1,8 @@
-"""Whether the containers of a project are well.  Pure.
+"""Decides whether the containers of a project are well.  Pure.
 
-The script on the host inspects them; `Watch` decides.  Limits are times, not counts: what can still become well gets
-the time that it needs, and what clearly cannot fails at once.  Ansible's process imports this module, so it uses the
-standard library only.  Nothing here reads a clock: times are monotonic seconds that the caller passes in.
+The script on the host inspects them; `Watch` decides.  Limits are times, not counts: a container that can still become
+well gets the time that it needs, and one that clearly cannot fails immediately.  Ansible's process imports this module,
+so it uses the standard library only.  Nothing here reads a clock: times are monotonic seconds that the caller passes.
 """
 
 from collections import Counter
@@ -14,25 +14,25 @@ from db.containers import ContainerHealth, ContainerState
 from runner.host.inspection import MARGIN, NOT_EXECUTABLE, NOT_FOUND, HealthCheck, Inspection, LastCheck
 from runner.host.verdict import Finding, Kind, Verdict
 
-RESTART_WINDOW = 60.0  # seconds from its first restart in which a container has to recover
-STEADY = 10.0  # seconds in one piece after which a restarted container is well
-HOPELESS_RESTARTS = 3  # of a command that cannot be executed or was not found
-QUIET = 0.8  # seconds at the beginning in which waiting is not worth a line of the log
+RESTART_WINDOW = 60.0  # seconds after its first restart within which a container has to recover
+STEADY = 10.0  # seconds without interruption after which a restarted container is well
+HOPELESS_RESTARTS = 3  # restarts of a command that cannot be executed or was not found
+QUIET = 0.8  # seconds at the beginning during which waiting is not logged
 _POLLS = ((5.0, 0.2), (30.0, 0.5))  # (until so many seconds have passed, seconds between two inspections)
 _SLOWEST_POLL = 1.0  # seconds
-_SLACK = 0.1  # seconds; a poll is delayed by this much rather than followed by another one
-_LOOK = 0.01  # seconds; an inspection takes longer
+_SLACK = 0.1  # seconds; a poll is delayed by up to this much to avoid another one
+_INSPECTION = 0.01  # seconds; an inspection takes at least this long
 _ROUNDING = 1e-3  # seconds
 
 
 @dataclass
 class _Seen:
-    """What a watch remembers of a container."""
+    """What a watch stores about a container."""
 
     first: float  # when it was first inspected
-    since: float  # it has run in one piece since then
+    since: float  # it has run without interruption since then
     started_at: datetime | None
-    restarts: int  # as Docker counted at the last inspection
+    restarts: int  # Docker's count at the last inspection
     last_check: LastCheck | None  # at the first inspection
     is_of_run: bool = False  # the run or, during the run, Docker has started it
     restarted: int = 0  # by Docker, during the run
@@ -40,12 +40,12 @@ class _Seen:
 
 
 class Watch:
-    """The containers of a project, from the end of Up until they are well or clearly will not be.
+    """Judges the containers of a project, from the end of Up until they are well or clearly will not be.
 
     `baseline` has the containers before the run changed anything; Up ended at `started`.  A new container without a
-    health check must stay up for `settle` seconds.  What is undecided gets `limit` seconds, more if a health check or a
-    restart needs more, and never more than `run_limit`.  `expected` names the services that must have a container.
-    Where Up has failed, `up_ended` is false, and what Up has not reached does not count.
+    health check must stay up for `settle` seconds.  An undecided container gets `limit` seconds, more if a health check
+    or a restart needs more, and never more than `run_limit`.  `expected` names the services that must have a container.
+    If Up has failed, `up_ended` is false, and containers that Up has not reached do not count.
     """
 
     def __init__(
@@ -72,11 +72,11 @@ class Watch:
     def judge(
         self, inspections: Sequence[Inspection], now: float, *, host_time: str = "", blamed: Collection[str] = ()
     ) -> Verdict:
-        """The verdict on what was inspected at `now`.
+        """Return the verdict on the containers that were inspected at `now`.
 
-        `host_time` is the host's own time in UTC, written as Docker does; it shows how long a container has been steady
-        that was restarted before the run.  `blamed` has the names of the containers that Compose gave as the reason why
-        Up failed: their health counts as it is.
+        `host_time` is the host's own time in UTC, in Docker's format; it shows how long a container that was restarted
+        before the run has been steady.  `blamed` has the names of the containers that Compose reported as the reason
+        why Up failed: their current health decides.
         """
         many = Counter(inspection.container.service for inspection in inspections)
         findings = self._missing(many)
@@ -153,7 +153,7 @@ class Watch:
             return None
         if seen.is_of_run or is_blamed or _moment(inspection.last_check) != _moment(seen.last_check):
             return _failed(inspection, "is unhealthy")
-        # What Up has changed may be what was missing, and Docker has not checked since.
+        # Up may have fixed the cause, and Docker has not checked since then.
         patience = check.period + MARGIN
         if now - seen.first >= patience:
             return _failed(inspection, f"is unhealthy, and was not checked again within {patience:.0f} s")
@@ -161,7 +161,7 @@ class Watch:
 
     def _assess_steadiness(self, inspection: Inspection, seen: _Seen, now: float) -> Finding | None:
         if not self._up_ended:
-            return None  # what Up has waited for is a job that it is to end, or the health of others
+            return None  # Up was waiting for a job to end, or for the health of other containers
         words, required = "restarted", STEADY
         if not seen.restarted and seen.is_of_run:
             words, required = "just started", 0.0 if inspection.container.health else self._settle
@@ -196,7 +196,7 @@ class Watch:
         *,
         remaining: float | None = None,
     ) -> Finding:
-        """The finding that a container has time until `until`, or at least until the time limit of Verify."""
+        """Return the finding that a container has time until `until`, and at least until the time limit of Verify."""
         container = inspection.container
         deadline = min(max(until, self._floor), self._ceiling)
         check = inspection.check_words if container.state is ContainerState.RUNNING else ""
@@ -219,10 +219,10 @@ class Watch:
 
 
 def _next_in(findings: Iterable[Finding], waited: float) -> float:
-    """Seconds until the next inspection."""
+    """Return the seconds until the next inspection."""
     poll = next((seconds for until, seconds in _POLLS if waited < until), _SLOWEST_POLL)
     nearest = min((finding.remaining for finding in findings if finding.remaining is not None), default=None)
-    return poll if nearest is None or nearest >= poll + _SLACK else max(nearest - _LOOK, _LOOK)
+    return poll if nearest is None or nearest >= poll + _SLACK else max(nearest - _INSPECTION, _INSPECTION)
 
 
 def _is_over(seen: _Seen, moment: float) -> bool:
@@ -253,7 +253,7 @@ def _failed(inspection: Inspection, words: str, *, crashed: bool = False) -> Fin
 
 
 def _age(started_at: datetime | None, host_time: str) -> float:
-    """Seconds from one time of the host to a later one, which is in UTC; 0 where either is unknown."""
+    """Return the seconds from `started_at` to a later time of the host, in UTC; 0 if either is unknown."""
     try:
         now = datetime.fromisoformat(host_time).replace(tzinfo=UTC)
     except ValueError:

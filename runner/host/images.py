@@ -1,4 +1,4 @@
-"""Which images a run has to build and to pull."""
+"""Determines which images a run has to build and to pull."""
 
 import posixpath
 import re
@@ -9,13 +9,13 @@ from runner.host.model import Model, Places
 from runner.host.notes import Sight
 
 ALWAYS_PULLED = re.compile(r"always|daily|weekly|every_.*|refresh")
-DOCKERFILES = ("Dockerfile", "dockerfile")  # BuildKit also finds the second where the first is the default
+DOCKERFILES = ("Dockerfile", "dockerfile")  # BuildKit also finds the second if the first is the default
 
 
 def builds(files: Mapping[str, DeliveredFile], model: Model, places: Places, service: str) -> bool:
     """Whether the package can build the service's image.
 
-    Of a service with both `image` and `build`, people often deliver no Dockerfile: its image is to be pulled.
+    Packages often contain no Dockerfile for a service that has both `image` and `build`: its image is to be pulled.
     """
     build = model.services[service].get("build")
     if not build:
@@ -24,7 +24,7 @@ def builds(files: Mapping[str, DeliveredFile], model: Model, places: Places, ser
         return True
     context = str(build.get("context") or "")
     if not context.startswith("/"):
-        return True  # a remote one
+        return True  # a remote context
     dockerfile = str(build.get("dockerfile") or DOCKERFILES[0])
     names = DOCKERFILES if dockerfile == DOCKERFILES[0] else (dockerfile,)
     paths = [places.within(posixpath.normpath(posixpath.join(context, name))) for name in names]
@@ -32,21 +32,25 @@ def builds(files: Mapping[str, DeliveredFile], model: Model, places: Places, ser
 
 
 def build_key(files: Mapping[str, DeliveredFile], model: Model, service: str) -> str:
-    """What the image is built from: all files, for a Dockerfile may name the image of another service."""
+    """Return a digest of the image's sources: all files, because a Dockerfile may name another service's image."""
     delivered = {path: [file.digest, file.mode] for path, file in files.items()}
     return digest([model.services[service]["build"], delivered])
 
 
 def is_built(service: str, key: str, model: Model, sight: Sight) -> bool:
-    there = sight.images.get(model.image_of(service))
-    if there is None or model.services[service].get("pull_policy") == "build":
+    """Whether the run has to build the service's image, whose sources have the digest `key`."""
+    image_id = sight.images.get(model.image_of(service))
+    if image_id is None or model.services[service].get("pull_policy") == "build":
         return True
-    built = sight.built.get(service)  # None also where an older daos has built it: it did not notice each change
-    return built is None or (built.key, built.image_id) != (key, there)
+    built = sight.built.get(service)  # also None if an older daos has built it, which did not detect each change
+    return built is None or (built.key, built.image_id) != (key, image_id)
 
 
 def needs_pull(model: Model, keys: Mapping[str, str], images: Mapping[str, str]) -> dict[str, bool]:
-    """The services whose image is to be pulled (True), or would have to be and must not (False); one for each image."""
+    """Return the services whose image has to be pulled, one for each image.
+
+    The value is True, or False if the service's pull_policy forbids the pull.
+    """
     built = {model.image_of(service) for service in keys}
     needed: dict[str, bool] = {}
     asked: set[tuple[str, str]] = set()

@@ -1,7 +1,7 @@
-"""What `docker inspect` showed of a container, as the script on the host sends it.  Pure.
+"""The result of `docker inspect` for a container, as the script on the host sends it.  Pure.
 
-What the API shows of it is a `Container`; the rest is what `runner.host.health` and the comparison need.  The host is
-not trusted: what is not of the expected shape is a ValueError.  Ansible's process imports this module, so it uses the
+The part that the API shows is a `Container`; `runner.host.health` and the comparison need the rest.  The host is not
+trusted: anything of an unexpected shape is a ValueError.  Ansible's process imports this module, so it uses the
 standard library only.
 """
 
@@ -18,9 +18,9 @@ _CAUSES = {NOT_EXECUTABLE: "its command cannot be executed", NOT_FOUND: "its com
 ENDED = {"exited", "dead"}  # Docker's states in which the API shows an exit code
 _KILLED = 137  # 128 + SIGKILL
 _NANOSECONDS = 1e9
-_LONGEST = 4096  # characters of one value; what the API shows may be shorter, see `Container`
-_LONGEST_OUTPUT = 64 * 1024  # characters; Docker keeps 4096 bytes of a health check
-_CUT_OUTPUT = 500  # characters that the script sends of it
+_LONGEST = 4096  # characters of one value; the API may show fewer, see `Container`
+_LONGEST_OUTPUT = 64 * 1024  # characters; Docker keeps 4096 bytes of a health check's output
+_CUT_OUTPUT = 500  # characters of a health check's output that the script sends
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class HealthCheck:
 
     @classmethod
     def read(cls, value: object) -> "HealthCheck | None":
-        """The object with nanoseconds in it, where 0 stands for Docker's default.  Raises: ValueError."""
+        """Read the object, whose times are in nanoseconds and where 0 means Docker's default.  Raises: ValueError."""
         if value is None:
             return None
         entries = _mapping(value, "healthcheck")
@@ -47,12 +47,12 @@ class HealthCheck:
 
     @property
     def period(self) -> float:
-        """Seconds from the end of one check to the end of the next at the latest."""
+        """The longest time in seconds from the end of one check to the end of the next."""
         return self.interval + self.timeout
 
     @property
     def decides_within(self) -> float:
-        """Seconds from the start of the container after which Docker has decided."""
+        """The longest time in seconds from the start of the container until Docker has decided on its health."""
         # A check that begins within the start period does not count, and may end a whole timeout after it.
         uncounted = self.start_period + self.period if self.start_period else 0.0
         return uncounted + self.retries * self.period + MARGIN
@@ -62,13 +62,13 @@ class HealthCheck:
 class LastCheck:
     """The last health check of a container."""
 
-    at: str  # when it began, in the daemon's own time zone; only good for a comparison
+    at: str  # when it began, in the Docker daemon's time zone; only for comparison with another check
     output: str = ""  # one line
-    exit_code: int = 0  # -1 where Docker ended it
+    exit_code: int = 0  # -1 if Docker ended it
 
     @classmethod
     def read(cls, health: object) -> "LastCheck | None":
-        """The last check in a container's health; None where there was none yet.  Raises: ValueError."""
+        """Return the last check in a container's health; None if there was none yet.  Raises: ValueError."""
         if health is None:
             return None
         entries = _mapping(health, "health")
@@ -79,28 +79,28 @@ class LastCheck:
 
     @property
     def words(self) -> str:
-        """What it said, to be put behind "its health check"."""
+        """The result of the check, as a predicate of "its health check"."""
         words = f": {self.output}" if self.output else ", without output"
         return f"failed{words}" if self.exit_code < 0 else f"exited with code {self.exit_code}{words}"
 
 
 @dataclass(frozen=True)
 class Inspection:
-    """What `docker inspect` showed of one container at one moment."""
+    """The result of `docker inspect` for one container at one moment."""
 
     id: str
-    container: Container  # what the API shows
+    container: Container  # the part that the API shows
     image_id: str = ""
     hash: str = ""  # Compose's config hash
-    exit_code: int = 0  # of its last end, also while it is restarted
+    exit_code: int = 0  # of its last exit, also while it is restarting
     oom_killed: bool = False
-    policy: str = "no"  # when Docker restarts it: no, always, unless-stopped, on-failure
+    policy: str = "no"  # Docker's restart policy: no, always, unless-stopped, on-failure
     health_check: HealthCheck | None = None
     last_check: LastCheck | None = None
 
     @classmethod
     def read(cls, value: object) -> "Inspection":
-        """The JSON object that the script sends for a container.  Raises: ValueError for anything else."""
+        """Read the JSON object that the script sends for a container.  Raises: ValueError for anything else."""
         entries = _mapping(value, "container")
         identity = _text(entries, "id")
         if not identity:
@@ -120,7 +120,7 @@ class Inspection:
 
     @property
     def end(self) -> str:
-        """How it ended, to be put behind "Service 'web'"."""
+        """How the container exited, as a predicate of "Service 'web'"."""
         if self.oom_killed:
             return f"was killed because it ran out of memory (exit code {self.exit_code})"
         if self.exit_code == _KILLED:
@@ -130,12 +130,12 @@ class Inspection:
 
     @property
     def check_words(self) -> str:
-        """What its last health check said; empty where there was none."""
+        """The result of its last health check, see `LastCheck.words`; empty if there was none."""
         return self.last_check.words if self.last_check is not None else ""
 
 
 def _container(entries: Mapping[str, Any], exit_code: int) -> Container:
-    """The container as the API shows it.  Raises: ValueError."""
+    """Return the container as the API shows it.  Raises: ValueError."""
     health, ports = entries.get("health"), entries.get("ports")
     state = _text(entries, "state").lower()
     return Container.read(
@@ -154,7 +154,7 @@ def _container(entries: Mapping[str, Any], exit_code: int) -> Container:
 
 
 def _output(text: str) -> str:
-    """The words of a health check on one line, with a mark where the script has cut them."""
+    """Return the output of a health check on one line, with a mark if the script has cut it."""
     return one_line(text + "…" if len(text) >= _CUT_OUTPUT else text)
 
 

@@ -1,4 +1,4 @@
-"""What Compose makes of the delivered files, and what daos makes of that for Up."""
+"""The resolution: Compose's model of the delivered files, and the model that daos derives from it for Up."""
 
 import json
 import posixpath
@@ -12,17 +12,20 @@ SECCOMP = re.compile(r"seccomp[:=](?!(?:unconfined|builtin)$)(?P<path>.+)")
 
 @dataclass(frozen=True)
 class Places:
-    """Where a project is on its host.  Both have the same depth, so a path that leads out of one means the same."""
+    """A project's two directories on its host.
+
+    Both have the same depth, so that a relative path that leads out of one means the same in the other.
+    """
 
     directory: str  # what containers mount: ~/.daos/projects/PROJECT
-    tree: str  # what Compose reads and nothing mounts: ~/.daos/trees/PROJECT
+    tree: str  # what Compose reads and no container mounts: ~/.daos/trees/PROJECT
 
     def translate(self, path: str) -> str:
-        """`path` with the tree replaced by the project's directory."""
+        """Return `path` with the tree replaced by the project directory."""
         return path.replace(self.tree, self.directory)
 
     def within(self, path: str) -> str | None:
-        """`path` relative to the tree or the project's directory; "" for the directory itself; None outside."""
+        """Return `path` relative to the tree or the project directory; "" for the directory itself; None outside."""
         for root in (self.tree, self.directory):
             if path == root:
                 return ""
@@ -31,32 +34,32 @@ class Places:
         return None
 
     def delivered(self, path: str) -> str:
-        """Where Compose itself reads `path`: in the tree, whatever name it has there."""
+        """Return where Compose itself reads `path`: in the tree, whichever of the two directories the path names."""
         place = posixpath.normpath(posixpath.join(self.tree, path))
         inside = self.within(place)
         return place if inside is None else posixpath.join(self.tree, inside)
 
     def holds(self, paths: Iterable[str], file: str) -> bool:
-        """Whether one of the paths is the project's file, or a directory above it."""
+        """Whether one of the paths is the project's `file`, or a directory above it."""
         places = (self.within(posixpath.normpath(path)) for path in paths)
         return any(place is not None and (place in {"", file} or file.startswith(f"{place}/")) for place in places)
 
     def is_foreign(self, path: str) -> bool:
-        """Whether `path` is in daos' own directories, and not in this project's."""
+        """Whether `path` is in daos's own directories, but not in this project's."""
         home = posixpath.dirname(posixpath.dirname(self.directory))
         return self.within(path) is None and (path == home or path.startswith(f"{home}/"))
 
 
 @dataclass(frozen=True)
 class Model:
-    """What Compose makes of the delivered files: only services that are enabled."""
+    """Compose's model of the delivered files, with the enabled services only."""
 
     data: Mapping[str, Any]
     project: str
 
     @classmethod
     def read(cls, text: str, project: str) -> "Model":
-        """The model in Compose's JSON.  Raises: ValueError."""
+        """Parse Compose's JSON.  Raises: ValueError."""
         data = json.loads(text)
         if not isinstance(data, dict):
             raise ValueError("the model is not an object")
@@ -67,15 +70,15 @@ class Model:
         return self.data.get("services") or {}
 
     def image_of(self, service: str) -> str:
-        """The name of the service's image; Compose names one itself where only a build is described."""
+        """Return the name of the service's image; Compose chooses it if the service has only a build."""
         return str(self.services[service].get("image") or f"{self.project}-{service}")
 
     def images(self) -> list[str]:
-        """All images, each once."""
+        """Return the names of all images, sorted, each once."""
         return sorted({self.image_of(service) for service in self.services})
 
     def count(self, service: str) -> int:
-        """How many containers the service has once it is up."""
+        """Return how many containers the service has once it is up."""
         described = self.services[service]
         if described.get("provider"):
             return 0  # a plugin of Compose provides it
@@ -83,11 +86,11 @@ class Model:
         return int(described.get("scale", 1 if replicas is None else replicas))
 
     def mounts(self, service: str) -> Iterator[str]:
-        """The paths on the host that containers of the service have mounted."""
+        """Yield the paths on the host that containers of the service mount."""
         yield from (path for path, _ in self._mounts(service, set()))
 
     def writable(self, service: str) -> Iterator[str]:
-        """Those that they can write to."""
+        """Yield the mounted paths that containers of the service can write to."""
         yield from (path for path, is_writable in self._mounts(service, set()) if is_writable)
 
     def _mounts(self, service: str, seen: set[str]) -> Iterator[tuple[str, bool]]:
@@ -109,20 +112,20 @@ class Model:
                 yield from self._mounts(name, seen)
 
     def paths(self, service: str) -> Iterator[str]:
-        """The paths on the host that containers of the service see: mounts, and files of configs and secrets."""
+        """Yield the paths on the host that containers of the service see: mounts, and files of configs and secrets."""
         yield from self.mounts(service)
         for _, _, described in self.sources(service):
             if described.get("file"):
                 yield str(described["file"])
 
     def profiles(self, service: str) -> Iterator[str]:
-        """The paths of the service's seccomp profiles, as they are written: Compose does not resolve them before Up."""
+        """Yield the paths of the service's seccomp profiles as written: Compose does not resolve them before Up."""
         for option in self.services[service].get("security_opt") or []:
             if found := SECCOMP.fullmatch(str(option)):
                 yield found["path"]
 
     def sources(self, service: str) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
-        """The configs and secrets of the service: kind, name, description."""
+        """Yield the configs and secrets of the service: kind, name, description."""
         for kind in ("config", "secret"):
             for use in self.services[service].get(f"{kind}s") or []:
                 name = str(use.get("source", ""))
@@ -130,10 +133,10 @@ class Model:
 
 
 def model_for_up(model: Model, places: Places) -> dict[str, Any]:
-    """The model as Up and Down use it: paths as containers mount them, and nothing left to be pulled.
+    """Return the model that Up and Down use: with the paths that containers mount, and with pulls disabled.
 
-    Compose's hash of a service does not change by this, so that no container is recreated for it; except where Compose
-    reads a file once more in Up, which has to be the delivered one.
+    This does not change Compose's hash of a service, so no container is recreated because of it.  Files that Compose
+    reads again in Up keep the path of the delivered file.
     """
     data: dict[str, Any] = {key: _translated(value, places) for key, value in model.data.items() if key != "services"}
     data["services"] = {
@@ -158,7 +161,10 @@ def _translated(value: Any, places: Places) -> Any:
 
 
 def _read_in_up(described: Mapping[str, Any], places: Places) -> dict[str, Any]:
-    """The members of a service whose files Compose reads in Up, in the tree: containers can write to the directory."""
+    """Return the members of a service whose files Compose reads in Up, with paths in the tree.
+
+    Not in the project directory, because containers can write there.
+    """
     found: dict[str, Any] = {}
     if described.get("security_opt"):
         found["security_opt"] = [

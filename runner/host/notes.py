@@ -1,4 +1,4 @@
-"""What the host keeps for daos, and what it reports."""
+"""The notes that the host keeps for daos, and the host's report at the beginning of a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,13 +11,13 @@ from runner.host.content import Items
 
 @dataclass(frozen=True)
 class Seen:
-    """What the comparison needs to know of one container of a service."""
+    """One container of a service, as the comparison needs it."""
 
     id: str
     service: str
     state: ContainerState
     image_id: str
-    hash: str  # of its configuration, as Compose labelled it
+    hash: str  # of its configuration, from Compose's label
 
 
 @dataclass(frozen=True)
@@ -30,23 +30,22 @@ class Built:
 
 @dataclass(frozen=True)
 class Notes:
-    """What daos wrote down on the host before it last changed the project.
+    """What daos stored on the host before it last changed the project.
 
-    A container that was not there then has been made since, from `contents`.  So the notes need no second write after
-    Up, and a run that is cut off anywhere leaves them right.
+    A container that did not exist at that time has been created since, from `contents`.  Therefore the notes need no
+    second write after Up, and they stay correct wherever a run is cut off.
     """
 
-    contents: Mapping[str, Items] = field(default_factory=dict)  # of each service
-    before: Mapping[str, Items | None] = field(default_factory=dict)  # by container; None: made from what is gone
+    contents: Mapping[str, Items] = field(default_factory=dict)  # by service
+    before: Mapping[str, Items | None] = field(default_factory=dict)  # by container; None: its sources are gone
     files: Mapping[str, tuple[str, int]] = field(default_factory=dict)  # path -> (sha256, mode) in the directory
     model: str = ""  # digest of the model that Up uses
-    writable: Sequence[
-        str
-    ] = ()  # what containers of this run or of one before can write to, in the project's directory
+    # Paths in the project directory that containers of this run or of an earlier one can write to.
+    writable: Sequence[str] = ()
 
     @classmethod
     def read(cls, text: str) -> "Notes":
-        """The notes in `text` as `write` gave them.  Raises: ValueError."""
+        """Return the notes in the output of `write`.  Raises: ValueError."""
         data = _mapping(json.loads(text))
         return cls(
             contents={name: _items(value) for name, value in _mapping(data.get("contents", {})).items()},
@@ -60,7 +59,7 @@ class Notes:
         )
 
     def write(self) -> str:
-        """The notes as one line of JSON."""
+        """Return the notes as one line of JSON."""
         return json.dumps(
             {
                 "contents": dict(self.contents),
@@ -73,7 +72,7 @@ class Notes:
         )
 
     def items_of(self, container: Seen) -> Items | None:
-        """What the container was made from; None where that is known to be gone."""
+        """Return what the container was made from; None if that is known to be gone."""
         if container.id in self.before:
             return self.before[container.id]
         return self.contents.get(container.service, {})
@@ -81,15 +80,15 @@ class Notes:
 
 @dataclass(frozen=True)
 class Sight:
-    """What the host reports before a run changes anything."""
+    """The state of the host before a run changes anything."""
 
     containers: Sequence[Seen] = ()
-    images: Mapping[str, str] = field(default_factory=dict)  # name -> id, of those that are there
+    images: Mapping[str, str] = field(default_factory=dict)  # name -> id, of the images that exist
     # Files of the delivery that are not in the directory, differ there, or were not moved by a run that was cut off.
     changed: frozenset[str] = frozenset()
-    missing: frozenset[str] = frozenset()  # files to be created only where they are missing, and that are
-    modified: frozenset[str] = frozenset()  # files that are not as the run before left them
-    notes: Notes | None = None  # None: no run of this daos was here
+    missing: frozenset[str] = frozenset()  # files that are created only if they are missing, and are missing
+    modified: frozenset[str] = frozenset()  # files that differ from what the previous run left
+    notes: Notes | None = None  # None: no run of this daos has stored notes
     had: frozenset[str] = frozenset()  # files of a run that left no notes, or was cut off before it had deleted them
     built: Mapping[str, Built] = field(default_factory=dict)  # by service
 

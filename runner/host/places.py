@@ -1,4 +1,4 @@
-"""Where a project may reach on its host, and what its containers could have exchanged there."""
+"""Checks which paths a project uses on its host, and finds those that its containers could have replaced."""
 
 import posixpath
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,7 +9,7 @@ from runner.host.notes import Notes
 
 
 def place_problem(model: Model, places: Places) -> str | None:
-    """Which service reaches into a directory of daos that is not its project's, in a sentence; None where none does."""
+    """Return a sentence about a service that uses a directory of daos outside of its project; None if none does."""
     for service in sorted(model.services):
         paths = [("mounts", path) for path in model.mounts(service)]
         paths += [
@@ -31,7 +31,7 @@ def place_problem(model: Model, places: Places) -> str | None:
 
 
 def _build_paths(build: Mapping[str, Any]) -> Iterator[str]:
-    """The absolute paths that an image is built from."""
+    """Yield the absolute paths that an image is built from."""
     context = str(build.get("context") or "")
     paths = [context, *map(str, (build.get("additional_contexts") or {}).values())]
     if build.get("dockerfile") and context.startswith("/"):
@@ -40,16 +40,16 @@ def _build_paths(build: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _shown(place: str, places: Places) -> str:
-    """A path as people have most likely written it: what Compose has made absolute is relative again."""
+    """Return a path as it was most likely written: a path that Compose has made absolute is relative again."""
     trees = posixpath.dirname(places.tree)
     is_relative = f"{place}/".startswith(f"{trees}/")
     return posixpath.relpath(place, places.tree) if is_relative else place
 
 
 def exchangeable(model: Model, places: Places, writable: Iterable[str]) -> list[str]:
-    """The paths in the project's directory that containers use, and that could have been replaced by a link.
+    """Return the paths in the project directory that containers use and could have replaced by a link, sorted.
 
-    `writable` is what containers can write to, or could: a link stays when its container is gone.
+    `writable` are the paths that containers can write to or could before: a link remains when its container is gone.
     """
     roots = [_below(path) for path in writable]
     used = {places.within(posixpath.normpath(path)) for service in model.services for path in model.paths(service)}
@@ -57,7 +57,10 @@ def exchangeable(model: Model, places: Places, writable: Iterable[str]) -> list[
 
 
 def writable(model: Model, places: Places, before: Notes | None) -> list[str]:
-    """What containers can write to in the project's directory, and what those of runs before could; each path once."""
+    """Return the paths in the project directory that containers can write to, including those of earlier runs.
+
+    They are sorted, and paths below another one of them are left out.
+    """
     found = {
         place
         for service in model.services
@@ -69,5 +72,5 @@ def writable(model: Model, places: Places, before: Notes | None) -> list[str]:
 
 
 def _below(path: str) -> str:
-    """How the paths begin that are in a directory of the project."""
+    """Return the prefix of the paths that are in a directory of the project."""
     return f"{path}/" if path else ""

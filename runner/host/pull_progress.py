@@ -1,8 +1,8 @@
-"""The progress of `docker compose pull`, made readable for a log.  Pure, of the standard library only.
+"""Condenses the progress output of `docker compose pull` for a log.  Pure, standard library only.
 
-Without a terminal Compose prints a line for each step of each layer.  Compose 2 prints services, bars, and sizes of
-layers (" db Pulling ", " a260d03d79ca Downloading [==>   ]  393.2kB/9.003MB"); Compose 5 prints images, and of a layer
-only what has arrived (" Image db:1 Pulling ", " a260d03d79ca Downloading 393.2kB").
+Without a terminal, Compose prints a line for each step of each layer.  Compose 2 prints services, bars, and sizes of
+layers (" db Pulling ", " a260d03d79ca Downloading [==>   ]  393.2kB/9.003MB"); Compose 5 prints images, and for a layer
+only the bytes that have arrived (" Image db:1 Pulling ", " a260d03d79ca Downloading 393.2kB").
 """
 
 import re
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from runner.host.text import human_size, printable
 
 _EVERY = 1.0  # seconds between two lines
-_MOST_LAYERS = 10_000  # of a host that does not lie
-_NAMED = 3  # images in one line
-_TYPICAL = 50e6  # bytes; a layer of unknown size is half arrived with so many
-_DOWNLOADED = 0.8  # of the work on a layer; the rest is to extract it
+_MAX_LAYERS = 10_000  # protects against a host that reports made-up layers
+_NAMED = 3  # images that are named in one line
+_TYPICAL = 50e6  # bytes; a layer of unknown size counts as half downloaded when so many have arrived
+_DOWNLOADED = 0.8  # share of the download in the work on a layer; the rest is its extraction
 _COMPLETE = {"Pull complete", "Already exists"}
 
 _LAYER = re.compile(
@@ -29,12 +29,12 @@ _UNITS = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}
 @dataclass
 class _Layer:
     got: float = 0.0  # bytes
-    total: float | None = None  # bytes, where Compose prints it
-    fraction: float = 0.0  # of the work on it
+    total: float | None = None  # bytes, if Compose prints it
+    fraction: float = 0.0  # of the work that is done
 
 
 class PullProgress:
-    """Replaces the lines about layers by at most one line in a second."""
+    """Replaces the lines about layers by at most one line a second."""
 
     def __init__(self) -> None:
         self._layers: dict[str, _Layer] = {}
@@ -46,27 +46,27 @@ class PullProgress:
 
     @property
     def fraction(self) -> float:
-        """How much of the pull is done, from 0 to 1; it never decreases."""
+        """The progress of the pull, from 0 to 1; it never decreases."""
         return self._fraction
 
     def feed(self, line: str, now: float) -> str | None:
-        """The line for the log in place of a line of Compose, at `now` in monotonic seconds; None where there is none.
+        """Return the line for the log that replaces a line of Compose, or None; `now` is in monotonic seconds.
 
-        Every line that is not about a layer is its own line for the log.
+        A line that is not about a layer is returned unchanged.
         """
         found = _LAYER.match(printable(line))
         if found is None:
-            self._note_image(line)
+            self._update_image(line)
             return line
         if not self._layers:
             self._next = now + _EVERY  # most pulls are shorter
-        self._note_layer(found)
+        self._update_layer(found)
         if now < self._next or (text := self._text()) == self._last:
             return None
         self._next, self._last = now + _EVERY, text
         return text
 
-    def _note_image(self, line: str) -> None:
+    def _update_image(self, line: str) -> None:
         found = _IMAGE.match(printable(line))
         if found is None:
             return
@@ -77,8 +77,8 @@ class PullProgress:
             if not self._pulling and found["step"] == "Pulled":
                 self._fraction = 1.0
 
-    def _note_layer(self, found: re.Match[str]) -> None:
-        if found["id"] not in self._layers and len(self._layers) >= _MOST_LAYERS:
+    def _update_layer(self, found: re.Match[str]) -> None:
+        if found["id"] not in self._layers and len(self._layers) >= _MAX_LAYERS:
             return
         layer = self._layers.setdefault(found["id"], _Layer())
         before = layer.fraction
@@ -95,7 +95,7 @@ class PullProgress:
             layer.fraction = max(layer.fraction, _DOWNLOADED)
             layer.got = layer.total or layer.got
         self._done += layer.fraction - before
-        # An image whose layers are not known yet may still come.
+        # Layers of another image may still be announced, so this stays below 1.
         self._fraction = max(self._fraction, min(self._done / len(self._layers), 0.99))
 
     def _text(self) -> str:
@@ -105,7 +105,7 @@ class PullProgress:
         done = sum(layer.fraction == 1.0 for layer in layers)
         text = f"Pulling {', '.join(names[:_NAMED]) or 'images'}{more}: {done} of {len(layers)} layers"
         totals = [layer.total for layer in layers if layer.total is not None]
-        # A total is of use only when it does not grow any more.
+        # A total is useful only if it does not grow anymore.
         is_known = bool(totals) and all(layer.total is not None or layer.fraction == 1.0 for layer in layers)
         total = f" of {human_size(sum(totals))}" if is_known else ""
         return f"{text}, {human_size(sum(layer.got for layer in layers))}{total}"

@@ -1,6 +1,6 @@
-"""The script for a host: parts of shell, joined in a written order, only those that the phases need.
+"""Builds the script for a host from its parts: only those that the phases need, in a fixed order.
 
-`python -m runner.host.script` prints the whole, for a linter.
+`python -m runner.host.script` prints the complete script, for a linter.
 """
 
 import math
@@ -19,7 +19,7 @@ DOWN = frozenset(PHASES["down"])
 RECOVERY = frozenset({*PHASES["halt"], *PHASES["recover"]})
 ALL = UP | DOWN | RECOVERY
 
-# Each part with the phases that need it.  `protocol` begins, `main` goes through the phases.
+# Each part with the phases that need it.  `protocol` must be first; `main`, which runs the phases, must be last.
 PARTS: Mapping[str, frozenset[Phase]] = {
     "protocol": ALL,
     "phase": ALL,
@@ -37,18 +37,21 @@ PARTS: Mapping[str, frozenset[Phase]] = {
 
 
 def read(directory: Path) -> dict[str, str]:
-    """The text of each part, in their order."""
+    """Return the text of each part, in order."""
     return {name: (directory / f"{name}.sh").read_text(encoding="utf-8") for name in PARTS}
 
 
 def joined(parts: Mapping[str, str], phases: Iterable[Phase]) -> str:
-    """The parts that the phases need."""
+    """Return the parts that the phases need, joined."""
     wanted = set(phases)
     return "".join(text for name, text in parts.items() if PARTS[name] & wanted)
 
 
 def command(parts: Mapping[str, str], arguments: Arguments, delivery: Delivery | None) -> str:
-    """The script, whose `parts` are escaped, and its arguments: one line, which any login shell passes on unharmed."""
+    """Return a command line with the script and its arguments: one line, which any login shell passes on unchanged.
+
+    The `parts` must be escaped.
+    """
     delivered: tuple[object, ...] = (0, "-", 0, 0, "-", "no")
     if delivery is not None:
         sizes = len(delivery.logins), delivery.id, len(delivery.manifest), len(delivery.seeds)
@@ -67,9 +70,9 @@ def command(parts: Mapping[str, str], arguments: Arguments, delivery: Delivery |
 
 
 def escaped(script: str) -> str:
-    """The script for `printf %b`, without the characters that fish and csh read in their own way inside quotes.
+    """Escape the script for `printf %b`, including the characters that fish and csh interpret differently in quotes.
 
-    Its comments stay here: the host's shell would read them in each run.
+    Comments are removed, because the host's shell would read them in each run.
     """
     code = re.sub(r"(?m)^[ \t]*#.*\n", "", script)
     return re.sub(r"[^ -~]|[\\'\"$`!]", lambda match: "".join(f"\\0{byte:03o}" for byte in match[0].encode()), code)

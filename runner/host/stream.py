@@ -1,6 +1,6 @@
-"""The connection to the script on a host: a program whose output is passed on while it runs, and that is answered.
+"""Runs the program that connects to the script on a host: passes on its output while it runs, and sends the answers.
 
-The program is ssh, or a shell where the host is this machine.  Ansible's process imports this module, so it uses the
+The program is ssh, or a shell if the host is this machine.  Ansible's process imports this module, so it uses the
 standard library only.
 """
 
@@ -13,30 +13,30 @@ from typing import IO, Protocol
 
 CHUNK = 64 * 1024  # bytes
 TICK = 1.0  # seconds between two checks of the time
-MAX_STDERR = 64 * 1024  # bytes; the last ones say why
-MAX_UNSENT = 16 * 1024 * 1024  # bytes of answers that the host does not read
-KILL_AFTER = 5.0  # seconds that a program has to end
+MAX_STDERR = 64 * 1024  # bytes; the last ones are kept, because they contain the reason
+MAX_UNSENT = 16 * 1024 * 1024  # bytes of answers that the host has not read
+KILL_AFTER = 5.0  # seconds between SIGTERM and SIGKILL
 
 
 class Receiver(Protocol):
-    """Who receives what the program prints, see `runner.play.listener`."""
+    """The consumer of the program's output, see `runner.play.listener`."""
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was printed."""
+        """Whether all results have arrived."""
         ...
 
     @property
     def is_aborted(self) -> bool:
-        """Whether the program is to be ended, because it will not end well by itself."""
+        """Whether the program must be ended, because it will not end properly by itself."""
         ...
 
     def receive(self, chunk: bytes) -> bytes:
-        """Take in what was printed; gives what to send to the program."""
+        """Process output, and return what to send to the program."""
         ...
 
     def check_time(self) -> None:
-        """Abort where a limit has passed."""
+        """Abort if a time limit has passed."""
         ...
 
     def abort(self, detail: str) -> None:
@@ -47,7 +47,7 @@ class Receiver(Protocol):
 def stream(
     argv: Sequence[str | bytes | Path], stdin: bytes, receiver: Receiver, cwd: bytes | str | None = None
 ) -> tuple[int, bytes]:
-    """Run a program, pass its stdout on as it comes, and send the answers; gives its exit status and its stderr."""
+    """Run a program, pass on its stdout as it arrives, send the answers, and return its exit status and stderr."""
     process = subprocess.Popen(
         argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=cwd, bufsize=0
     )
@@ -61,7 +61,7 @@ def stream(
         selector.register(process.stdout, selectors.EVENT_READ)
         selector.register(process.stderr, selectors.EVENT_READ)
         channel = Channel(process.stdin, selector, stdin)
-        # Not to the end of stderr as well: a master that ssh leaves behind may have it open.
+        # Do not wait for the end of stderr as well: a control master that ssh leaves behind may keep it open.
         while process.stdout in {key.fileobj for key in selector.get_map().values()}:
             for key, _ in selector.select(TICK):
                 if key.fileobj is process.stdin:
@@ -74,11 +74,11 @@ def stream(
                     stderr = (stderr + chunk)[-MAX_STDERR:]
             receiver.check_time()
             if receiver.is_complete:
-                channel.close()  # nothing more will be asked
+                channel.close()  # there will be no more questions
             elif channel.unsent > MAX_UNSENT:
-                receiver.abort("The host asks, and does not read the answers: the play was ended.")
+                receiver.abort("The host asks questions but does not read the answers; the play was ended.")
             if receiver.is_aborted:
-                _end(process)  # what else it prints is not of interest
+                _end(process)  # any further output is ignored
                 break
         status = process.wait()
         return status, (stderr + (process.stderr.read(MAX_STDERR) or b""))[-MAX_STDERR:]
@@ -94,7 +94,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Channel:
-    """The way to a program's stdin: takes any amount, and writes what there is room for, when there is."""
+    """A buffer in front of a program's stdin: accepts any amount of data, and writes it when the pipe has room."""
 
     def __init__(self, pipe: IO[bytes], selector: selectors.BaseSelector, data: bytes) -> None:
         self._pipe = pipe
@@ -105,7 +105,7 @@ class Channel:
 
     @property
     def unsent(self) -> int:
-        """The bytes that are not written yet."""
+        """The number of bytes that have not been written yet."""
         return len(self._unsent)
 
     def add(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class Channel:
             self._selector.register(self._pipe, selectors.EVENT_WRITE)
 
     def send(self) -> None:
-        """Write what there is room for; all that nobody reads any more counts as written."""
+        """Write as much as the pipe has room for; if its reader is gone, all data counts as written."""
         try:
             sent = self._pipe.write(self._unsent[:CHUNK]) or 0
         except BrokenPipeError:
@@ -128,7 +128,7 @@ class Channel:
             self._unregister()
 
     def close(self) -> None:
-        """End the program's stdin; nothing happens where it has ended."""
+        """Close the program's stdin; nothing happens if it is already closed."""
         if not self._pipe.closed:
             self._unregister()
             self._pipe.close()

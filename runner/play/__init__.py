@@ -1,1 +1,1 @@
-"""One execution of Ansible in a process of its own."""
+"""One execution of Ansible in a separate process."""

@@ -1,4 +1,4 @@
-"""The server's side of a playing process that the warm process forks; the other side is `runner.play.forkserver`."""
+"""The server's side of a play process that the warm process forks; the other side is `runner.play.forkserver`."""
 
 import asyncio
 import json
@@ -8,22 +8,22 @@ import socket
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from runner.play.play import LINE_LIMIT, read_message, read_words, spec
+from runner.play.play import LINE_LIMIT, read_message, read_text, spec
 from runner.play.request import PlayRequest
 
-BEGIN_TIMEOUT = 5.0  # seconds until a fork says that it begins
+BEGIN_TIMEOUT = 5.0  # seconds until a fork reports that it has begun
 
 
 class Refused(Exception):
-    """A play cannot be had from the warm process; the text says why."""
+    """The warm process cannot fork this play; the text says why."""
 
 
 class NoAnswer(Refused):
-    """The warm process does nothing."""
+    """The warm process does not respond."""
 
 
 class Pipes:
-    """The three pipes of a playing process, as this side has them."""
+    """The server's ends of the three pipes of a play process."""
 
     stdin: asyncio.WriteTransport
 
@@ -50,41 +50,41 @@ class Pipes:
 
 
 class Forked:
-    """The channel to a playing process that was forked, see `runner.play.play.Channel`."""
+    """The channel to a play process that was forked, see `runner.play.play.Channel`."""
 
     def __init__(self, pipes: Pipes, pid: int) -> None:
         self.pid = pid
         self._pipes = pipes
         self._swept = False
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # It is not this process's child.  But it waits for the word to begin, so the pid is still its own.
+        # The play is not a child of this process.  But it waits for the order to begin, so the pid is still its own.
         self._descriptor = os.pidfd_open(pid)
         asyncio.get_running_loop().add_reader(self._descriptor, self._end)
 
     @classmethod
     async def start(cls, control: socket.socket, request: PlayRequest) -> "Forked":
         """Have the warm process behind `control` fork a play.  Raises: Refused."""
-        # The fork gets the descriptors beside its pipes, under numbers of its own.
-        asked = {"environment": dict(request.environment), "spec": spec(request, held=())}
-        pipes = await _ask(control, asked, request.kept_open)
+        # The fork receives the held descriptors beside its pipes, under different numbers.
+        message = {"environment": dict(request.environment), "spec": spec(request, held=())}
+        pipes = await _send_request(control, message, request.kept_open)
         try:
             async with asyncio.timeout(BEGIN_TIMEOUT):
                 answer = await pipes.read()
             if answer is None:
-                raise Refused("the warm process has gone")
+                raise Refused("the warm process has ended")
             if answer["kind"] != "begun":
                 raise Refused(answer["message"])
             play = cls(pipes, answer["pid"])
         except TimeoutError as error:
-            pipes.close()  # a fork that begins after all finds that nobody asks it to play
+            pipes.close()  # a fork that begins after all finds its stdin closed, and does not play
             raise NoAnswer("the warm process does not answer") from error
         except BaseException:
             pipes.close()
             raise
-        play.say({"begin": True})
+        play.send({"begin": True})
         return play
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         if not self._pipes.stdin.is_closing():
             self._pipes.stdin.write(json.dumps(message).encode() + b"\n")
 
@@ -96,7 +96,7 @@ class Forked:
         return read
 
     async def read_stderr(self) -> str | None:
-        return await read_words(self._pipes.stderr)
+        return await read_text(self._pipes.stderr)
 
     async def wait(self) -> bool:
         await asyncio.shield(self._ended)
@@ -113,8 +113,8 @@ class Forked:
         self._ended.set_result(None)
 
 
-async def _ask(control: socket.socket, request: Mapping[str, Any], held: Sequence[int]) -> Pipes:
-    """Ask for a play; gives the pipes to it.  Raises: Refused."""
+async def _send_request(control: socket.socket, request: Mapping[str, Any], held: Sequence[int]) -> Pipes:
+    """Request a play from the warm process, and return the pipes to the play.  Raises: Refused."""
     its_stdin, stdin = os.pipe()
     stdout, its_stdout = os.pipe()
     stderr, its_stderr = os.pipe()
@@ -125,7 +125,7 @@ async def _ask(control: socket.socket, request: Mapping[str, Any], held: Sequenc
         socket.send_fds(control, [json.dumps(request).encode()], [*theirs, *held])
     except OSError as error:
         pipes.close()
-        raise Refused(f"the warm process cannot be asked: {error}") from error
+        raise Refused(f"the warm process cannot be reached: {error}") from error
     finally:
         for descriptor in theirs:
             os.close(descriptor)

@@ -1,7 +1,7 @@
-"""What a play reports, one event at a time: the one form from the action plugin to the log of the run.
+"""The events of a play, in the one form that is used from the action plugin to the log of the run.
 
-The plugin displays its events behind `MARK`, `runner.play.program` passes them on as they are, and the server reads
-them.  Standard library only: Ansible's own process imports it too.
+The plugin displays its events behind `MARK`, `runner.play.program` passes them on unchanged, and the server reads
+them.  Standard library only, because Ansible's process imports this module, too.
 """
 
 import json
@@ -14,25 +14,25 @@ from db.containers import Container
 from db.phase import Phase, PhaseOutcome
 
 TASK = "compose_project"  # our own task, whose action plugin displays its events itself
-MARK = "daos "  # begins what Ansible displays for the server: behind it is a JSON array of events
+MARK = "daos "  # the prefix of what Ansible displays for the server; a JSON array of events follows
 
 
 class Kind(StrEnum):
     """What an event is about."""
 
     PHASE = "phase"  # a phase begins
-    TASK = "task"  # a task of the playbook begins that has no phases
-    LINES = "lines"  # Docker, Compose, a container, or a task that has no phases prints something
-    PROGRESS = "progress"  # more of the phase is done
-    OK = "ok"  # a phase or a task ended well
+    TASK = "task"  # a task of the playbook that has no phases begins
+    LINES = "lines"  # output of Docker, Compose, a container, or a task that has no phases
+    PROGRESS = "progress"  # the progress of the phase has increased
+    OK = "ok"  # a phase or a task succeeded
     FAILED = "failed"  # a phase or a task failed
-    UNREACHABLE = "unreachable"  # a task found no host, or lost it
-    WORDS = "words"  # Ansible says something outside of tasks
+    UNREACHABLE = "unreachable"  # a task could not reach its host, or lost the connection
+    MESSAGE = "message"  # Ansible prints something outside of tasks
     END = "end"  # Ansible has ended
 
 
 class MarkerState(StrEnum):
-    """How far the phase of a marker had come."""
+    """The state of the phase in a marker."""
 
     RUNNING = "running"
     DONE = "done"
@@ -41,7 +41,7 @@ class MarkerState(StrEnum):
 
 @dataclass(frozen=True)
 class Marker:
-    """What a run wrote down on its host last; None stands for a word that this daos does not know."""
+    """The last record of a run on its host; None stands for a value that this version of daos does not know."""
 
     run: str = ""  # its id
     phase: Phase | None = None
@@ -49,7 +49,7 @@ class Marker:
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> "Marker":
-        """The marker in what `write` wrote.  Raises: ValueError."""
+        """Return the marker in the output of `write`.  Raises: ValueError."""
         phase, state = written.get("phase"), written.get("state")
         return cls(
             run=written["run"],
@@ -63,20 +63,23 @@ class Marker:
 
 @dataclass(frozen=True)
 class PhaseResult:
-    """How a phase ended; of HALT and RECOVER also what was found on the host, and then `reason` is the verdict's."""
+    """How a phase ended.
+
+    For HALT and RECOVER, it includes what was found on the host, and `reason` belongs to the verdict.
+    """
 
     changed: bool = False
     reason: str | None = None  # the name of a FailureReason
     detail: str | None = None  # one line
     containers: list[Container] = field(default_factory=list)  # by name
     warnings: list[str] = field(default_factory=list)
-    is_busy: bool = False  # the work of the run is not over
-    marker: Marker | None = None  # None: no run has left one
-    verdict: PhaseOutcome | None = None  # OK or FAILED; None where the host cannot know
+    is_busy: bool = False  # processes of the run are still active on the host
+    marker: Marker | None = None  # None: no run has written one
+    verdict: PhaseOutcome | None = None  # OK or FAILED; None if the host cannot determine it
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> "PhaseResult":
-        """The result in what `write` wrote.  Raises: ValueError."""
+        """Return the result in the output of `write`.  Raises: ValueError."""
         marker, verdict = written.get("marker"), written.get("verdict")
         typed = {
             "containers": [Container.read(container) for container in written.get("containers", [])],
@@ -90,12 +93,12 @@ class PhaseResult:
             "containers": [container.write() for container in self.containers],
             "marker": None if self.marker is None else self.marker.write(),
         }
-        return _given({**vars(self), **typed})
+        return _without_defaults({**vars(self), **typed})
 
 
 @dataclass(frozen=True)
 class Event:
-    """One event.  `result` is that of a phase which has ended, and None of a task."""
+    """One event of a play.  `result` is set for a phase that has ended, and None for a task."""
 
     kind: Kind
     phase: Phase | None = None
@@ -103,13 +106,13 @@ class Event:
     message: str = ""
     lines: list[str] = field(default_factory=list)
     is_warning: bool = False  # of the lines
-    fraction: float | None = None  # of the phase that is done, from 0 to 1
+    fraction: float | None = None  # progress of the phase, from 0 to 1
     result: PhaseResult | None = None
     rc: int | None = None
 
     @classmethod
     def read(cls, written: Mapping[str, Any]) -> "Event":
-        """The event in what `write` wrote.  Raises: ValueError."""
+        """Return the event in the output of `write`.  Raises: ValueError."""
         phase, result = written.get("phase"), written.get("result")
         typed = {
             "kind": Kind(written["kind"]),
@@ -119,17 +122,17 @@ class Event:
         return cls(**{**written, **typed})
 
     def write(self) -> dict[str, Any]:
-        """A JSON object from which `read` makes the same event."""
-        return _given({**vars(self), "result": None if self.result is None else self.result.write()})
+        """Return a JSON object from which `read` restores the event."""
+        return _without_defaults({**vars(self), "result": None if self.result is None else self.result.write()})
 
 
 def displayed(events: Iterable[Event]) -> str:
-    """What the action plugin displays for the server."""
+    """Return the text that the action plugin displays for the server."""
     return MARK + json.dumps([event.write() for event in events])
 
 
 def readable(events: Iterable[Event]) -> list[str]:
-    """What the action plugin displays for people.  How a phase ended is in the result of the task."""
+    """Return the lines that the action plugin displays for people; the result of the task says how a phase ended."""
     shown = []
     for event in events:
         label = event.phase.label if event.phase is not None else ""
@@ -139,6 +142,6 @@ def readable(events: Iterable[Event]) -> list[str]:
     return shown
 
 
-def _given(written: dict[str, Any]) -> dict[str, Any]:
-    """What is not as usual; a number that is 0 stays."""
+def _without_defaults(written: dict[str, Any]) -> dict[str, Any]:
+    """Return the entries that differ from the defaults; a number that is 0 stays."""
     return {key: value for key, value in written.items() if not (value is None or value is False or value in ("", []))}

@@ -1,4 +1,4 @@
-"""Starts plays: on warm Ansible where that is possible, else as programs of their own."""
+"""Starts plays: as forks of the warm process where that is possible, otherwise as separate programs."""
 
 import logging
 from collections import Counter
@@ -12,21 +12,21 @@ logger = logging.getLogger(__name__)
 
 
 class Starter(Protocol):
-    """One way to start a play."""
+    """A function that starts a play."""
 
     async def __call__(self, request: PlayRequest, /) -> Process:
-        """Start it.  Raises: Refused, where another way has to be taken; OSError."""
+        """Start the play.  Raises: Refused, if it must be started another way; OSError."""
         ...
 
 
 class Launcher:
-    """Starts plays the `warm` way, and the `cold` way where that is refused."""
+    """Starts plays with `warm`, and with `cold` if `warm` refuses."""
 
     def __init__(self, warm: Starter | None = None, cold: Starter = Process.start) -> None:
-        """Without `warm`, every play is started the cold way."""
+        """Create a launcher; without `warm`, every play is started cold."""
         self._warm = warm
         self._cold = cold
-        self.plays: Counter[str] = Counter(warm=0, cold=0)  # how many were started which way
+        self.plays: Counter[str] = Counter(warm=0, cold=0)  # number of plays that were started each way
 
     async def start(self, request: PlayRequest) -> Process:
         """Start a play.  Raises: OSError."""
@@ -34,7 +34,7 @@ class Launcher:
             try:
                 process = await self._warm(request)
             except Refused as refused:
-                logger.info("%s is played the cold way: %s", request.cookie, refused)
+                logger.info("%s is started cold: %s", request.cookie, refused)
             else:
                 self.plays["warm"] += 1
                 return process

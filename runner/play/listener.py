@@ -1,9 +1,8 @@
-"""Understands what the script on a host prints, answers what it asks, and emits it as events while it comes.
+"""Parses the output of the script on a host, answers its questions, and emits events while the output arrives.
 
-ansible/files/compose_project/protocol.sh describes what is printed and asked; `runner.host.answers` knows the answers.
-The words of the script become `Phase`, `Marker` and the rest here.  A host is believed to be busy, not to be honest:
-what it sends is bounded, whatever it sends.  Ansible's process imports this module, so it uses the standard library
-only.
+ansible/files/compose_project/protocol.sh describes the output and the questions; `runner.host.answers` has the answers.
+The script's text becomes `Phase`, `Marker`, and other types here.  A host is not trusted: the size of what it sends is
+limited.  Ansible's process imports this module, so it uses the standard library only.
 """
 
 import time
@@ -18,19 +17,19 @@ from runner.host.stream import MAX_UNSENT
 from runner.host.text import MAX_LINE, clipped, printable
 from runner.play.event import Event, Kind, Marker, MarkerState, PhaseResult
 
-MAX_LINES = 4000  # of one phase
-LINES_AT_ONCE = 100  # in one event
+MAX_LINES = 4000  # per phase
+LINES_AT_ONCE = 100  # per event
 EVENTS_AT_ONCE = 4  # emitted together
 MAX_REPORT = 32 * 1024 * 1024  # bytes of a line; the longest one is the model of a large package
-MAX_WORDS = 8 * 1024  # bytes of a line that is not a report
-MAX_KEY = 100  # bytes in which the key of a report has to be
-MAX_BYTES = 64 * 1024 * 1024  # of one play
-GRACE = 60.0  # seconds that a phase may take beyond its limit, which the host enforces itself
-QUIET = {Phase.BUILD, Phase.PULL}  # announced when they have something to do
+MAX_OUTPUT = 8 * 1024  # bytes of a line that is not a report
+MAX_KEY = 100  # bytes at the beginning of a report that must contain its key
+MAX_BYTES = 64 * 1024 * 1024  # per play
+GRACE = 60.0  # seconds that a phase may exceed its limit, which the host itself enforces
+QUIET = {Phase.BUILD, Phase.PULL}  # announced only if they have something to do
 RECOVERY = {Phase.HALT, Phase.RECOVER}
-RESULTS = {"effect", "result", "reason", "detail", "busy", "verdict"}  # what the end of a phase is made of
-MARKERS = {"run", "phase", "state"}  # what a run notes on the host
-WORDS = {
+RESULTS = {"effect", "result", "reason", "detail", "busy", "verdict"}  # the keys of a phase's result
+MARKERS = {"run", "phase", "state"}  # the keys of a run's marker on the host
+VALUES = {
     "result": {"ok", "failed"},
     "verdict": {"ok", "failed"},
     "busy": {"true", "false"},
@@ -39,7 +38,7 @@ WORDS = {
 
 
 class Listener:
-    """What is known of one command on a host, from its first byte to its last."""
+    """The state of one command on a host, from the first byte of its output to the last."""
 
     def __init__(
         self,
@@ -49,7 +48,10 @@ class Listener:
         limits: Mapping[Phase, float] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`limits` are the seconds that the host gives to each phase; `GRACE` later it is ended from here."""
+        """Expect these phases.
+
+        `limits` are the seconds of each phase; the host enforces them, and `GRACE` seconds later the server does.
+        """
         self._expected = phases
         self._answers = answers
         self._emit = emit
@@ -58,7 +60,7 @@ class Listener:
         self._received = 0  # bytes
         self._rest = bytearray()
         self._is_aborted = False
-        self._strange: deque[str] = deque(maxlen=10)  # what a login shell prints, which is not believed
+        self._unexpected: deque[str] = deque(maxlen=10)  # output of a login shell, which is not parsed
         self._events: list[Event] = []
         self._fraction: float | None = None
         self.ends: list[Event] = []  # of phases, OK or FAILED
@@ -66,12 +68,12 @@ class Listener:
 
     @property
     def is_complete(self) -> bool:
-        """Whether everything was printed."""
+        """Whether all results have arrived."""
         return len(self.ends) == len(self._expected) or self.has_failed
 
     @property
     def is_aborted(self) -> bool:
-        """Whether the play was ended from here."""
+        """Whether the server has ended the play."""
         return self._is_aborted
 
     @property
@@ -79,24 +81,24 @@ class Listener:
         return any(end.kind is Kind.FAILED for end in self.ends)
 
     def receive(self, chunk: bytes) -> bytes:
-        """Take in the next bytes of the script's stdout; gives what to send to it."""
+        """Process the next bytes of the script's stdout, and return what to send to it."""
         if self.is_complete:
             return b""
         reply = b""
         self._received += len(chunk)
-        self._rest += chunk.replace(b"\0", b"")  # a heartbeat can come at any place
+        self._rest += chunk.replace(b"\0", b"")  # a heartbeat can occur anywhere
         if b"\n" in chunk:
-            # Not splitlines(): it would split at characters that the host's words may hold, and believe what follows.
+            # Not splitlines(): it also splits at characters that output may contain, and the rest would be parsed.
             *lines, self._rest = self._rest.split(b"\n")
-            reply = self._understand_all(lines)
+            reply = self._parse_all(lines)
         if not self._rest.startswith(b"= "):
-            del self._rest[MAX_WORDS + 1 :]
+            del self._rest[MAX_OUTPUT + 1 :]
         self._check_size()
         self._flush()
         return reply
 
     def check_time(self) -> None:
-        """End the play where a host lets a phase go on beyond its limit, does not begin one, or does not end."""
+        """End the play if the host lets a phase exceed its limit, does not begin one, or does not end the command."""
         waited = self._clock() - self._began
         if self.is_complete:
             self._is_aborted = self._is_aborted or waited > GRACE
@@ -107,15 +109,15 @@ class Listener:
             self.abort(f"{phase.label} did not finish within {limit:.0f} s, and the host did not end it.", "TIMEOUT")
 
     def abort(self, detail: str, reason: str = "TASK_FAILED") -> None:
-        """End the play from here."""
+        """End the play from the server's side: the current phase fails."""
         self._is_aborted = True
         self._fail(clipped(detail), reason)
         self._flush()
 
     def conclude(self, rc: int, stderr: str) -> dict[str, Any]:
-        """The result of Ansible's task, see its documentation; a script that died is a phase that failed."""
+        """Return the result of Ansible's task, see its documentation; a script that died is a phase that failed."""
         if not self.is_complete:
-            self._fail(self._account_of_death(rc, stderr))
+            self._fail(self._describe_exit(rc, stderr))
             self._flush()
         last = self.ends[-1]
         results = [end.result for end in self.ends if end.result is not None]
@@ -130,44 +132,44 @@ class Listener:
 
     def _check_size(self) -> None:
         if not self.is_complete and (len(self._rest) > MAX_REPORT or self._received > MAX_BYTES):
-            self.abort("The host sent more than daos takes: the play was ended.")
+            self.abort("The host sent more data than daos accepts; the play was ended.")
 
-    def _understand_all(self, lines: Iterable[bytearray]) -> bytes:
-        """The answers to what these lines ask."""
+    def _parse_all(self, lines: Iterable[bytearray]) -> bytes:
+        """Parse lines, and return the answers to the questions among them."""
         reply = bytearray()
         for line in lines:
             try:
-                reply += self._understand(line)
+                reply += self._parse(line)
             except HostAnswer as error:
                 self.abort(f"The host sent something that daos does not understand: {error}")
             if self.is_complete or len(reply) > MAX_UNSENT:
                 break
         return bytes(reply)
 
-    def _understand(self, line: bytearray) -> bytes:
+    def _parse(self, line: bytearray) -> bytes:
         kind, _, rest = line.partition(b" ")
         if kind == b"|":
-            self._answers.hear(self._words(rest))
+            self._answers.receive_output(self._text(rest))
             self._take_lines()
             return b""
         key, _, value = rest[:MAX_KEY].decode(errors="replace").partition(" ")
-        if kind != b"=" or (self._phase is None and key != "phase"):  # of a login shell, which comes first
-            self._strange.append(clipped(self._words(line)))
+        if kind != b"=" or (self._phase is None and key != "phase"):  # output of a login shell, which precedes ours
+            self._unexpected.append(clipped(self._text(line)))
         elif key == "ask":
             reply = self._answers.answer(value)
             self._take_lines()
             return reply
         else:
-            self._note(key, rest.partition(b" ")[2].decode(errors="replace"))
+            self._set_fact(key, rest.partition(b" ")[2].decode(errors="replace"))
         return b""
 
-    def _words(self, line: bytearray) -> str:
-        """A line as text, without what nobody will see of it."""
-        text = printable(line[:MAX_WORDS].decode(errors="replace"))
-        # The script cuts what is longer by the byte or by the character, whatever the shell counts.
+    def _text(self, line: bytearray) -> str:
+        """Return a line as printable text, shortened to what the log can show."""
+        text = printable(line[:MAX_OUTPUT].decode(errors="replace"))
+        # The script cuts longer lines by bytes or by characters, depending on the shell.
         return text + "…" if len(line) >= MAX_LINE else text
 
-    def _note(self, key: str, value: str) -> None:
+    def _set_fact(self, key: str, value: str) -> None:
         if key == "phase":
             wanted = self._expected[len(self.ends)]
             if self._phase is not None or value != wanted.word:
@@ -181,11 +183,11 @@ class Listener:
                 raise HostAnswer(f"the marker has {name[:MAX_KEY]!r}")
             self._marker[name] = clipped(printable(text))
         elif key in RESULTS:
-            if key in WORDS and value not in WORDS[key]:
+            if key in VALUES and value not in VALUES[key]:
                 raise HostAnswer(f"{key} is {value[:MAX_KEY]!r}")
             self._facts[key] = clipped(printable(value), is_cut=len(value.encode()) >= MAX_LINE)
         else:
-            self._answers.note(key, value)
+            self._answers.set_fact(key, value)
         if key == "result":
             self._end()
 
@@ -216,7 +218,7 @@ class Listener:
             self._events.append(Event(Kind.PROGRESS, self._phase, fraction=self._fraction))
 
     def _keep(self, line: str) -> None:
-        """Keep the line for the next event, or for the end of the phase where there are too many for a log."""
+        """Keep the line for the next event, or for the end of the phase if there are too many lines for the log."""
         self._count += 1
         (self._lines if self._count <= MAX_LINES // 2 else self._last).append(line)
 
@@ -274,21 +276,21 @@ class Listener:
         )
 
     def _fail(self, detail: str, reason: str = "TASK_FAILED") -> None:
-        """End the phase where the script has not."""
+        """End the phase if the script has not."""
         if self._phase is None:
-            self._note("phase", self._expected[len(self.ends)].word)
+            self._set_fact("phase", self._expected[len(self.ends)].word)
         self._facts |= {"reason": reason, "detail": detail}
-        self._note("result", "failed")
+        self._set_fact("result", "failed")
 
-    def _account_of_death(self, rc: int, stderr: str) -> str:
-        """One sentence on a script that was not started, or ended before it could print a result."""
-        strange = [*self._strange, self._rest[:MAX_LINE].decode(errors="replace"), *stderr.split("\n")]
-        words = [text for line in strange if (text := printable(line).strip())]
-        return clipped(f"The command on the host ended with status {rc}: {words[-1] if words else 'it said nothing'}")
+    def _describe_exit(self, rc: int, stderr: str) -> str:
+        """Return one sentence about a script that was not started, or ended before it could print a result."""
+        output = [*self._unexpected, self._rest[:MAX_LINE].decode(errors="replace"), *stderr.split("\n")]
+        lines = [text for line in output if (text := printable(line).strip())]
+        return clipped(f"The command on the host ended with status {rc}: {lines[-1] if lines else 'it had no output'}")
 
 
 def _marker(noted: Mapping[str, str]) -> Marker:
-    """What a run has noted on the host, which may have been a run of another release."""
+    """Return the marker from its facts; the run may have been one of another release of daos."""
     phases = {phase.word: phase for phase in Phase}
     states = {state.value: state for state in MarkerState}
     return Marker(noted.get("run", ""), phases.get(noted.get("phase", "")), states.get(noted.get("state", "")))

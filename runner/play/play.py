@@ -1,4 +1,4 @@
-"""The server's side of a playing process: starts it, reads its events, and ends it with all that it has started."""
+"""The server's side of a play process: starts it, reads its events, and ends it with all that it has started."""
 
 import asyncio
 import json
@@ -15,23 +15,23 @@ from runner.play.request import PlayRequest
 
 logger = logging.getLogger(__name__)
 
-LINE_LIMIT = 16 * 1024 * 1024  # bytes of one event; the action plugin's own limits are below
-MOST_WORDS = 64 * 1024  # bytes of stderr that are logged at once
+LINE_LIMIT = 16 * 1024 * 1024  # bytes of one event; the action plugin's own limits are lower
+MAX_STDERR = 64 * 1024  # bytes of stderr that are logged at once
 STOP_TIMEOUT = 10.0  # seconds that the process has to end what it started before it is killed
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def project_directory() -> Path:
-    """Where playbooks and roles are: beside this module in an installed daos, `ansible/` in a checkout."""
+    """Return the directory of the playbooks: `runner/playbooks` in an installed daos, `ansible/` in a checkout."""
     installed = Path(__file__).parents[1] / "playbooks"
     return installed if installed.is_dir() else Path(__file__).parents[2] / "ansible"
 
 
 def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> dict[str, str]:
-    """The whole environment of a playing process.
+    """Return the complete environment of a play process.
 
-    Nothing is inherited: the server's environment may hold a database password or a token, and ansible-runner writes
-    what it is given to disk.  `passed_on` is what docker on this machine needs, DOCKER_HOST for one.
+    Nothing is inherited: the server's environment may contain a database password or a token, and ansible-runner writes
+    its environment to disk.  `passed_on` contains what Docker on this machine needs, for example DOCKER_HOST.
     """
     return {
         **passed_on,
@@ -43,13 +43,13 @@ def environment(directory: Path, cookie: str, passed_on: Mapping[str, str]) -> d
         "ANSIBLE_CONFIG": str(project_directory() / "ansible.cfg"),
         "ANSIBLE_HOME": str(directory / "ansible"),
         "ANSIBLE_LOCAL_TEMP": str(directory / "tmp"),
-        # ansible-runner switches the check off where this is not set.
+        # ansible-runner disables the check if this is not set.
         "ANSIBLE_HOST_KEY_CHECKING": "True",
     }
 
 
 def spec(request: PlayRequest, held: tuple[int, ...]) -> dict[str, Any]:
-    """The first message to a playing process, see `runner.play.program.Spec`; `held` as the process numbers them."""
+    """Return the first message to a play process, see `runner.play.program.Spec`; `held` has the process's numbers."""
     return {
         "directory": str(request.directory),
         "project": str(project_directory()),
@@ -60,35 +60,35 @@ def spec(request: PlayRequest, held: tuple[int, ...]) -> dict[str, Any]:
 
 
 class TooLong(Exception):
-    """The playing process has sent a message of more than `LINE_LIMIT` bytes."""
+    """The play process has sent a message of more than `LINE_LIMIT` bytes."""
 
 
 class Channel(Protocol):
-    """How the server talks with a playing process, whichever way it was started."""
+    """The connection to a play process, whether it was started warm or cold."""
 
     pid: int
 
-    def say(self, message: object) -> None:
-        """Write a line to it; one that is dead reads nothing."""
+    def send(self, message: object) -> None:
+        """Send one message to the process; nothing happens if it is dead."""
         ...
 
     async def read(self) -> dict[str, Any] | None:
-        """Its next message, None at the end.  Raises: TooLong."""
+        """Return the next message, None at the end.  Raises: TooLong."""
         ...
 
     async def read_stderr(self) -> str | None:
-        """Its next words on stderr, None at the end."""
+        """Return the next text on stderr, None at the end."""
         ...
 
     async def wait(self) -> bool:
-        """Wait for its end; whether it was one with nothing left of what the process had started."""
+        """Wait for the end of the process; return whether it has ended everything that it started."""
         ...
 
     def kill(self) -> None: ...
 
 
 class Program:
-    """The channel to a playing process that is a program of its own, `runner.play.program`."""
+    """The channel to a play process that is a separate program, `runner.play.program`."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
@@ -96,7 +96,7 @@ class Program:
 
     @classmethod
     async def start(cls, request: PlayRequest) -> "Program":
-        """Start the program and send it what it is to play."""
+        """Start the program, and send it the spec of the play."""
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-P", "-m", "runner.play.program"),
             stdin=asyncio.subprocess.PIPE,
@@ -105,13 +105,13 @@ class Program:
             env=request.environment,
             pass_fds=request.kept_open,
             limit=LINE_LIMIT,
-            start_new_session=True,  # Ctrl-C at the server's terminal is for the server
+            start_new_session=True,  # Ctrl-C in the server's terminal must reach only the server
         )
         program = cls(process)
-        program.say(spec(request, request.kept_open))
+        program.send(spec(request, request.kept_open))
         return program
 
-    def say(self, message: object) -> None:
+    def send(self, message: object) -> None:
         assert self._process.stdin is not None
         if not self._process.stdin.is_closing():
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
@@ -122,7 +122,7 @@ class Program:
 
     async def read_stderr(self) -> str | None:
         assert self._process.stderr is not None
-        return await read_words(self._process.stderr)
+        return await read_text(self._process.stderr)
 
     async def wait(self) -> bool:
         return await self._process.wait() == 0
@@ -132,7 +132,7 @@ class Program:
 
 
 async def read_message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
-    """The next message of a playing process; None where it was cut off in the middle of one.  Raises: TooLong."""
+    """Return the next message of a play process; None at the end, also in the middle of a message.  Raises: TooLong."""
     try:
         line = await reader.readuntil(b"\n")
     except asyncio.IncompleteReadError:
@@ -143,13 +143,16 @@ async def read_message(reader: asyncio.StreamReader) -> dict[str, Any] | None:
     return read
 
 
-async def read_words(reader: asyncio.StreamReader) -> str | None:
-    """The next words, with no regard to lines: who writes one that never ends must not be held up, or be held here."""
-    return (await reader.read(MOST_WORDS)).decode(errors="replace") or None
+async def read_text(reader: asyncio.StreamReader) -> str | None:
+    """Return the next text, None at the end.
+
+    It is not read by lines: an endless line must neither block its writer nor fill this server's memory.
+    """
+    return (await reader.read(MAX_STDERR)).decode(errors="replace") or None
 
 
 class Process:
-    """One playing process."""
+    """One play process, as the server sees it."""
 
     def __init__(self, channel: Channel, request: PlayRequest) -> None:
         self._channel = channel
@@ -159,9 +162,9 @@ class Process:
 
     @classmethod
     async def start(cls, request: PlayRequest) -> "Process":
-        """Start a play the cold way, as a program of its own.
+        """Start a play cold, as a separate program.
 
-        At the request's deadline it begins to end by itself, whatever becomes of this server, and has ended all that it
+        At the request's deadline it begins to end by itself, whatever happens to this server, and has ended all that it
         started within three times `program.GRACE`; see `extend`.
         """
         return cls(await Program.start(request), request)
@@ -171,10 +174,10 @@ class Process:
         return self._channel.pid
 
     async def events(self) -> AsyncGenerator[Event]:
-        """The events as they come, until the process ends.
+        """Yield the events as they arrive, until the process ends.
 
-        Without an END among them it was killed, also for a message that is too long, or its deadline has passed: from
-        then on it tells nothing.
+        If there is no END among them, the process was killed, possibly because a message was too long, or its deadline
+        has passed, after which it emits nothing.
         """
         stderr = asyncio.create_task(self._log_stderr(), name=f"stderr of {self._cookie}")
         try:
@@ -182,29 +185,29 @@ class Process:
                 yield Event.read(message)
             await self._channel.wait()
         except TooLong:
-            logger.error("the playing process %s has sent a message that is too long, killing it", self.pid)
+            logger.error("the play process %s has sent a message that is too long, killing it", self.pid)
             self._channel.kill()
         finally:
             stderr.cancel()
 
     def extend(self, deadline: float) -> None:
-        """Move the deadline; a play that has ended, or has begun to at the last one, hears nothing."""
-        self._channel.say({"deadline": deadline})
+        """Move the deadline; this has no effect on a play that has ended, or has reached its previous deadline."""
+        self._channel.send({"deadline": deadline})
 
     async def stop(self) -> None:
-        """End the process and all that it has started; returns when none of it is left.  May be called twice."""
+        """End the process and all that it has started; return when none of it is left.  May be called twice."""
         if self._stopping is None:
             self._stopping = asyncio.create_task(self._stop(), name=f"stop {self._cookie}")
         await asyncio.shield(self._stopping)
 
     async def _stop(self) -> None:
         ending = asyncio.create_task(self._channel.wait(), name=f"end of {self._cookie}")
-        await asyncio.sleep(0)  # lets the task of a process that has ended already end
+        await asyncio.sleep(0)  # lets the task finish if the process has already ended
         if not ending.done():
-            self._channel.say({"stop": True})
+            self._channel.send({"stop": True})
             await asyncio.wait({ending}, timeout=STOP_TIMEOUT)
         if not ending.done():
-            logger.warning("the playing process %s does not end, killing it", self.pid)
+            logger.warning("the play process %s does not end, killing it", self.pid)
             self._channel.kill()
         # A process that was killed could not clean up after itself.
         if not await ending:
@@ -212,6 +215,6 @@ class Process:
             await asyncio.to_thread(processes.end_masters, self._directory, 0)
 
     async def _log_stderr(self) -> None:
-        while (words := await self._channel.read_stderr()) is not None:
-            for line in words.splitlines():
+        while (text := await self._channel.read_stderr()) is not None:
+            for line in text.splitlines():
                 logger.warning("%s: %s", self._cookie, line.rstrip())

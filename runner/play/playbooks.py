@@ -1,7 +1,7 @@
-"""Which playbook is played: one of ours, or an operator's in its place.
+"""Decides which playbook is played: one of ours, or an operator's in its place.
 
-An operator's directory has a deploy.yml, and may have a down.yml; each contains our task once, among others.  halt.yml
-and recover.yml are always ours: what they report decides how a run ended.
+An operator's directory has a deploy.yml and may have a down.yml; each contains our task once, among others.  halt.yml
+and recover.yml are always ours, because their results decide how a run ended.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,23 +15,23 @@ ACTIONS: Mapping[str, str] = {"deploy.yml": "up", "down.yml": "down"}  # of our 
 
 
 class BadPlaybooks(Exception):
-    """An operator's directory of playbooks that cannot be played; the text says what to do."""
+    """The operator's directory of playbooks is not valid; the text says what to do."""
 
 
 def locate(playbook: str, own: Path | None) -> str:
-    """The operator's playbook of that name in the directory `own`, where there is one, else ours."""
+    """Return the path of the operator's playbook of that name in the directory `own`; without one, the name of ours."""
     if own is not None and playbook in ACTIONS and (own / playbook).is_file():
         return str(own / playbook)
     return playbook
 
 
 def check(own: Path, ours: Path) -> None:
-    """Raises: BadPlaybooks where the directory `own` has no deploy.yml, or a playbook without our task.
+    """Check an operator's directory of playbooks, `own`; the messages refer to our own in `ours` as examples.
 
-    `ours` is the directory whose playbooks show how it is done.
+    Raises: BadPlaybooks, if it has no deploy.yml, or a playbook that does not contain our task exactly once.
     """
     if not own.is_dir():
-        raise BadPlaybooks(f"{own} is no directory; make it, with a deploy.yml in it, or unset the setting")
+        raise BadPlaybooks(f"{own} is not a directory; create it, with a deploy.yml in it, or unset the setting")
     if not (own / "deploy.yml").is_file():
         raise BadPlaybooks(f"there is no deploy.yml in {own}; copy {ours / 'deploy.yml'} there, and add your tasks")
     for name, action in ACTIONS.items():
@@ -46,13 +46,13 @@ def _check_task(path: Path, action: str, ours: Path) -> None:
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise BadPlaybooks(f"{path} cannot be read: {' '.join(str(error).split())}") from error
     if actions != [action]:
-        found = f"has the actions {', '.join(actions)}" if actions else "has none"
+        found = f"has the actions {', '.join(actions)}" if actions else "does not contain it"
         wanted = f"the task {TASK} with the action {action} exactly once"
         raise BadPlaybooks(f"{path} must contain {wanted}, and {found}; take it from {ours}")
 
 
 def _actions(node: yaml.Node | None) -> Iterator[str]:
-    """What each of our tasks below a node does.  Without its tags, which need Ansible: `!vault`, `!unsafe`."""
+    """Yield the action of each of our tasks below a node.  Tags that need Ansible are ignored: `!vault`, `!unsafe`."""
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             yield from _actions(item)

@@ -1,4 +1,4 @@
-"""Makes a process that was forked a process of its own, as far as Linux and Python are concerned."""
+"""Separates a forked process from its parent: its environment, streams, descriptors, and signals.  Linux only."""
 
 import ctypes
 import os
@@ -13,33 +13,33 @@ _SET_CHILD_SUBREAPER = 36
 
 
 def renew(environment: Mapping[str, str]) -> None:
-    """Forget what Python has remembered of the process that this one was forked from."""
+    """Replace the state that Python has cached from the parent process."""
     tempfile.tempdir = None
     replace_environment(environment)
     open_streams("backslashreplace")
 
 
 def replace_environment(environment: Mapping[str, str]) -> None:
-    """Make `environment` all that programs inherit from this process."""
+    """Make `environment` the whole environment that programs inherit from this process."""
     os.environ.clear()
     os.environ.update(environment)
 
 
 def open_streams(errors: str) -> None:
-    """Have Python write to the descriptors 1 and 2 as they are now, with `errors` for what is no text."""
+    """Open stdout and stderr again on the current descriptors 1 and 2; `errors` is the handler for encoding errors."""
     for name, descriptor in (("stdout", 1), ("stderr", 2)):
         setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors=errors, closefd=False))  # noqa: SIM115
 
 
 def move(descriptor: int, number: int) -> None:
-    """Let `number` be what `descriptor` was."""
+    """Move `descriptor` to `number`, and close the old one."""
     if descriptor != number:
         os.dup2(descriptor, number)
         os.close(descriptor)
 
 
 def die_with_parent(number: signal.Signals) -> None:
-    """Have this process sent a signal when its parent dies; what it starts itself has no such wish."""
+    """Have the kernel signal this process when its parent dies; its own children do not inherit this."""
     _set(_SET_PDEATHSIG, number)
 
 

@@ -1,8 +1,8 @@
-"""Ansible as it is loaded in the warm process.  Importing this loads it, configured by the environment as it then is.
+"""Loads Ansible in the warm process.  Importing this module loads it, configured by the environment of that moment.
 
-Ansible was written as a program that ends after one play.  It takes a name for its temporary files, a number that makes
-its ids unique and its streams when it is imported, and two forks would have the same; `play` makes them anew.  Each
-line of that was found by a failure or by reading ansible-core 2.19 and ansible-runner 2.4: it is their private matter.
+Ansible was written as a program that ends after one play.  At import it chooses the name of its temporary directory and
+the number that makes its ids unique, and it takes its streams; two forks would share these, so `play` renews them.  The
+details come from failures and from reading ansible-core 2.19 and ansible-runner 2.4; they are private to both packages.
 """
 
 import ast
@@ -33,7 +33,7 @@ from ansible.vars.plugins import _prime_vars_loader
 from ansible import constants  # type: ignore[attr-defined] # mypy sees our own folder of that name
 from runner.play import posix
 
-# What a play imports, and neither the command line nor a plugin does.
+# Modules that a play imports, but neither the command line nor a plugin.
 MODULES = (
     "ansible._internal._errors._task_timeout",
     "ansible._internal._json._profiles._inventory_legacy",
@@ -49,18 +49,18 @@ MODULES = (
 
 
 FINDER_WARNING = "AnsibleCollectionFinder has already been configured"
-REHEARSALS = 12  # Python specialises a function that has been called eight times
+REHEARSALS = 12  # Python specializes a function after eight calls
 
 
 def load(project: Path) -> None:
-    """Load what every play of `project` needs; a plugin's documentation too, for it defines the plugin's settings."""
+    """Load what every play of `project` needs, including plugin documentation, which defines the plugins' settings."""
     for name in MODULES:
         importlib.import_module(name)
     loader.init_plugin_loader()
     loader.PluginLoader._load_config_defs = _load_settings
     for plugins in (loader.connection_loader, loader.shell_loader, loader.become_loader):
         list(plugins.all(class_only=True))
-    # ansible-runner's own changes how Ansible talks, and a play talks before it loads that.
+    # ansible-runner's own callback plugin changes Ansible's output, and a play prints something before it loads it.
     for path in loader.callback_loader.all(path_only=True):
         if (name := Path(path).stem) != constants.DEFAULT_STDOUT_CALLBACK:
             loader.callback_loader.get(name, class_only=True)
@@ -73,12 +73,12 @@ def load(project: Path) -> None:
     loader.strategy_loader.get(constants.DEFAULT_STRATEGY, class_only=True)
     loader.cache_loader.get(constants.CACHE_PLUGIN, class_only=True)
     _prime_vars_loader()
-    # A play adds this directory too, when it reads its playbook, and asks for no action before.
+    # A play also adds this directory, when it reads its playbook, and needs no action plugin before that.
     loader.action_loader.add_directory(str(project / "action_plugins"))
     for path in loader.action_loader.all(path_only=True):
         if Path(path).is_relative_to(project):
             loader.action_loader.get(Path(path).stem, class_only=True)
-    # What is to be done at the end was meant for this process, and is done at the end of each fork otherwise.
+    # These exit functions are for this process only; otherwise they would run at the end of each fork.
     atexit._clear()
     shutil.rmtree(constants.DEFAULT_LOCAL_TMP)
 
@@ -87,7 +87,10 @@ _load_config_defs = loader.PluginLoader._load_config_defs
 
 
 def _load_settings(self: loader.PluginLoader, name: str, module: ModuleType, path: str) -> None:
-    """As Ansible's own, but remembers a plugin without settings too: each play would read its words anew."""
+    """Do what Ansible's own method does, and also remember plugins without settings.
+
+    Otherwise each play would read their documentation again.
+    """
     _load_config_defs(self, name, module, path)
     kind = loader.get_plugin_class(self.class_name) if self.class_name else None
     if kind in constants.CONFIGURABLE_PLUGINS and not constants.config.has_configuration_definition(kind, name):
@@ -95,19 +98,19 @@ def _load_settings(self: loader.PluginLoader, name: str, module: ModuleType, pat
 
 
 def _documentation(path: str) -> SimpleNamespace:
-    """What a plugin says of itself, without running it."""
+    """Return a plugin's DOCUMENTATION as a module would have it, without executing the plugin."""
     for statement in ast.parse(Path(path).read_text(encoding="utf-8")).body:
         match statement:
-            case ast.Assign(targets=[ast.Name(id="DOCUMENTATION")], value=ast.Constant(value=words)):
-                return SimpleNamespace(DOCUMENTATION=words)
+            case ast.Assign(targets=[ast.Name(id="DOCUMENTATION")], value=ast.Constant(value=text)):
+                return SimpleNamespace(DOCUMENTATION=text)
     return SimpleNamespace()
 
 
 def rehearse(arguments: list[str], playbooks: list[Path]) -> None:
-    """Do what a play does before its first task, as often as it takes until it costs least.
+    """Do what a play does before its first task, often enough that Python has optimized it.
 
-    A fork inherits what Python and Ansible remember of it: specialised code, compiled patterns, which class is which.
-    Only what leaves nothing else behind is done: no callback, no task, no connection.
+    A fork inherits what Python and Ansible cache: specialized bytecode, compiled patterns, class checks.  Only steps
+    without other lasting effects are rehearsed: no callback, no task, no connection.
     """
     cli = PlaybookCLI(["ansible-playbook"])
     cli.init_parser()
@@ -129,7 +132,7 @@ def rehearse(arguments: list[str], playbooks: list[Path]) -> None:
 
 
 def play(arguments: list[str]) -> int:
-    """Be `ansible-playbook` in a fork that has its own streams and environment; gives the exit status."""
+    """Run `ansible-playbook` in a fork that has its own streams and environment, and return the exit status."""
     renew()
     try:
         PlaybookCLI.cli_executor(["ansible-playbook", *arguments])
@@ -143,16 +146,16 @@ def play(arguments: list[str]) -> int:
 
 
 def renew() -> None:
-    """Make anew what this fork must not share with others."""
+    """Replace the state that this fork must not share with other forks."""
     for name in ("ANSIBLE_HOME", "DEFAULT_LOCAL_TMP"):
         setattr(constants, name, constants.config.get_config_value(name))
-    # All plays would have the same ids, and ansible-runner finds its events by them.
+    # Otherwise all plays would have the same ids, by which ansible-runner finds its events.
     ids.random_int = f"{secrets.randbelow(2**32):08x}"
     ids.cur_id = 0
     display = Display()
-    # What loading has said, a play has to say again.
-    for said in (display._warns, display._deprecations, display._errors):
-        said.clear()
+    # Ansible prints each warning once; a play must print those again that were printed while loading.
+    for printed in (display._warns, display._deprecations, display._errors):
+        printed.clear()
     posix.open_streams("_replacing_warning_handler")
     for stream in (sys.stdout, sys.stderr):
         _synchronize_textiowrapper(stream, display._lock)

@@ -1,12 +1,12 @@
-"""Plays one playbook through ansible-runner, as a process of its own: `python -P -m runner.play.program`.
+"""Plays one playbook through ansible-runner, as a separate process: `python -P -m runner.play.program`.
 
-This and `runner.play.forkserver` are all that imports ansible_runner.  It is a process because a run needs what threads
-cannot give: a clean environment, an end that leaves nothing behind, and a death of the server that it notices.
+Only this module and `runner.play.forkserver` import ansible_runner.  It is a process because a thread cannot have its
+own environment, cannot be ended without leaving anything behind, and does not outlive the server to clean up after it.
 
 stdin    lines of JSON, see `runner.play.control`.  The first is a `Spec`; a second, `{"stop": true}`, ends all that the
-         play has started.  So do the end of stdin and a deadline that passes, and these end the play without an `end`
+         play has started.  So do the end of stdin and a deadline that passes; these end the play without an `end` event
 stdout   one JSON object a line, see `runner.play.event`
-stderr   what neither expects; the server logs it
+stderr   unexpected output; the server logs it
 """
 
 import json
@@ -29,46 +29,47 @@ GRACE = 1.0  # seconds between SIGTERM and SIGKILL: Ansible uses them to pass th
 
 
 class Spec(TypedDict):
-    """What is to be played."""
+    """What to play."""
 
-    directory: str  # of the run, with its inventory
-    project: str  # where playbooks and roles are
+    directory: str  # of the run; contains the inventory
+    project: str  # the directory of the playbooks
     playbook: str
     held: list[int]  # descriptors that are kept open until all that the play has started has ended
     deadline: NotRequired[float | None]  # the first one, see `runner.play.control`
 
 
-class Teller:
-    """Tells the server what happens.  `stopping` is set when the play is to end."""
+class Emitter:
+    """Emits messages to the server.  `stopping` is set when the play must end."""
 
     def __init__(self, out: TextIO) -> None:
         self.stopping = threading.Event()
         self._out = out
-        self._is_silent = False
+        self._is_muted = False
 
-    def say(self, **message: Any) -> None:
-        if self._is_silent:
+    def emit(self, **message: Any) -> None:
+        """Send one message, unless muted."""
+        if self._is_muted:
             return
-        # A broken pipe means that the server is gone; the end of stdin tells that too, and is acted upon.
+        # A broken pipe means that the server is gone; so does the end of stdin, which ends the play.
         try:
             self._out.write(json.dumps(message) + "\n")
             self._out.flush()
         except BrokenPipeError:
             self.stopping.set()
 
-    def be_silent(self) -> None:
-        """Tell nothing any more; a message that is being told may still be."""
-        self._is_silent = True
+    def mute(self) -> None:
+        """Emit nothing from now on; a message that another thread is emitting may still be sent."""
+        self._is_muted = True
 
     def handle(self, event: dict[str, Any]) -> bool:
-        """Pass one of ansible-runner's events on."""
+        """Pass on one of ansible-runner's events."""
         for message in reported(event):
-            self.say(**message)
-        return False  # leave no file of the event
+            self.emit(**message)
+        return False  # ansible-runner writes no file of the event
 
 
 def configuration(spec: Spec) -> RunnerConfig:
-    """What ansible-runner has to know, prepared: with the command and the whole environment of Ansible."""
+    """Return ansible-runner's configuration, prepared: with the command and the complete environment of Ansible."""
     config = RunnerConfig(
         private_data_dir=spec["directory"],
         project_dir=spec["project"],
@@ -78,59 +79,59 @@ def configuration(spec: Spec) -> RunnerConfig:
         fact_cache_type="memory",
         quiet=True,
         suppress_output_file=True,
-        settings={"pexpect_timeout": 0.2},  # how soon ansible-runner looks whether it is to stop
+        settings={"pexpect_timeout": 0.2},  # seconds between ansible-runner's checks for a stop
     )
     config.prepare()
     return config
 
 
-def obey(orders: Orders, teller: Teller) -> None:
-    """From now on, stop the play at a word.  Without a server or beyond the deadline, end this process too.
+def obey(orders: Orders, emitter: Emitter) -> None:
+    """From now on, stop the play when an order arrives.  Without a server or after the deadline, end this process too.
 
-    That takes a thread: the main one can wait for as long as it likes for a frozen server to read what it is told.
+    This needs a thread: the main one may be blocked for any time, because a frozen server does not read its output.
     """
-    threading.Thread(target=_obey, args=(orders, teller), name="obey", daemon=True).start()
+    threading.Thread(target=_obey, args=(orders, emitter), name="obey", daemon=True).start()
 
 
-def _obey(orders: Orders, teller: Teller) -> None:
+def _obey(orders: Orders, emitter: Emitter) -> None:
     while orders.next() is not None:
-        _stop(teller)
-    # What comes now tells of the cutting, and would be taken for the run's own end.
-    teller.be_silent()
-    _stop(teller)
-    # The main thread ends the process where it can: it alone knows of what it is just starting.
+        _stop(emitter)
+    # Events from now on result from stopping the play, and would be mistaken for the run's own end.
+    emitter.mute()
+    _stop(emitter)
+    # The main thread ends the process if it can: only it knows the process that it is just starting.
     threading.main_thread().join(GRACE)
     processes.end_children(GRACE)
     os._exit(1)
 
 
-def _stop(teller: Teller) -> None:
-    teller.stopping.set()
+def _stop(emitter: Emitter) -> None:
+    emitter.stopping.set()
     processes.end(os.environ[processes.COOKIE], GRACE)
 
 
 def main() -> None:
-    """Play what the first line of stdin asks for."""
+    """Play what the first line of stdin specifies."""
     orders = Orders(0)
     spec = cast("Spec | None", orders.first())
     if spec is None:
         return
     posix.adopt_orphans()
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever else prints must not get between the messages
+    os.dup2(2, 1)  # no other output must get between the messages
     for descriptor in spec["held"]:
         os.set_inheritable(descriptor, False)
-    teller = Teller(out)
+    emitter = Emitter(out)
     config = configuration(spec)
-    # By module and not by name: a server that was started with a bare PATH finds no `ansible-playbook`.
+    # By module, not by name: a server that was started with a bare PATH does not find `ansible-playbook`.
     config.command[:1] = [sys.executable, "-P", "-m", "ansible", "playbook"]
-    runner = Runner(config, event_handler=teller.handle, cancel_callback=teller.stopping.is_set)
+    runner = Runner(config, event_handler=emitter.handle, cancel_callback=emitter.stopping.is_set)
     if orders.is_over():
         return
-    obey(orders, teller)
+    obey(orders, emitter)
     runner.run()
-    teller.say(**Event(Kind.END, rc=runner.rc).write())
-    processes.end_children(GRACE)  # ssh's master outlives the play
+    emitter.emit(**Event(Kind.END, rc=runner.rc).write())
+    processes.end_children(GRACE)  # ssh's control master outlives the play
 
 
 if __name__ == "__main__":

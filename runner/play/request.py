@@ -1,4 +1,4 @@
-"""What a playing process has to know: one object from the worker to the process."""
+"""The request for a play: one object that the worker passes to whatever starts the play process."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class PlayRequest:
-    """One play: `playbook` with the inventory in `directory`."""
+    """A request to play `playbook` with the inventory in `directory`."""
 
-    directory: Path  # of the run, with its inventory
+    directory: Path  # of the run; contains the inventory
     playbook: str
     cookie: str  # marks each process that the play starts
-    environment: Mapping[str, str]  # the whole one
-    kept_open: tuple[int, ...] = ()  # descriptors; closed when all that the play has started has ended
-    deadline: float | None = None  # when it has to end by itself, in seconds on `control.clock`; None: never
+    environment: Mapping[str, str]  # the complete environment of the process
+    kept_open: tuple[int, ...] = ()  # descriptors; closed when every process that the play has started has ended
+    deadline: float | None = None  # when the play must end by itself, in seconds on `control.clock`; None: never

@@ -1,6 +1,7 @@
-"""The server's side of the warm process: it is started, tested against a cold play, and started again when it ends.
+"""The server's side of the warm process: starts it, tests it against a cold play, and restarts it when it ends.
 
-While it starts, is tested, is gone, or refuses, plays are started the cold way, see `runner.play.launcher`.
+While it is starting, being tested, or not running, and when it refuses a play, plays are started cold, see
+`runner.play.launcher`.
 """
 
 import asyncio
@@ -25,55 +26,56 @@ from runner.play.request import PlayRequest
 logger = logging.getLogger(__name__)
 
 START_TIMEOUT = 60.0  # seconds to load Ansible
-TEST_TIMEOUT = 60.0  # seconds of a play that does nothing
+TEST_TIMEOUT = 60.0  # seconds for a play that does nothing
 END_TIMEOUT = 2.0  # seconds that the warm process has to end before it is killed
-SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 60.0  # seconds before it is started again; each time twice as many
+SHORTEST_PAUSE, LONGEST_PAUSE = 0.1, 60.0  # seconds before a restart; doubled each time
 
 EXAMPLE = """
 - name: Example
   hosts: all
   gather_facts: false
   tasks:
-    - name: Say
+    - name: Print
       ansible.builtin.debug:
-        msg: "{{ words | upper }}"
+        msg: "{{ text | upper }}"
     - name: Run
-      ansible.builtin.raw: "echo {{ words }}"
+      ansible.builtin.raw: "echo {{ text }}"
     - name: Fail
       ansible.builtin.raw: "exit 3"
 """
-EXAMPLE_VARIABLES = {"ansible_connection": "local", "words": "hello"}
+EXAMPLE_VARIABLES = {"ansible_connection": "local", "text": "hello"}
 
 
 class Different(Exception):
-    """A play that the warm process forks differs from a cold one; the text says how."""
+    """A play that the warm process forks differs from a cold one; the text describes the difference."""
 
 
 class WarmAnsible:
-    """The warm process: starts it, tests it, starts it again when it has ended, and has it fork plays."""
+    """Starts, tests, and restarts the warm process, and has it fork plays."""
 
     def __init__(self, root: Path, name: str, passed_on: Mapping[str, str], *, cold: Starter = Process.start) -> None:
-        """`root` is a directory of its own, `name` one that no other server has; for `passed_on` see `environment`.
+        """Create it without starting the process.
 
+        `root` is a directory for this object alone, `name` is unique among servers; for `passed_on` see `environment`.
         `cold` starts the play that a warm one is compared with.
         """
         self._root = root
-        self._cookie = f"warm/{name}/"  # of no run
+        self._cookie = f"warm/{name}/"  # not the cookie of any run
         self._passed_on = passed_on
         self._cold = cold
         self._process: asyncio.subprocess.Process | None = None
         self._control: socket.socket | None = None
-        self._expected: list[Event] = []  # of the example, played the cold way
-        self._decided = asyncio.Event()  # whether it is known which way plays are started
-        self.is_ready = False  # whether it forks plays now
+        self._expected: list[Event] = []  # of the example, played cold
+        self._decided = asyncio.Event()  # set when it is known whether plays are started warm or cold
+        self.is_ready = False  # whether it currently forks plays
 
     @property
     def pid(self) -> int | None:
-        """The warm process's, if there is one."""
+        """The pid of the warm process; None if there is none."""
         return self._process.pid if self._process is not None else None
 
     async def decided(self) -> bool:
-        """Wait until it is known which way plays are started; whether it is the warm one."""
+        """Wait until it is known whether plays are started warm or cold, and return whether they are started warm."""
         await self._decided.wait()
         return self.is_ready
 
@@ -84,7 +86,7 @@ class WarmAnsible:
         return await self._fork(request)
 
     async def serve(self) -> None:
-        """Keep a warm process until this is cancelled, or until a play turns out to differ there."""
+        """Keep a warm process running until this is canceled, or until a warm play differs from a cold one."""
         await asyncio.to_thread(processes.end, self._cookie, 0)  # of a server that was killed
         await asyncio.to_thread(private.remove, self._root)
         pause, clock = SHORTEST_PAUSE, asyncio.get_running_loop().time
@@ -96,19 +98,19 @@ class WarmAnsible:
                         await self._test()
                         await self._keep(process)
             except Different as difference:
-                logger.warning("plays are started the cold way, because warm ones differ: %s", difference)
+                logger.warning("plays are started cold, because warm ones differ: %s", difference)
                 self._decided.set()
                 return
             except OSError:
                 logger.exception("the warm process cannot be started")
             if clock() - beginning > LONGEST_PAUSE:
                 pause = SHORTEST_PAUSE
-            logger.warning("the warm process has ended; plays are started the cold way until there is a new one")
+            logger.warning("the warm process has ended; plays are started cold until it has been restarted")
             await asyncio.sleep(pause)
             pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _keep(self, process: asyncio.subprocess.Process) -> None:
-        """Let plays be forked until the process ends."""
+        """Allow plays to be forked until the process ends."""
         logger.info("plays are forks of the warm process %s", process.pid)
         self.is_ready = True
         self._decided.set()
@@ -120,17 +122,17 @@ class WarmAnsible:
 
     @asynccontextmanager
     async def _started(self) -> AsyncIterator[asyncio.subprocess.Process | None]:
-        """The warm process, ready; None where it cannot be had.  It is ended at the end."""
+        """Yield the warm process when it is ready, None if it does not become ready; then end it."""
         control, its_control = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         control.setblocking(False)
-        with control, self._place() as place:
+        with control, self._directory() as directory:
             with its_control:
                 process = await asyncio.create_subprocess_exec(
                     *(sys.executable, "-P", "-m", "runner.play.forkserver", str(project_directory())),
                     stdin=its_control.fileno(),
                     stdout=asyncio.subprocess.DEVNULL,
                     stderr=asyncio.subprocess.PIPE,
-                    env=environment(place, self._cookie.ljust(processes.ROOM, "/"), self._passed_on),
+                    env=environment(directory, self._cookie.ljust(processes.COOKIE_ROOM, "/"), self._passed_on),
                     start_new_session=True,
                 )
             stderr = asyncio.create_task(_log_stderr(process), name="stderr of the warm process")
@@ -156,14 +158,14 @@ class WarmAnsible:
             raise Different(f"{found} is not {self._expected}")
 
     async def _play_example(self, start: Starter) -> list[Event]:
-        with self._place() as place:
+        with self._directory() as directory:
             inventory = {"all": {"hosts": {"example": EXAMPLE_VARIABLES}}}
-            (place / "inventory.json").write_text(json.dumps(inventory))
-            playbook = place / "example.yml"
+            (directory / "inventory.json").write_text(json.dumps(inventory))
+            playbook = directory / "example.yml"
             playbook.write_text(EXAMPLE)
             cookie = f"{self._cookie}example"
-            variables = environment(place, cookie, self._passed_on)
-            process = await start(PlayRequest(place, str(playbook), cookie, variables))
+            variables = environment(directory, cookie, self._passed_on)
+            process = await start(PlayRequest(directory, str(playbook), cookie, variables))
             try:
                 return [event async for event in process.events()]
             finally:
@@ -171,7 +173,7 @@ class WarmAnsible:
                     await process.stop()
 
     async def _fork(self, request: PlayRequest) -> Process:
-        """As `start`, before the test too."""
+        """Do what `start` does, also before the test has passed."""
         if self._control is None or self._process is None:
             raise Refused("there is no warm process")
         process = self._process
@@ -183,19 +185,19 @@ class WarmAnsible:
             raise
 
     @contextmanager
-    def _place(self) -> Iterator[Path]:
-        """A directory as runs have one."""
+    def _directory(self) -> Iterator[Path]:
+        """Yield a new directory like that of a run; it is removed at the end."""
         private.claim(self._root)
-        place = Path(tempfile.mkdtemp(dir=self._root))
-        (place / "tmp").mkdir()
+        directory = Path(tempfile.mkdtemp(dir=self._root))
+        (directory / "tmp").mkdir()
         try:
-            yield place
+            yield directory
         finally:
-            private.remove(place)
+            private.remove(directory)
 
 
 async def _is_ready(control: socket.socket) -> bool:
-    """Wait until the warm process has said that it is ready; whether it lived so long."""
+    """Wait until the warm process reports that it is ready; False if it ends or times out first."""
     try:
         async with asyncio.timeout(START_TIMEOUT):
             return bool(await asyncio.get_running_loop().sock_recv(control, 1))
@@ -204,7 +206,7 @@ async def _is_ready(control: socket.socket) -> bool:
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:
-    """See the warm process end, whose socket was closed."""
+    """Wait for the end of the warm process, whose socket was closed; kill it after `END_TIMEOUT`."""
     try:
         async with asyncio.timeout(END_TIMEOUT):
             await process.wait()

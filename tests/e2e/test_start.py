@@ -148,7 +148,7 @@ def test_playbooks_that_cannot_be_played(tmp_path: Path) -> None:
     environment = {"DAOS_DATA_DIR": str(tmp_path / "data"), "DAOS_PLAYBOOKS": str(own)}
     start = "daos: DAOS_PLAYBOOKS cannot be used: "
     missing = refuse("serve", "--port", "0", **environment)
-    assert missing == f"{start}{own} is no directory; make it, with a deploy.yml in it, or unset the setting"
+    assert missing == f"{start}{own} is not a directory; create it, with a deploy.yml in it, or unset the setting"
     own.mkdir()
     assert refuse("serve", "--port", "0", **environment).startswith(f"{start}there is no deploy.yml in {own}; copy ")
     (own / "deploy.yml").write_text("- hosts: all\n")

@@ -114,7 +114,7 @@ def test_a_failure_that_is_not_the_plugins_is_ansibles() -> None:
 
 
 def test_a_play_that_never_began_is_ansibles_error_with_its_words() -> None:
-    words = Event(Kind.WORDS, message="ERROR! the playbook could not be found\nsecond line")
+    words = Event(Kind.MESSAGE, message="ERROR! the playbook could not be found\nsecond line")
     end = judge(PROJECT, [words, replace(END, rc=4)])
     assert end is not None
     assert end.reason is FailureReason.ANSIBLE_ERROR
@@ -122,7 +122,7 @@ def test_a_play_that_never_began_is_ansibles_error_with_its_words() -> None:
 
 
 def test_a_play_whose_worker_was_killed_at_the_host_is_no_verdict() -> None:
-    words = Event(Kind.WORDS, message="[ERROR]: A worker was found in a dead state")
+    words = Event(Kind.MESSAGE, message="[ERROR]: A worker was found in a dead state")
     assert judge(PROJECT, [Event(Kind.PHASE, Phase.PREPARE), words, replace(END, rc=250)]) is None
 
 

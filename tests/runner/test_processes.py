@@ -43,42 +43,42 @@ def test_nothing_to_end_is_nothing_done(cookie: str) -> None:
     assert processes.end(cookie, grace=60.0) == 0
 
 
-BEARER = """
+FORKING = """
 import os, sys, time
 from runner import processes
 try:
-    processes.bear(sys.argv[1])
-except processes.CannotBear:
+    processes.set_cookie(sys.argv[1])
+except processes.CookieNotSet:
     print("cannot", flush=True)
 else:
     if os.fork() == 0:
-        print("bears", flush=True)
+        print("set", flush=True)
         time.sleep(300)
 """
 
 
 @contextmanager
-def bearing(first: str, cookie: str) -> Iterator[str]:
-    """What a process says that was started with the cookie `first` and wants to bear `cookie`."""
+def started(first: str, cookie: str) -> Iterator[str]:
+    """Yield the answer of a process that was started with the cookie `first` and sets `cookie`."""
     environment = {"A": "1", processes.COOKIE: first, "B": "2"}
-    command = [sys.executable, "-c", BEARER, cookie]
+    command = [sys.executable, "-c", FORKING, cookie]
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         word = process.stdout.readline().strip()
-        process.wait()  # it leaves a fork behind that bears the cookie, and shows the same cookie until it has ended
+        process.wait()  # it leaves a fork with the cookie behind, and shows the same cookie until it has ended
         yield word
         processes.end(cookie, 0)
 
 
-def test_a_fork_is_found_by_the_cookie_that_it_bears(cookie: str) -> None:
-    with bearing(f"first-{cookie}".ljust(processes.ROOM, "/"), f"{cookie}/run") as word:
-        assert word == "bears"
+def test_a_fork_is_found_by_the_cookie_that_it_sets(cookie: str) -> None:
+    with started(f"first-{cookie}".ljust(processes.COOKIE_ROOM, "/"), f"{cookie}/run") as word:
+        assert word == "set"
         assert processes.find(f"first-{cookie}") == []
         assert len(processes.find(cookie)) == 1
         assert processes.find(f"{cookie}/run") == processes.find(cookie)
         assert processes.find(f"{cookie}/other") == []
 
 
-def test_a_cookie_without_room_cannot_be_borne(cookie: str) -> None:
-    with bearing("short", cookie) as word:
+def test_a_cookie_without_room_cannot_be_set(cookie: str) -> None:
+    with started("short", cookie) as word:
         assert word == "cannot"

@@ -14,7 +14,7 @@ import pytest
 
 from db.containers import Container, ContainerState
 from db.phase import Phase
-from runner.host.answers import MOST_CONTAINERS, Answers, HostAnswer, Limits
+from runner.host.answers import MAX_CONTAINERS, Answers, HostAnswer, Limits
 from runner.host.delivery import Delivery, pack
 from runner.host.model import Model
 from runner.host.notes import Notes
@@ -76,19 +76,19 @@ def report(given: Answers, services: Mapping[str, Any] | None = None, *, changed
         ("baseline", ""),
         ("model", json.dumps(resolved)),
     ):
-        given.note(key, value)
+        given.set_fact(key, value)
     return given
 
 
 def show_images(given: Answers, **there: str) -> Answers:
     """Have the host inspect the images that it is asked about; "web" is web:1."""
     names = asked(given)
-    given.note("names", " ".join(names))
+    given.set_fact("names", " ".join(names))
     for name in names:
         if name.split(":")[0] in there:
-            given.note("image", there[name.split(":")[0]])
+            given.set_fact("image", there[name.split(":")[0]])
         else:
-            given.note("absent", f"Error: No such image: {name}")
+            given.set_fact("absent", f"Error: No such image: {name}")
     return given
 
 
@@ -144,9 +144,9 @@ def test_the_archive_is_the_delivery() -> None:
 def test_the_host_is_asked_for_images_first_and_once() -> None:
     given = report(answers(), {"web": WEB, "db": {"image": "db:1"}, "app": {"build": {"context": TREE}}})
     assert fields(given.answer("plan")) == {"inspect": "db:1 shop-app web:1"}
-    given.note("names", "db:1 shop-app web:1")
+    given.set_fact("names", "db:1 shop-app web:1")
     for name in ("db:1", "shop-app", "web:1"):
-        given.note("absent", f"Error: No such image: {name}")
+        given.set_fact("absent", f"Error: No such image: {name}")
     assert fields(given.answer("plan"))["pull"] == "db web"
 
 
@@ -181,8 +181,8 @@ def after_a_run(given: Answers) -> Answers:
     """Have the host report what a successful run of the same package has left."""
     notes = packed(show_images(report(given), web="sha256:web").answer("plan"))["./notes"]
     again = report(answers(), changed=False)
-    again.note("notes", notes.removeprefix("= notes ").rstrip())
-    again.note("container", container())
+    again.set_fact("notes", notes.removeprefix("= notes ").rstrip())
+    again.set_fact("container", container())
     return show_images(again, web="sha256:web")
 
 
@@ -192,8 +192,8 @@ def test_an_unchanged_project_moves_nothing_and_notes_nothing() -> None:
 
 def test_files_that_a_run_was_cut_off_before_are_moved_and_deleted() -> None:
     given = after_a_run(answers())
-    given.note("changed", "./compose.yaml")
-    given.note("had", "./gone")
+    given.set_fact("changed", "./compose.yaml")
+    given.set_fact("had", "./gone")
     files = packed(given.answer("plan"))
     assert (files["./move"], files["./delete"]) == ("./compose.yaml\n", "./gone\n")
 
@@ -202,9 +202,9 @@ def test_all_services_are_recreated_at_once_where_all_are_to_be() -> None:
     given = report(
         answers(values={"P": b"1"}), {"web": {**WEB, "secrets": [{"source": "p"}]}}, secrets={"p": {"environment": "P"}}
     )
-    given.note("notes", Notes(contents={"web": {"secret p": "older"}}).write())
-    given.note("baseline", "")
-    given.note("container", container())
+    given.set_fact("notes", Notes(contents={"web": {"secret p": "older"}}).write())
+    given.set_fact("baseline", "")
+    given.set_fact("container", container())
     reply = fields(show_images(given, web="sha256:web").answer("plan"))
     assert reply["recreate"] == "web"
     assert "rest" not in reply
@@ -234,7 +234,7 @@ def test_the_versions_are_in_the_log_once() -> None:
 )
 def test_a_compose_that_is_too_old_is_refused(version: str, is_refused: bool) -> None:
     given = show_images(report(answers()), web="sha256:web")
-    given.note("compose", version)
+    given.set_fact("compose", version)
     reply = fields(given.answer("plan"))
     assert (reply.get("fail") == "DOCKER_UNAVAILABLE") is is_refused
     assert (f"Docker Compose {version} is too old: daos needs 2.26 or newer." == reply.get("detail")) is is_refused
@@ -242,8 +242,8 @@ def test_a_compose_that_is_too_old_is_refused(version: str, is_refused: bool) ->
 
 def test_an_old_compose_is_the_reason_when_it_refuses_the_files() -> None:
     given = report(answers())
-    given.note("compose", "2.19.0")
-    given.note("fallback", "COMPOSE_INVALID include: unknown key")
+    given.set_fact("compose", "2.19.0")
+    given.set_fact("fallback", "COMPOSE_INVALID include: unknown key")
     assert fields(given.answer("why"))["reason"] == "DOCKER_UNAVAILABLE"
     assert "2.19.0 is too old" in fields(given.answer("sentence"))["detail"]
 
@@ -259,10 +259,10 @@ def test_profiles_that_no_service_has_are_a_warning(profiles: bytes, unknown: li
 
 def test_a_file_that_was_modified_on_the_host_is_a_warning() -> None:
     given = after_a_run(answers())
-    given.note("changed", "./compose.yaml")
-    given.note("modified", "./compose.yaml")
-    given.note("modified", "./gone")
-    given.note("had", "./gone")
+    given.set_fact("changed", "./compose.yaml")
+    given.set_fact("modified", "./compose.yaml")
+    given.set_fact("modified", "./gone")
+    given.set_fact("had", "./gone")
     given.answer("plan")
     assert given.warnings == [
         "File compose.yaml was modified on the host, and is replaced by the package's.",
@@ -274,7 +274,7 @@ def test_files_to_be_created_only_when_missing() -> None:
     given = after_a_run(answers({"seed": ProjectFile(b"", only_if_missing=True)}))
     assert "moves" not in fields(given.answer("plan"))
     given = report(answers({"seed": ProjectFile(b"", only_if_missing=True)}), changed=False)
-    given.note("missing", "seed")
+    given.set_fact("missing", "seed")
     assert packed(show_images(given, web="sha256:web").answer("plan"))["./move"] == "./seed\n"
 
 
@@ -300,19 +300,19 @@ def test_files_to_be_created_only_when_missing() -> None:
 def test_an_image_that_is_missing_does_not_shift_the_others(image: str, words: str) -> None:
     services = {"a": {"image": "Aa"}, "new": {"image": image}, "z": {"image": "zz:1", "pull_policy": "never"}}
     given = report(answers(), services)
-    given.note("names", " ".join(asked(given)))
+    given.set_fact("names", " ".join(asked(given)))
     for line in ("sha256:a", "sha256:z"):
-        given.note("image", line)
-    given.note("absent", words)
+        given.set_fact("image", line)
+    given.set_fact("absent", words)
     assert fields(given.answer("plan"))["pull"] == "new"
 
 
 @pytest.mark.parametrize("ids", [[], ["sha256:1", "sha256:2"]])
 def test_ids_that_fit_no_image_are_never_guessed(ids: list[str]) -> None:
     given = report(answers())
-    given.note("names", "web:1")
+    given.set_fact("names", "web:1")
     for line in ids:
-        given.note("image", line)
+        given.set_fact("image", line)
     with pytest.raises(HostAnswer):
         given.answer("plan")
 
@@ -322,14 +322,14 @@ def test_what_was_built_is_noted_with_its_image() -> None:
     given = answers({"Dockerfile": ProjectFile(b"FROM scratch")})
     planned(given, {"app": {"image": "app:1", "build": build}, "web": WEB})
     given.begin(Phase.BUILD)
-    given.note("names", "app:1 web:1")
-    given.note("image", "sha256:new")
-    given.note("image", "sha256:web")
+    given.set_fact("names", "app:1 web:1")
+    given.set_fact("image", "sha256:new")
+    given.set_fact("image", "sha256:web")
     noted = json.loads(packed(given.answer("built"))["./built"].removeprefix("= built "))
     assert list(noted) == ["app"]
     assert noted["app"][1] == "sha256:new"
     again = report(answers({"Dockerfile": ProjectFile(b"FROM scratch")}), {"app": {"image": "app:1", "build": build}})
-    again.note("built", json.dumps(noted))
+    again.set_fact("built", json.dumps(noted))
     assert "build" not in fields(show_images(again, app="sha256:new").answer("plan"))
 
 
@@ -341,9 +341,9 @@ def failing(phase: Phase, *words: str, fallback: str = "TASK_FAILED the last lin
     given = planned(answers())
     given.begin(phase)
     for line in words:
-        given.hear(line)
-    given.note("late", "yes" if late else "no")
-    given.note("fallback", fallback)
+        given.receive_output(line)
+    given.set_fact("late", "yes" if late else "no")
+    given.set_fact("fallback", fallback)
     return given
 
 
@@ -382,7 +382,7 @@ def test_a_full_disk_asks_for_the_disk_once(disks: list[str], free: str) -> None
     given = failing(Phase.UP, FULL)
     assert fields(given.answer("why")) == {"disk": "yes"}
     for disk in disks:
-        given.note("disk", disk)
+        given.set_fact("disk", disk)
     assert told(given) == (
         "DISK_FULL",
         f"The disk of the host is full{free}: {FULL}. Free space on it, and run the deployment again.",
@@ -394,7 +394,7 @@ def test_a_failed_build_and_a_failed_pull_have_their_reasons() -> None:
     given = answers()
     planned(given, {"web": WEB, "db": {"image": "db:1"}}, web="sha256:web")
     given.begin(Phase.PULL)
-    given.hear("Error response from daemon: manifest for db:1 not found: manifest unknown")
+    given.receive_output("Error response from daemon: manifest for db:1 not found: manifest unknown")
     reason, sentence = told(given)
     assert reason == "IMAGE_PULL_FAILED"
     assert sentence.startswith("Image db:1 of service 'db' could not be pulled:")
@@ -403,7 +403,7 @@ def test_a_failed_build_and_a_failed_pull_have_their_reasons() -> None:
 def test_an_image_that_must_not_be_pulled_is_named() -> None:
     given = planned(answers(), {"web": {**WEB, "pull_policy": "never"}}, none="")
     given.begin(Phase.PULL)
-    given.note("fallback", "IMAGE_PULL_FAILED Its pull_policy forbids to pull it.")
+    given.set_fact("fallback", "IMAGE_PULL_FAILED Its pull_policy forbids to pull it.")
     assert told(given) == (
         "IMAGE_PULL_FAILED",
         "Image web:1 of service 'web' is not on the host, and its pull_policy 'never' forbids to pull it.",
@@ -417,18 +417,18 @@ def test_what_is_late_has_no_reason_but_the_time(phase: Phase) -> None:
 
 def test_containers_that_are_not_well_are_why_up_failed() -> None:
     given = failing(Phase.UP, "dependency failed to start: container shop-web-1 exited (3)")
-    given.note("containers", "")
-    given.note("container", container(state="exited", exitCode=3))
+    given.set_fact("containers", "")
+    given.set_fact("container", container(state="exited", exitCode=3))
     assert fields(given.answer("why")) == {"verdict": "failed", "reason": "UNHEALTHY", "log": "web-id web"}
-    given.hear("web | no money")
-    given.hear("web |  ")
+    given.receive_output("web | no money")
+    given.receive_output("web |  ")
     assert fields(given.answer("sentence"))["detail"] == "Service 'web' exited with code 3: no money."
 
 
 def test_up_that_is_late_names_what_it_was_waiting_for() -> None:
     given = failing(Phase.UP, late=True)
-    given.note("containers", "")
-    given.note("container", container(health={"status": "starting"}))
+    given.set_fact("containers", "")
+    given.set_fact("container", container(health={"status": "starting"}))
     assert fields(given.answer("why"))["reason"] == "UNHEALTHY"
     assert "web (starting)" in fields(given.answer("sentence"))["detail"]
 
@@ -439,8 +439,8 @@ def test_up_that_is_late_names_what_it_was_waiting_for() -> None:
 def verifying(clock: Clock | None = None, **changes: Any) -> Answers:
     given = planned(answers(clock=clock))
     given.begin(Phase.VERIFY)
-    given.note("containers", "")
-    given.note("container", container(**changes))
+    given.set_fact("containers", "")
+    given.set_fact("container", container(**changes))
     return given
 
 
@@ -461,10 +461,10 @@ def test_a_container_is_steady_since_up_has_ended() -> None:
     clock = Clock()
     given = planned(answers(clock=clock, settle=2.0))
     given.begin(Phase.UP)
-    given.note("containers", "")
+    given.set_fact("containers", "")
     clock.now += 1.8
-    given.note("containers", "")
-    given.note("container", container(id="new"))
+    given.set_fact("containers", "")
+    given.set_fact("container", container(id="new"))
     given.begin(Phase.VERIFY)
     assert fields(given.answer("verdict")) == {"verdict": "wait", "wait": "0.19"}
     clock.now += 0.2
@@ -473,14 +473,14 @@ def test_a_container_is_steady_since_up_has_ended() -> None:
 
 def test_each_container_of_a_service_has_its_own_last_words() -> None:
     given = verifying(id="w1", name="/shop-web-1", state="exited", exitCode=1)
-    given.note("container", container(id="w2", name="/shop-web-2", state="exited", exitCode=2))
+    given.set_fact("container", container(id="w2", name="/shop-web-2", state="exited", exitCode=2))
     assert fields(given.answer("verdict")) == {
         "verdict": "failed",
         "reason": "UNHEALTHY",
         "log": "w1 shop-web-1, w2 shop-web-2",
     }
-    given.hear("shop-web-1 | one")
-    given.hear("shop-web-2 | two")
+    given.receive_output("shop-web-1 | one")
+    given.receive_output("shop-web-2 | two")
     assert texts(given) == ["shop-web-1 | one", "shop-web-2 | two"]
     assert fields(given.answer("sentence"))["detail"] == (
         "Service 'web' (container shop-web-1) exited with code 1: one. "
@@ -491,7 +491,7 @@ def test_each_container_of_a_service_has_its_own_last_words() -> None:
 def test_a_service_without_a_container_is_missed_unless_it_has_none() -> None:
     given = planned(answers(), {"web": WEB, "none": {**WEB, "scale": 0}, "llm": {"provider": {"type": "model"}}})
     given.begin(Phase.VERIFY)
-    given.note("containers", "")
+    given.set_fact("containers", "")
     assert fields(given.answer("verdict"))["verdict"] == "failed"
     assert fields(given.answer("sentence"))["detail"] == "Service 'web' has no container."
 
@@ -499,10 +499,10 @@ def test_a_service_without_a_container_is_missed_unless_it_has_none() -> None:
 def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
     given = Answers("shop", None, Limits(verify=5.0, run=5.0), Clock())
     given.begin(Phase.RECOVER)
-    given.note("model", json.dumps({"services": {"web": WEB}}))
-    given.note("since", "600")
-    given.note("containers", "")
-    given.note("container", container(health={"status": "starting"}))
+    given.set_fact("model", json.dumps({"services": {"web": WEB}}))
+    given.set_fact("since", "600")
+    given.set_fact("containers", "")
+    given.set_fact("container", container(health={"status": "starting"}))
     assert fields(given.answer("verdict"))["reason"] == "TIMEOUT"
 
 
@@ -516,14 +516,14 @@ def test_what_is_undecided_after_a_crash_is_not_called_unhealthy() -> None:
 def test_recovery_compares_what_is_there_with_what_was_meant(digest: str, image: str, reply: dict[str, str]) -> None:
     given = Answers("shop")
     given.begin(Phase.RECOVER)
-    given.note("model", json.dumps({"services": {"web": WEB}}))
-    given.note("notes", Notes().write())
-    given.note("hash", f"web {digest}")
-    given.note("containers", "")
-    given.note("container", container())
+    given.set_fact("model", json.dumps({"services": {"web": WEB}}))
+    given.set_fact("notes", Notes().write())
+    given.set_fact("hash", f"web {digest}")
+    given.set_fact("containers", "")
+    given.set_fact("container", container())
     assert fields(given.answer("recovery")) == {"inspect": "web:1"}
-    given.note("names", "web:1")
-    given.note("image", image)
+    given.set_fact("names", "web:1")
+    given.set_fact("image", image)
     assert fields(given.answer("recovery")) == reply
 
 
@@ -534,12 +534,12 @@ def test_a_pull_has_one_line_a_second_and_a_fraction() -> None:
     clock = Clock()
     given = planned(answers(clock=clock))
     given.begin(Phase.PULL)
-    given.hear(" web Pulling ")
+    given.receive_output(" web Pulling ")
     for done in range(1, 10):
-        given.hear(f" a260d03d79ca Downloading [=>   ]  {done}MB/10MB")
+        given.receive_output(f" a260d03d79ca Downloading [=>   ]  {done}MB/10MB")
     assert texts(given) == [" web Pulling "]
     clock.now += 1.1
-    given.hear(" a260d03d79ca Downloading [=>   ]  9.5MB/10MB")
+    given.receive_output(" a260d03d79ca Downloading [=>   ]  9.5MB/10MB")
     [line] = texts(given)
     assert "0 of 1 layers" in line
     assert given.fraction is not None
@@ -551,7 +551,7 @@ def test_a_pull_has_one_line_a_second_and_a_fraction() -> None:
 def test_a_warning_of_compose_is_a_warning_once() -> None:
     given = planned(answers())
     for _ in range(2):
-        given.hear('time="2026-01-01T00:00:00Z" level=warning msg="The \\"X\\" variable is not set."')
+        given.receive_output('time="2026-01-01T00:00:00Z" level=warning msg="The \\"X\\" variable is not set."')
     [line] = given.take_lines()
     assert (line.text, line.is_warning) == ('The "X" variable is not set.', True)
     assert given.warnings == ['The "X" variable is not set.']
@@ -560,7 +560,7 @@ def test_a_warning_of_compose_is_a_warning_once() -> None:
 def test_the_containers_are_those_that_were_seen_last() -> None:
     given = report(answers())
     assert given.containers == []
-    given.note("container", container())
+    given.set_fact("container", container())
     [seen] = given.containers
     assert seen == Container(
         name="shop-web-1",
@@ -571,12 +571,12 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
         ports=("0.0.0.0:80->80/tcp",),
     )
     assert not given.has_changed
-    given.note("containers", "")
+    given.set_fact("containers", "")
     assert (given.containers, given.has_changed) == ([], True)
-    given.note("container", container())
+    given.set_fact("container", container())
     assert not given.has_changed
-    given.note("containers", "")
-    given.note("container", container(startedAt="2026-01-01T00:01:00Z", state="exited", exitCode=3))
+    given.set_fact("containers", "")
+    given.set_fact("container", container(startedAt="2026-01-01T00:01:00Z", state="exited", exitCode=3))
     assert given.has_changed
     assert given.containers[0].exit_code == 3
 
@@ -591,15 +591,15 @@ def test_the_containers_are_those_that_were_seen_last() -> None:
 def test_a_container_that_cannot_be_understood(value: str) -> None:
     given = report(answers())
     with pytest.raises(HostAnswer):
-        given.note("container", value)
+        given.set_fact("container", value)
 
 
 def test_more_containers_than_a_project_can_have() -> None:
     given = report(answers())
-    for _ in range(MOST_CONTAINERS):
-        given.note("container", container())
+    for _ in range(MAX_CONTAINERS):
+        given.set_fact("container", container())
     with pytest.raises(HostAnswer, match="more than 1000 containers"):
-        given.note("container", container())
+        given.set_fact("container", container())
 
 
 @pytest.mark.parametrize(
@@ -626,7 +626,7 @@ def test_more_containers_than_a_project_can_have() -> None:
 )
 def test_facts_that_cannot_be_understood(key: str, value: str) -> None:
     given = show_images(report(answers()), web="sha256:web")
-    given.note(key, value)
+    given.set_fact(key, value)
     with pytest.raises(HostAnswer):
         given.answer("plan")
 

@@ -18,7 +18,7 @@ class FakeChannel:
 
     pid = 1
 
-    def say(self, message: object) -> None: ...
+    def send(self, message: object) -> None: ...
 
     async def read(self) -> dict[str, Any] | None:
         return None
@@ -67,7 +67,7 @@ async def test_a_play_that_is_refused_is_started_cold_and_the_next_one_is_tried_
         await launcher.start(REQUEST)
     assert (len(warm.requests), cold.requests) == (2, [REQUEST])
     assert launcher.plays == Counter(warm=1, cold=1)
-    assert "cookie is played the cold way: it is tested" in caplog.text
+    assert "cookie is started cold: it is tested" in caplog.text
 
 
 async def test_without_warm_ansible_every_play_is_started_cold() -> None:

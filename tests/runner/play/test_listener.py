@@ -14,7 +14,7 @@ import pytest
 from db.containers import Container, ContainerState
 from db.phase import Phase, PhaseOutcome
 from runner.host import stream as host_stream
-from runner.host.answers import MOST_SHOWN_OF_CONTAINERS, Answers
+from runner.host.answers import MAX_SHOWN_OF_CONTAINERS, Answers
 from runner.host.delivery import Delivery, pack
 from runner.host.stream import stream
 from runner.host.text import MAX_LINE, printable
@@ -128,7 +128,7 @@ def test_a_flood_ends_the_play_and_takes_little_memory(flood: bytes) -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert ear.listener.ends[0].message == "The host sent more than daos takes: the play was ended."
+    assert ear.listener.ends[0].message == "The host sent more data than daos accepts; the play was ended."
     assert peak < 160 * 1024 * 1024  # a report of 32 MiB, and what it takes to add to it
 
 
@@ -207,7 +207,7 @@ def test_a_host_that_asks_and_does_not_read_is_ended() -> None:
     ear = Listener([Phase.PREPARE], Answers("shop", delivery), lambda events: None)
     script = "printf '= phase prepare\n= ask archive\n'; exec sleep 600"
     stream(["/bin/sh", "-c", script], b"\n", ear)
-    assert ear.ends[0].message == "The host asks, and does not read the answers: the play was ended."
+    assert ear.ends[0].message == "The host asks questions but does not read the answers; the play was ended."
 
 
 MEASURE = """
@@ -271,7 +271,7 @@ def test_containers_that_are_described_at_length_are_left_out_with_a_warning() -
     end = ear.end(BEGUN, b"= containers\n", *facts, b"= result ok\n")
     assert end is not None
     assert end.result is not None
-    assert sum(len(json.dumps(found.write())) for found in end.result.containers) <= MOST_SHOWN_OF_CONTAINERS
+    assert sum(len(json.dumps(found.write())) for found in end.result.containers) <= MAX_SHOWN_OF_CONTAINERS
     left_out = 100 - len(end.result.containers)
     assert end.result.warnings == [
         f"{left_out} of 100 containers are not shown: what the host reports of them is too long."
@@ -284,7 +284,7 @@ def test_a_question_is_not_answered_for_ever(question: str) -> None:
     ear = Listener([Phase.PREPARE], Answers("shop", delivery), lambda events: None)
     facts = b'= model {"services":{}}\n= tree /t\n= directory /d\n'
     sent = ear.receive(BEGUN + facts + f"= ask {question}\n".encode() * 100)
-    assert ear.ends[0].message.endswith(f"the host asks {question!r} once more")
+    assert ear.ends[0].message.endswith(f"the host asks {question!r} too often")
     assert len(sent) < 1024 * 1024
 
 
@@ -414,7 +414,7 @@ def test_a_login_that_greets_is_not_listened_to() -> None:
     [
         (127, "", "sh: 1: /bin/sh: not found\n\n", "ended with status 127: sh: 1: /bin/sh: not found"),
         (1, "This account is currently not available.\n", "", "status 1: This account is currently not available."),
-        (137, "\0= phase prepare\n| Container web Started\n", "", "status 137: it said nothing"),
+        (137, "\0= phase prepare\n| Container web Started\n", "", "status 137: it had no output"),
     ],
 )
 def test_a_command_without_a_result_failed(rc: int, stdout: str, stderr: str, words: str) -> None:

@@ -157,7 +157,7 @@ async def test_a_play_tells_its_tasks_and_its_end(start: Start, directory: Path,
         """,
     )
     play = await start(directory, playbook, cookie)
-    events = [event async for event in play.events() if event.kind is not Kind.WORDS]
+    events = [event async for event in play.events() if event.kind is not Kind.MESSAGE]
     await play.stop()
     kinds = [(event.kind, event.task) for event in events]
     assert kinds[:-1] == [

@@ -52,7 +52,7 @@ def test_playbooks_with_our_task_can_be_played(tmp_path: Path, playbooks: dict[s
     [
         ({}, "there is no deploy.yml in {}; copy "),
         ({"deploy": "- hosts: all\n"}, "{}/deploy.yml must contain the task compose_project with the action up "),
-        ({"deploy": "# compose_project: \n"}, "and has none; take it from "),
+        ({"deploy": "# compose_project: \n"}, "and does not contain it; take it from "),
         ({"deploy": TASK + TASK}, "exactly once, and has the actions up, up; take it from "),
         ({"deploy": TASK.replace("up", "down")}, "with the action up exactly once, and has the actions down;"),
         ({"deploy": TASK, "down": TASK}, "{}/down.yml must contain the task compose_project with the action down"),
@@ -69,7 +69,7 @@ def test_what_cannot_be_played_is_refused_with_what_to_do(
 
 
 def test_a_directory_that_is_missing_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadPlaybooks, match=r"no directory; make it, with a deploy\.yml in it"):
+    with pytest.raises(BadPlaybooks, match=r"not a directory; create it, with a deploy\.yml in it"):
         check(tmp_path / "missing", OURS)
 
 

@@ -79,5 +79,5 @@ def test_of_a_flood_the_end_is_reported_in_parts() -> None:
 
 
 def test_what_ansible_says_outside_of_tasks_is_reported() -> None:
-    assert read("warning", stdout="[WARNING]: beware\n") == [Event(Kind.WORDS, message="[WARNING]: beware")]
+    assert read("warning", stdout="[WARNING]: beware\n") == [Event(Kind.MESSAGE, message="[WARNING]: beware")]
     assert read("playbook_on_stats", stdout="PLAY RECAP") == []

@@ -252,7 +252,7 @@ async def test_a_play_that_is_not_told_to_begin_does_not(warm: WarmAnsible, dire
         "environment": environment(directory, cookie, {}),
         "spec": {"directory": str(directory), "project": str(directory), "playbook": playbook, "held": []},
     }
-    pipes = await channel._ask(warm._control, request, [])
+    pipes = await channel._send_request(warm._control, request, [])
     begun = await pipes.read()
     assert begun is not None
     assert begun["kind"] == "begun"
