@@ -231,7 +231,7 @@ async def measure_followers(nodes: Nodes, count: int, seconds: float) -> tuple[l
         beginning = time.monotonic()
         for number in range(int(RATE * seconds)):
             await asyncio.sleep(max(0.0, beginning + number / RATE - time.monotonic()))
-            recorder.say(f"Container web-{number} Started, which is about as long as a line of compose's usually is.")
+            recorder.log(f"Container web-{number} Started, which is about as long as a line of compose's usually is.")
         details = [
             f"processor of {name}, while entries came: {_used(pid) - earlier:.1f} s in {seconds:g} s"
             for name, pids in used.items()
@@ -266,7 +266,7 @@ async def _recorded(db: Database) -> AsyncIterator[tuple[UUID, Recorder]]:
     run = await factories.run(db, to=RunStatus.RUNNING)
     recorder = Recorder(db, broadcast, run, 0, Mask())
     recording = asyncio.create_task(recorder.write())
-    recorder.say("The run begins.")
+    recorder.log("The run begins.")
     try:
         yield run.id, recorder
     finally:

@@ -1,4 +1,5 @@
-"""Takes queued runs, plays them with Ansible, and tells what happened.
+"""Claims queued runs, plays them with Ansible, and records what happens.
 
-What to run (`project`, `outcome`) is pure and apart from running it (`worker`, `process`, `playbook`).
+Computing what to run and judging how it ended (`spec`, `outcome`) are pure, and separate from running it (`worker`,
+`attempt`, `play`).
 """

@@ -1,11 +1,11 @@
-"""One claimed run: it is played, or its host is asked how it ended.  See `runner.worker` for claiming and finishing.
+"""Plays one claimed run, or asks its host how it ended.  See `runner.worker` for claiming and finishing.
 
-    play      contact the host, play deploy.yml or down.yml, and judge by what that reports
-    recover   of a run whose worker has died: play recover.yml, and judge by what the host answers
+    play      contact the host, play deploy.yml or down.yml, and judge by the events
+    recover   for a run whose worker has died: play recover.yml, and judge by the host's answer
 
-Either returns the run's end, or that it is to be queued again.  What cuts a play off (`Interruption`) comes from the
-worker through `Hold`, from the time limit, or from the play itself.  The play and all that it has started have ended
-then, here and on the host, before the host is asked how far it came; `runner.outcome` decides by the answer.
+Either returns the run's end, or that it must be queued again.  What cuts a play off (`Interruption`) comes from the
+worker through `Hold`, from the time limit, or from the play itself.  Then the play and all that it has started are
+ended, here and on the host, before the host is asked how far it came; `runner.interruption` decides by the answer.
 """
 
 import asyncio
@@ -44,10 +44,10 @@ logger = logging.getLogger(__name__)
 class WorkerSettings:
     """How runs are played on this machine."""
 
-    run_root: Path  # where runs have their directories
-    cookie: str  # begins the cookie of each process that a run starts; no other server's begins so
+    run_root: Path  # the directory of the runs' directories
+    cookie: str  # the prefix of the cookie of each process that a run starts; unique among servers
     timeouts: Timeouts = field(default_factory=Timeouts)
-    accept_new: bool = True  # whether a host's key is accepted and pinned where none is
+    accept_new: bool = True  # whether the key of a host without a pinned key is accepted and pinned
     settle: float = 2.0  # seconds that a new container without a health check must stay up to count as healthy
     playbooks: Path | None = None  # an operator's directory, see `runner.play.playbooks`
     passed_on: Mapping[str, str] = field(default_factory=dict)  # environment of plays, see `environment`
@@ -56,7 +56,7 @@ class WorkerSettings:
 
 @dataclass(frozen=True)
 class Tools:
-    """What an attempt works with."""
+    """The collaborators of an attempt."""
 
     db: Database
     settings: WorkerSettings
@@ -79,33 +79,33 @@ class Attempt:
         self._project = project
         self._recorder = recorder
         self._tools = tools
-        self._failures: dict[str, Phase | None] = {}  # what plays reported of their failures
+        self._failures: dict[str, Phase | None] = {}  # the messages of failures that plays have reported
 
     async def play(self) -> End | Requeue:
         """Play the run, and record what it reports."""
         project = self._project
         verb = "Deploying" if project.action is RunAction.UP else "Taking down"
-        self._recorder.say(f"{verb} {project.package} as '{project.name}' on host '{project.target.name}'.")
+        self._recorder.log(f"{verb} {project.package} as '{project.name}' on host '{project.target.name}'.")
         return await self._recorded(self._play)
 
     async def recover(self) -> End | Requeue:
-        """Ask the host how the run ended that another worker was playing, and record what it answers."""
+        """Ask the host how a run that another worker was playing ended, and record the answer."""
         return await self._recorded(self._recover)
 
-    async def _recorded(self, way: Callable[[], Awaitable[End | Requeue]]) -> End | Requeue:
-        """The result of `way`, masked, with the failures that were reported on it and its message in the log."""
+    async def _recorded(self, method: Callable[[], Awaitable[End | Requeue]]) -> End | Requeue:
+        """Return the result of `method`, masked; its message and the failures that were reported are logged."""
         try:
-            result = await way()
-        except Exception as error:  # noqa: BLE001 - a run without an end would be shown as running for ever
+            result = await method()
+        except Exception as error:  # noqa: BLE001 - a run without an end would be shown as running forever
             result = unexpected(self._run, error)
         if isinstance(result, End):
             result = self._recorder.mask.hide(result)
         self._record_failures(result)
         if isinstance(result, End):
             level = LogLevel.INFO if result.status is RunStatus.SUCCESS else LogLevel.ERROR
-            self._recorder.say(result.message, level=level)
+            self._recorder.log(result.message, level=level)
         else:
-            self._recorder.say("The run is queued again, for any worker.", level=LogLevel.WARNING)
+            self._recorder.log("The run is queued again, for any worker.", level=LogLevel.WARNING)
         return result
 
     async def _play(self) -> End | Requeue:
@@ -114,7 +114,7 @@ class Attempt:
         master = await self._tools.masters.find(self._project.target)
         events, interruption = await self._play_over(master)
         if master is not None and interruption is None and _is_unreachable(events):
-            self._tools.masters.drop(master)  # it may have been the master's trouble, and not the host's
+            self._tools.masters.drop(master)  # the master may have failed, and not the host
             events, interruption = await self._play_over(None)
         if self._tenure.is_over:  # the play may have noticed before the worker
             interruption = Interruption.LEASE_LOST
@@ -130,9 +130,9 @@ class Attempt:
         return self._decide(CutOff(self._project, interruption, answer, was_reached=self._run.progress > 0))
 
     async def _conclude(self, interruption: Interruption, events: list[Event]) -> End | Requeue:
-        """The end of a run whose play was cut off."""
+        """Return the end of a run whose play was cut off."""
         if interruption is Interruption.LEASE_LOST:
-            self._recorder.say("The worker has lost the database, and ended the play.", level=LogLevel.WARNING)
+            self._recorder.log("The worker has lost the database, and ended the play.", level=LogLevel.WARNING)
         answer = None if interruption in UNASKED else await self._ask(interruption)
         was_reached = any(event.kind in {Kind.PHASE, Kind.OK} for event in events)
         ssh_error, warnings = outcome.ssh_error(events), outcome.warnings(events)
@@ -146,7 +146,7 @@ class Attempt:
         return cut_off.end()
 
     async def _ask(self, interruption: Interruption) -> Answer | None:
-        """Ask the host how the run ended, after ending what is left of it there; None where it does not answer."""
+        """Ask the host how the run ended, after ending what is left of it there; None if it does not answer."""
         if await self._key_problem() is not None:
             return None
         playbook = "halt.yml" if interruption in UNJUDGED else "recover.yml"
@@ -156,7 +156,7 @@ class Attempt:
             return Answer.read(await self._listen(process, timeouts.connect + 2 * timeouts.recover))
 
     async def _key_problem(self) -> End | None:
-        """Why the host must not be contacted, or cannot be: its own key, or the key to log in with."""
+        """Return why the host must not or cannot be contacted: its host key, or the key to log in with; else None."""
         target, settings = self._project.target, self._tools.settings
         if target.transport is HostTransport.LOCAL:
             return None
@@ -173,7 +173,7 @@ class Attempt:
     # ---- one play
 
     async def _play_over(self, master: Path | None) -> tuple[list[Event], Interruption | None]:
-        """Play the run's playbook, over an open connection or one of its own; see `_follow`."""
+        """Play the run's playbook, over an open connection or a new one; see `_follow`."""
         async with self._directory(master) as directory:
             process = await self._start(directory, specification.playbook(self._project.action))
             return await self._follow(process, directory)
@@ -198,7 +198,7 @@ class Attempt:
         self._hold.attach(None)
 
     async def _follow(self, process: Process, directory: Path) -> tuple[list[Event], Interruption | None]:
-        """The play's events, recorded as they come, and what cut it off; None where it ended by itself."""
+        """Record the play's events as they arrive; return them and what cut it off, None if it ended by itself."""
         events: list[Event] = []
         reading = asyncio.create_task(self._read(process, directory, events), name=f"events of run {self._run.id}")
         try:
@@ -217,14 +217,14 @@ class Attempt:
     async def _read(self, process: Process, directory: Path, events: list[Event]) -> None:
         is_pinned = self._project.target.known_hosts is not None
         async for event in process.events():
-            if event.kind not in {Kind.LINES, Kind.PROGRESS}:  # nothing is judged by them, and they can be many
+            if event.kind not in {Kind.LINES, Kind.PROGRESS}:  # not needed for the judgment, and possibly many
                 events.append(event)
             self._record(event)
             if event.kind in {Kind.PHASE, Kind.OK} and not is_pinned:  # the host has been reached
                 is_pinned = await self._pin(directory)
 
     async def _listen(self, process: Process, limit: float) -> list[Event]:
-        """The events of a play that nobody interrupts, as far as they come within `limit` seconds."""
+        """Record and return the events of a play that cannot be interrupted, until its end or for `limit` seconds."""
         events: list[Event] = []
         try:
             async with asyncio.timeout(limit):
@@ -232,13 +232,13 @@ class Attempt:
                     events.append(event)
                     self._record(event)
         except TimeoutError:
-            self._recorder.say("The host does not answer.", level=LogLevel.WARNING)
+            self._recorder.log("The host does not answer.", level=LogLevel.WARNING)
         finally:
             await self._stop(process)
         return events
 
     async def _pin(self, directory: Path) -> bool:
-        """Pin the host's key at the first contact; False where ssh has seen none yet."""
+        """Pin the host's key at the first contact; False if ssh has received none yet."""
         line = await asyncio.to_thread(workspace.pinned, directory)
         if line is None:
             return False
@@ -258,14 +258,14 @@ class Attempt:
         """Record one event of a play."""
         recorder, phase = self._recorder, event.phase
         if event.kind is Kind.TASK:
-            recorder.say(f"{event.task} begins.")
+            recorder.log(f"{event.task} begins.")
         if event.kind is Kind.PHASE and phase is not None:
-            recorder.say(ANNOUNCEMENTS[phase], phase=phase)
+            recorder.log(ANNOUNCEMENTS[phase], phase=phase)
             recorder.begin_phase(phase)
             if phase is Phase.UP:
                 recorder.begin_up()
         for line in event.lines:
-            recorder.say(line, level=LogLevel.WARNING if event.is_warning else LogLevel.INFO, phase=phase)
+            recorder.log(line, level=LogLevel.WARNING if event.is_warning else LogLevel.INFO, phase=phase)
         fraction = 1.0 if event.kind is Kind.OK else event.fraction
         if phase is not None and fraction is not None and (done := progress(phase, fraction)) is not None:
             recorder.advance(done)
@@ -274,22 +274,22 @@ class Attempt:
         if event.kind in {Kind.FAILED, Kind.UNREACHABLE}:
             self._failures.setdefault(event.message, phase)
         if event.kind is Kind.MESSAGE:
-            recorder.say(event.message, level=LogLevel.WARNING)
+            recorder.log(event.message, level=LogLevel.WARNING)
 
     def _record_failures(self, result: End | Requeue) -> None:
-        """Record the failures that were reported, without what the run's own message repeats."""
+        """Log the failures that were reported, except those that the run's own message contains."""
         message = result.message if isinstance(result, End) else ""
         is_failure = isinstance(result, End) and result.status is not RunStatus.SUCCESS
         level = LogLevel.ERROR if is_failure else LogLevel.WARNING
         for text, phase in self._failures.items():
             if self._recorder.mask(text).strip() not in message:
-                self._recorder.say(text, level=level, phase=phase)
+                self._recorder.log(text, level=level, phase=phase)
 
 
 def _counts(end: End, interruption: Interruption | None) -> bool:
     """Whether the end that a play reported is the run's, in spite of an interruption.
 
-    What a play reports as it is cut off may be the cutting; but a play that had succeeded by then has succeeded.
+    A failure that a play reports while it is cut off may result from that; a success counts.
     """
     if interruption is None:
         return True
@@ -302,7 +302,7 @@ def _is_unreachable(events: list[Event]) -> bool:
 
 
 def unexpected(run: Run, error: BaseException) -> End:
-    """The end of a run that daos itself failed to play; the details are in the server's log only."""
+    """Return the end of a run that daos itself failed to play; only the server's log has the details."""
     error_id = secrets.token_hex(8)
     logger.error("run %s failed in daos itself, error %s", run.id, error_id, exc_info=error)
     if isinstance(error, private.NotPrivate):

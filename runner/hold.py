@@ -1,4 +1,4 @@
-"""A worker's hold on a run: from the claim until the end is written, and how the attempt at it is interrupted."""
+"""A worker's hold on a run, from the claim until the end is stored, by which the attempt is interrupted."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from runner.tenure import Tenure
 
 
 class Hold:
-    """A worker's hold on a run that it has claimed, by which the attempt at it is interrupted."""
+    """A worker's hold on a run that it has claimed, by which the attempt is interrupted."""
 
     def __init__(self, run: Run, tenure: Tenure) -> None:
         self.run = run
@@ -19,16 +19,16 @@ class Hold:
 
     @property
     def interruption(self) -> Interruption | None:
-        """The first one; None as long as there is none."""
+        """The first interruption; None as long as there is none."""
         return self.interrupted.result() if self.interrupted.done() else None
 
     def interrupt(self, interruption: Interruption) -> None:
-        """Cut the play off; nothing happens where that was done before."""
+        """Interrupt the attempt; only the first interruption counts."""
         if not self.interrupted.done():
             self.interrupted.set_result(interruption)
 
     def attach(self, process: Process | None) -> None:
-        """Let `process` be the play whose deadline `extend` moves; None when there is none any more."""
+        """Set the play whose deadline `extend` moves; None when the play has ended."""
         self._process = process
 
     def extend(self, deadline: float) -> None:

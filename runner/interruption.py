@@ -1,6 +1,6 @@
-"""How a run ends whose play was cut off: by what cut it off, and by what its host knows.  Pure.
+"""Determines how a run whose play was cut off ends: by what cut it off, and by what its host knows.  Pure.
 
-`ENDINGS` is the table; `CutOff` looks an end up and puts it into a sentence.  A lost connection is no end by itself.
+`ENDINGS` is the table; `CutOff` looks up an end and makes its message.  A lost connection alone does not end a run.
 """
 
 from collections.abc import Mapping
@@ -20,63 +20,63 @@ from runner.spec.run import Project
 class Interruption(StrEnum):
     """What cut a play off before it had reported the run's end."""
 
-    CANCELED = "canceled"  # a user asked for it
-    TIMEOUT = "timeout"  # it took longer than a run may
+    CANCELED = "canceled"  # a user canceled the run
+    TIMEOUT = "timeout"  # it took longer than the time limit of a run
     STOPPED = "stopped"  # the server is stopping
     CRASHED = "crashed"  # the server or worker was killed; the next one finds the run
-    DISCONNECTED = "disconnected"  # the connection or the playing process was lost
+    DISCONNECTED = "disconnected"  # the connection or the play process was lost
     LEASE_LOST = "lease lost"  # this worker must not hold the run any longer; another one may
     HOST_KEY_CHANGED = "host key changed"  # another key was pinned while the host was contacted for the first time
 
 
 class Verdict(StrEnum):
-    """What its host knows of a run that was cut off."""
+    """What the host knows about a run that was cut off."""
 
     UNREACHED = "unreached"  # the host does not answer, and was not reached before either
-    UNAVAILABLE = "unavailable"  # the host was reached, and does not answer any more
-    BUSY = "busy"  # something of the run is still at work there
+    UNAVAILABLE = "unavailable"  # the host was reached, and no longer answers
+    BUSY = "busy"  # processes of the run are still active there
     SUCCEEDED = "succeeded"  # the run had recorded the end of its last phase
-    HEALTHY = "healthy"  # what it was to bring up is up and healthy
-    FAILED = "failed"  # it had recorded a failure, or what it brought up is not healthy
-    UNDECIDED = "undecided"  # nothing of it is at work, and how it would have ended cannot be known
+    HEALTHY = "healthy"  # the containers that it was to bring up are up and healthy
+    FAILED = "failed"  # it had recorded a failure, or the containers that it brought up are not healthy
+    UNDECIDED = "undecided"  # no process of it is active, and how it would have ended cannot be known
 
 
 class Ending(StrEnum):
-    """How a run ends that was cut off."""
+    """How a run that was cut off ends."""
 
     SUCCESS = "success"
-    FAILED = "failed"  # with the reason of the host
+    FAILED = "failed"  # with the host's reason
     CANCELED = "canceled"
     TIMEOUT = "timeout"
     INTERRUPTED = "interrupted"
     UNREACHABLE = "unreachable"  # with what ssh printed
     HOST_KEY_MISMATCH = "host key mismatch"
-    REQUEUE = "requeue"  # played again, by any worker; INTERRUPTED where no other one could
+    REQUEUE = "requeue"  # queued again, for any worker; INTERRUPTED if no other worker could play it
 
 
 def _all(ending: Ending) -> dict[Verdict, Ending]:
     return dict.fromkeys(Verdict, ending)
 
 
-# What a run had recorded as its own success is one, and work that goes on is never called ended.
+# A success that the run itself had recorded counts, and a run whose processes are still active is never CANCELED.
 _RECORDED = {Verdict.SUCCEEDED: Ending.SUCCESS, Verdict.BUSY: Ending.INTERRUPTED}
 _JUDGED = {Verdict.SUCCEEDED: Ending.SUCCESS, Verdict.HEALTHY: Ending.SUCCESS, Verdict.FAILED: Ending.FAILED}
 
 ENDINGS: Mapping[Interruption, Mapping[Verdict, Ending]] = {
     Interruption.CANCELED: _all(Ending.CANCELED) | _RECORDED | {Verdict.UNAVAILABLE: Ending.INTERRUPTED},
     Interruption.TIMEOUT: _all(Ending.TIMEOUT) | _RECORDED,
-    # What a run does can be done twice.
+    # A run can safely be played twice.
     Interruption.STOPPED: _all(Ending.REQUEUE) | _JUDGED,
     Interruption.CRASHED: _all(Ending.REQUEUE) | _JUDGED,
     Interruption.DISCONNECTED: _all(Ending.INTERRUPTED)
     | _JUDGED
     | {Verdict.UNREACHED: Ending.UNREACHABLE, Verdict.UNAVAILABLE: Ending.UNREACHABLE},
-    # The host is not asked: another worker may be at work there.
+    # The host is not asked: another worker may be active there.
     Interruption.LEASE_LOST: _all(Ending.REQUEUE),
     Interruption.HOST_KEY_CHANGED: _all(Ending.HOST_KEY_MISMATCH),
 }
 UNASKED = frozenset({Interruption.LEASE_LOST, Interruption.HOST_KEY_CHANGED})  # after these no host is asked
-UNJUDGED = frozenset({Interruption.CANCELED, Interruption.TIMEOUT})  # nobody waits to see how they would have ended
+UNJUDGED = frozenset({Interruption.CANCELED, Interruption.TIMEOUT})  # the containers are not judged after these
 
 _REASONS = {
     Ending.CANCELED: FailureReason.CANCELED,
@@ -105,9 +105,9 @@ _PROGRESS = {
 class Answer:
     """What a host answered about a run that was cut off, see ansible/recover.yml and ansible/halt.yml."""
 
-    busy: bool  # something of the run is still at work there
-    marker: Marker | None  # what the last run there wrote down; None where there was none
-    verdict: PhaseOutcome | None  # OK, FAILED, or None where there was nothing to judge
+    busy: bool  # processes of the run are still active there
+    marker: Marker | None  # the last run's record on the host; None if there was no run
+    verdict: PhaseOutcome | None  # OK, FAILED, or None if there was nothing to judge
     reason: str | None
     detail: str | None
     containers: list[Container]
@@ -115,7 +115,7 @@ class Answer:
 
     @classmethod
     def read(cls, events: list[Event]) -> "Answer | None":
-        """The answer among the events of recover.yml or halt.yml; None where the host did not give one."""
+        """Return the answer among the events of recover.yml or halt.yml; None if the host did not answer."""
         result = next((event.result for event in events if event.kind is Kind.OK and event.result is not None), None)
         if result is None:
             return None
@@ -132,13 +132,13 @@ class Answer:
 
 @dataclass(frozen=True)
 class CutOff:
-    """A run whose play was cut off, with all that is known of it."""
+    """A run whose play was cut off, with everything that is known about it."""
 
     project: Project
     interruption: Interruption
     answer: Answer | None = None  # None: the host was not asked, or did not answer
-    was_reached: bool = True  # something of the run had begun on the host
-    ssh_error: str | None = None  # what ssh printed, where the connection was lost
+    was_reached: bool = True  # the run had begun a phase on the host
+    ssh_error: str | None = None  # what ssh printed, if the connection was lost
     warnings: list[str] = field(default_factory=list)  # of the play
 
     @property
@@ -163,11 +163,11 @@ class CutOff:
 
     @property
     def has_begun_up(self) -> bool:
-        """Whether the run's content is on the host, by what it wrote down there."""
+        """Whether the run's content is on the host, according to its marker."""
         return self._marker is not None and self._marker.phase in {Phase.UP, Phase.VERIFY}
 
     def end(self) -> End:
-        """The run's end where it is not played again."""
+        """Return the run's end, if it is not queued again."""
         end = self._end()
         if self.answer is not None and not end.containers:
             end = replace(end, containers=self.answer.containers)
@@ -185,7 +185,7 @@ class CutOff:
         return End(status, _REASONS.get(ending, FailureReason.INTERRUPTED), self._sentence())
 
     def _failure(self) -> End:
-        """The failure that the run had recorded on the host, or that its containers show."""
+        """Return the failure that the run had recorded on the host, or that its containers show."""
         assert self.answer is not None
         assert self._marker is not None
         reason = known_reason(self.answer.reason) or FailureReason.UNHEALTHY
@@ -193,7 +193,7 @@ class CutOff:
         return failed(reason, failure_message(reason, phase, self.answer.detail or "see the log"))
 
     def _sentence(self) -> str:
-        """What cut the run off, and how far it had come."""
+        """Return what cut the run off and how far it had come, as a sentence."""
         host = self.project.target.name
         if self.interruption is Interruption.HOST_KEY_CHANGED:
             return f"Host '{host}' shows another host key than the one that was pinned meanwhile."
@@ -210,18 +210,18 @@ class CutOff:
                 return f"{opening}{comma} {self._where()}."
 
     def _where(self) -> str:
-        """How far the run had come, for the end of a sentence."""
+        """Return how far the run had come, as the end of a sentence."""
         assert self.answer is not None
         if self._marker is not None:
             phase = self._marker.phase
             return _PROGRESS.get(phase, "at an unknown point") if phase is not None else "at an unknown point"
-        # Ids of runs grow with time: a newer marker is another run's, an older one was there before this run.
+        # Ids of runs grow with time: a higher one belongs to a later run, a lower one was there before this run.
         if self.answer.marker is not None and self.answer.marker.run > str(self.project.run_id):
             return "and another run has been on the host since"
         return "before it had changed anything on the host"
 
     @property
     def _marker(self) -> Marker | None:
-        """The run's own marker."""
+        """The run's own marker; None if the host has none or another run's."""
         marker = self.answer.marker if self.answer is not None else None
         return marker if marker is not None and marker.run == str(self.project.run_id) else None

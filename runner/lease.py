@@ -1,9 +1,9 @@
-"""A worker's right to hold runs, where several workers share a database.
+"""A worker's lease, by which it may hold runs when several workers share a database.
 
-A worker says at every beat that it is there; the database's clock says when.  It holds runs for `seconds` after a beat
-that reached the database, counted here from before the beat was sent, on a clock that counts sleep too.  When that time
-is over, its plays end by themselves, even where the worker itself is frozen.  Others give it up only after `silence`,
-which leaves a play the time to end: no run is ever played twice at the same time.
+At every heartbeat, a worker stores the time of the database's clock.  It may hold runs for `seconds` after a heartbeat
+that reached the database, counted from before the heartbeat was sent, on a clock that includes suspension.  When that
+time is over, its plays end by themselves, even if the worker itself is frozen.  Other workers consider it lost only
+after `silence`, which leaves a play the time to end: no run is ever played twice at the same time.
 """
 
 import asyncio
@@ -23,24 +23,24 @@ from db.patience import UNAVAILABLE
 
 logger = logging.getLogger(__name__)
 
-BEATS = 4  # in a lease: one that is lost, or late, ends nothing
-SILENCE = 1.5  # leases; in the half one a play has the time to end
+BEATS = 4  # heartbeats per lease: a single one that is lost or late ends nothing
+SILENCE = 1.5  # lease durations; the additional half gives plays the time to end
 
 
 class LeaseLost(Exception):
-    """The worker was silent for too long; it holds nothing any more."""
+    """The worker has not renewed its lease in time; it no longer holds any run."""
 
 
 def boottime() -> float:
-    """Seconds on a clock that no one sets, and that goes on while the machine sleeps."""
+    """Return the seconds since boot, on a clock that cannot be set and that includes suspension."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)
 
 
 class Lease:
-    """The lease of one incarnation of a worker: once lost, it does not come back."""
+    """The lease of one incarnation of a worker; once lost, it cannot be renewed."""
 
     def __init__(self, db: Database, node: str, max_runs: int, seconds: float) -> None:
-        """`node` is what no two processes can be at the same time: a data directory that is locked."""
+        """Prepare a lease; `node` names a locked data directory, which only one process can hold at a time."""
         self._db = db
         self._node = node
         self._max_runs = max_runs
@@ -56,7 +56,7 @@ class Lease:
 
     @property
     def age(self) -> float:
-        """Seconds since the last beat that has reached the database."""
+        """Seconds since the last heartbeat that reached the database."""
         return boottime() - self._beaten
 
     async def begin(self) -> None:
@@ -70,7 +70,7 @@ class Lease:
         self._extend(before)
 
     async def keep(self, extend: Callable[[float], None]) -> None:
-        """Beat, and tell `extend` the new deadline each time.  Raises: LeaseLost."""
+        """Renew the lease, and call `extend` with the new deadline each time.  Raises: LeaseLost."""
         watch = asyncio.create_task(self._watch(), name="end of the lease")
         beat = asyncio.create_task(self._beat(extend), name="beat of the lease")
         try:
@@ -80,17 +80,17 @@ class Lease:
             beat.cancel()
         if beat.done() and not beat.cancelled() and (error := beat.exception()) is not None:
             raise error
-        raise LeaseLost("no beat has reached the database in time")
+        raise LeaseLost("no heartbeat has reached the database in time")
 
     async def end(self) -> None:
-        """Give the lease back: what this worker still holds may be taken at once.  Raises: errors of `UNAVAILABLE`."""
+        """Release the lease: other workers may take over its runs immediately.  Raises: errors of `UNAVAILABLE`."""
         self.deadline = 0.0
         async with self._db.write() as session:
             await session.execute(delete(Worker).where(Worker.id == self.worker))
 
     async def _watch(self) -> None:
-        """Return when the lease is over.  A statement that hangs must not keep anybody from noticing."""
-        while (left := self.deadline - boottime()) > 0:  # noqa: ASYNC110 - a beat moves it meanwhile
+        """Return when the lease is over, even if a statement hangs."""
+        while (left := self.deadline - boottime()) > 0:  # noqa: ASYNC110 - a heartbeat moves it meanwhile
             await asyncio.sleep(left)
 
     async def _beat(self, extend: Callable[[float], None]) -> None:
@@ -105,7 +105,7 @@ class Lease:
                 logger.warning("the lease cannot be renewed: %s", error)
                 continue
             if seen is None:
-                raise LeaseLost("the other workers have given this one up")
+                raise LeaseLost("another worker has declared this one lost")
             self._extend(before)
             extend(self.deadline)
 

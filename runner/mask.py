@@ -1,8 +1,8 @@
-"""Hides known secrets in what a run says, in each form in which it may come.  Pure.
+"""Masks known secrets in the output of a run, in each form in which they may appear.  Pure.
 
-What comes here may have been cut before, by the script on the host, by Docker, by the action plugin, or by
-`runner.host.text`.  Where a mark shows that, the beginning or the end of a secret is hidden too.  What a container
-makes of a secret itself, base64 for one, is not known.
+The text may have been cut before, by the script on the host, by Docker, by the action plugin, or by `runner.host.text`.
+Where a mark shows that, the beginning or the end of a secret is masked too.  What a container itself derives from a
+secret, such as base64, is not known and not masked.
 """
 
 import json
@@ -17,26 +17,26 @@ from db.status import End
 from runner.host.text import printable
 
 MASK = "********"
-SHORTEST_MASKED = 4  # characters; masking the letter "a" would leave no readable log, and tell the secret
-SHORTEST_CUT = 500  # bytes; the script cuts the last line of a program to as many, and leaves no mark
+SHORTEST_MASKED = 4  # characters; masking the letter "a" would make the log unreadable and reveal the secret
+SHORTEST_CUT = 500  # bytes; the script cuts the last line of a program to this length, and leaves no mark
 MAX_WARNING = 2000  # characters
-MAX_SENTENCE = 4000  # characters of a run's end, which every list of runs has
+MAX_SENTENCE = 4000  # characters of a run's message, which every list of runs contains
 
 _CUT = re.compile(r"…|\.{3,}")  # ours, and Docker's
 
 
 @dataclass
 class Mask:
-    """Hides known secrets in text."""
+    """Masks known secrets in text."""
 
     values: list[str] = field(default_factory=list)
 
     @classmethod
     def of(cls, secrets: Iterable[Secret]) -> "Mask":
-        """A mask for `secrets` and for each line of those that have several, in all their forms."""
+        """Return a mask for `secrets`, and for each line of secrets with several, in all their forms."""
         values = {form for secret in secrets for form in _forms(secret.reveal())}
         long_enough = (value for value in values if len(value) >= SHORTEST_MASKED)
-        return cls(sorted(long_enough, key=len, reverse=True))  # a secret inside another one comes later
+        return cls(sorted(long_enough, key=len, reverse=True))  # a secret inside another one must come later
 
     def __call__(self, text: str) -> str:
         for value in self.values:
@@ -44,7 +44,7 @@ class Mask:
         return self._hide_parts(text)
 
     def _hide_parts(self, text: str) -> str:
-        """`text` without the beginning of a secret where it was cut, and without the end of one behind a cut."""
+        """Return `text` without the beginning of a secret before a cut, and without the end of one after a cut."""
         marks = [(mark.start(), mark.end()) for mark in _CUT.finditer(text)]
         if len(text.encode(errors="replace")) >= SHORTEST_CUT:
             marks.append((len(text), len(text)))
@@ -63,7 +63,7 @@ class Mask:
         return "".join([*shown, text[rest:]])
 
     def hide(self, end: End) -> End:
-        """`end` with its texts masked, and short enough for lists."""
+        """Return `end` with its texts masked and shortened for lists."""
         warnings = (self(warning)[:MAX_WARNING] for warning in end.warnings)
         return replace(
             end,
@@ -83,7 +83,7 @@ class Mask:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """How the secret may be shown, whole or by its lines: as it is, without what is not printable, and quoted."""
+    """Yield the forms of the secret and of its lines: unchanged, without unprintable characters, and quoted."""
     for part in (value, *value.split("\n"), *value.splitlines()):
         shown = printable(part)
         in_json = json.dumps(part, ensure_ascii=False)[1:-1]
@@ -95,13 +95,13 @@ def _forms(value: str) -> Iterator[str]:
         yield re.sub("[<>&]", lambda match: f"\\u{ord(match[0]):04x}", in_json)  # as Go writes JSON
         yield repr(part)[1:-1]  # as Go quotes in messages
         yield part.replace("$", "$$")  # as Compose prints its configuration
-        for in_url in (quote(part), quote(part, safe=""), quote_plus(part)):  # as programs print where they connect to
+        for in_url in (quote(part), quote(part, safe=""), quote_plus(part)):  # as programs print URLs
             yield in_url
             yield re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), in_url)
 
 
 def _begin(text: str, stop: int, secrets: Sequence[str]) -> int:
-    """Where the longest beginning of a secret begins that ends at `stop`; `stop` where there is none."""
+    """Return where the longest prefix of a secret that ends at `stop` begins; `stop` if there is none."""
     found = stop
     for secret in secrets:
         first = text.find(secret[:SHORTEST_MASKED], max(0, stop - len(secret)), stop)
@@ -114,7 +114,7 @@ def _begin(text: str, stop: int, secrets: Sequence[str]) -> int:
 
 
 def _end(text: str, start: int, secrets: Sequence[str]) -> int:
-    """Where the longest end of a secret ends that begins at `start`; `start` where there is none."""
+    """Return where the longest suffix of a secret that begins at `start` ends; `start` if there is none."""
     found = start
     for secret in secrets:
         last = text.rfind(secret[-SHORTEST_MASKED:], start, start + len(secret))

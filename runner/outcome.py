@@ -1,6 +1,6 @@
-"""From Ansible's events and the host's answer to a status, a reason and a sentence.  Pure.
+"""Derives a run's status, reason, and message from the events of a play.  Pure.
 
-`judge` reads what a play reported.  A play that was cut off has reported no end of the run, see `runner.interruption`.
+A play that was cut off has reported no end of the run, see `runner.interruption`.
 """
 
 from dataclasses import replace
@@ -13,16 +13,16 @@ from runner.play.event import Event, Kind
 from runner.spec.run import Project
 from runner.ssh import failures
 
-MAX_WARNINGS = 100  # of one run
+MAX_WARNINGS = 100  # per run
 
 
 def failed(reason: FailureReason, message: str, containers: list[Container] | None = None) -> End:
-    """The end of a run that did not succeed."""
+    """Return the end of a run that did not succeed."""
     return End(RunStatus.FAILED, reason, message, containers or [])
 
 
 def warned(end: End, given: list[str]) -> End:
-    """`end` with warnings, each once, which the message of a success counts."""
+    """Return `end` with the warnings, each once; the message of a success contains their number."""
     distinct = list(dict.fromkeys(given))[:MAX_WARNINGS]
     if not distinct:
         return end
@@ -33,7 +33,7 @@ def warned(end: End, given: list[str]) -> End:
 
 
 def warnings(events: list[Event]) -> list[str]:
-    """The warnings of all phases that have ended, in their order."""
+    """Return the warnings of all phases that have ended, in order."""
     return [warning for event in events if event.result is not None for warning in event.result.warnings]
 
 
@@ -46,12 +46,12 @@ def has_reached_host(events: list[Event]) -> bool:
 
 
 def ssh_error(events: list[Event]) -> str | None:
-    """What ssh printed when the host could not be reached, or was lost; None where it was not."""
+    """Return what ssh printed when the host could not be reached or the connection was lost; otherwise None."""
     return next((event.message for event in events if event.kind is Kind.UNREACHABLE), None)
 
 
 def judge(project: Project, events: list[Event]) -> End | None:
-    """How the run ended by the play's own events; None where only the host can know."""
+    """Return how the run ended, by the play's events; None if only the host can know."""
     end = _judge(project, events)
     return None if end is None else warned(end, warnings(events))
 
@@ -71,9 +71,9 @@ def _judge(project: Project, events: list[Event]) -> End | None:
         return success(project, result.containers if result is not None else [])
     if end is None or is_reached:
         return None
-    words = [event.message.splitlines()[0] for event in events if event.kind is Kind.MESSAGE]
-    errors = [line for line in words if "ERROR" in line]  # the lines behind it show the place in the file
-    detail = (errors or words or [f"it ended with status {end.rc}"])[0]
+    messages = [event.message.splitlines()[0] for event in events if event.kind is Kind.MESSAGE]
+    errors = [line for line in messages if "ERROR" in line]  # the lines after it show the position in the file
+    detail = (errors or messages or [f"it ended with status {end.rc}"])[0]
     return failed(FailureReason.ANSIBLE_ERROR, f"Ansible could not play the run: {detail}")
 
 
@@ -91,7 +91,7 @@ def _is_rescued(failure: Event) -> bool:
 
 def _judge_failure(event: Event) -> End:
     result = event.result
-    if result is None:  # not of our action plugin: Ansible itself has failed
+    if result is None:  # not from our action plugin: Ansible itself has failed
         return failed(FailureReason.ANSIBLE_ERROR, f"Ansible failed in {event.task or event.phase}: {event.message}")
     reason = known_reason(result.reason) or FailureReason.TASK_FAILED
     detail = result.detail or event.message
@@ -100,12 +100,12 @@ def _judge_failure(event: Event) -> End:
 
 
 def _is_of_operator(failure: Event, events: list[Event]) -> bool:
-    """Whether a task has failed that is not ours: ours has phases instead of a beginning."""
+    """Whether a task that is not ours has failed: for ours, phases are reported instead of the task."""
     return failure.task in {event.task for event in events if event.kind is Kind.TASK}
 
 
 def _judge_task(failure: Event, events: list[Event]) -> End:
-    """The end of a run in which a task of the operator's own playbook has failed, before or after ours."""
+    """Return the end of a run in which a task of the operator's own playbook has failed, before or after ours."""
     results = [event.result for event in events if event.result is not None]
     containers = results[-1].containers if results else []
     return failed(FailureReason.TASK_FAILED, f"Task '{failure.task}' failed: {failure.message}", containers)
@@ -117,8 +117,8 @@ def failure_message(reason: FailureReason, phase: str, detail: str) -> str:
     if reason in {FailureReason.PORT_IN_USE, FailureReason.DISK_FULL}:
         return detail
     if reason is FailureReason.COMPOSE_INVALID:
-        words = f"Docker Compose refuses the files of the package: {detail.rstrip('.')}."
-        return f"{words} Correct them in a new version of the package."
+        problem = f"Docker Compose refuses the files of the package: {detail.rstrip('.')}."
+        return f"{problem} Correct them in a new version of the package."
     opening = {
         FailureReason.DOCKER_UNAVAILABLE: "Docker cannot be used on the host",
         FailureReason.UNHEALTHY: "The project is up but not healthy",
@@ -136,20 +136,20 @@ def success(project: Project, containers: list[Container]) -> End:
 
 
 def known_reason(word: str | None) -> FailureReason | None:
-    """The reason that a host reports; TASK_FAILED where this daos does not know it, None where there is none."""
+    """Return the reason that a host reports; TASK_FAILED if this daos does not know it, None if there is none."""
     if not word:
         return None
     return FailureReason.__members__.get(word, FailureReason.TASK_FAILED)
 
 
 def unreachable(project: Project, error: str) -> End:
-    """The end of a run whose host could not be contacted; `error` is what ssh printed."""
+    """Return the end of a run whose host could not be contacted; `error` is what ssh printed."""
     reason, message = failures.explain(project.target, error)
     return failed(reason, message)
 
 
 def unknown_host_key(project: Project) -> End:
-    """The end of a run on a host without a pinned key, where the server requires one."""
+    """Return the end of a run on a host without a pinned key, on a server that requires one."""
     message = (
         f"Host '{project.target.name}' has no pinned key, and this server contacts no host without one: see with "
         "scanHostKey what it shows, compare that with `ssh-keygen -lf` on the host, and pin it with trustHostKey."

@@ -1,4 +1,4 @@
-"""Directories in places that others share: made for us alone, and not believed to be ours because of their name."""
+"""Makes private directories in places that other users share, and verifies that an existing one is really private."""
 
 import os
 import pwd
@@ -9,14 +9,15 @@ from pathlib import Path
 
 
 class NotPrivate(OSError):
-    """A directory that somebody else has made, or could exchange.  The text is one sentence with the way out."""
+    """Another user has made the directory, or could replace it.  The text says what is wrong and what to do."""
 
 
 def claim(path: Path) -> None:
-    """Make a directory of mode 0700, or take the one that is there.  Raises: NotPrivate, OSError.
+    """Make a directory of mode 0700, or use the existing one.  Raises: NotPrivate, OSError.
 
-    Its name may be known, and its parent, such as /dev/shm, open to everybody: whoever owned it could exchange what
-    Ansible is about to execute.  Where it is ours in a directory with the sticky bit, nobody else can replace it.
+    Its name may be known, and its parent, such as /dev/shm, writable by everyone: the owner of the directory could
+    replace what Ansible is about to execute.  If it is ours in a directory with the sticky bit, no other user can
+    replace it.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with suppress(FileExistsError):
@@ -25,11 +26,11 @@ def claim(path: Path) -> None:
 
 
 def check(path: Path) -> None:
-    """See that a directory is ours alone, or can be made so.  Raises: NotPrivate, OSError."""
+    """Verify that a directory is private, or can be made so.  Raises: NotPrivate, OSError."""
     if os.path.lexists(path) and (problem := _problem(path.lstat())) is not None:
         raise NotPrivate(f"{path} {problem}, so that files of runs are not safe there. Remove it, or set DAOS_RUN_DIR.")
     if not path.parent.exists():
-        return  # it will be ours too
+        return  # it will be made by us, too
     parent = path.parent.stat()
     if parent.st_mode & stat.S_IWOTH and not parent.st_mode & stat.S_ISVTX:
         raise NotPrivate(f"Everybody can rename {path}. Set the sticky bit (chmod +t {path.parent}) or DAOS_RUN_DIR.")
@@ -38,7 +39,7 @@ def check(path: Path) -> None:
 
 
 def _problem(found: os.stat_result) -> str | None:
-    """What is wrong with a directory that is to be ours alone."""
+    """Return why a directory is not private, as a predicate; None if it is."""
     if not stat.S_ISDIR(found.st_mode):
         return "is not a directory"
     if found.st_uid != os.geteuid():
@@ -56,10 +57,10 @@ def _name(uid: int) -> str:
 
 
 def sockets(root: Path) -> Path:
-    """The directory of the connections to hosts, beside that of the runs."""
+    """Return the directory of the connections to hosts, beside that of the runs."""
     return root.with_name(f"{root.name}-ssh")
 
 
 def remove(directory: Path) -> None:
-    """Remove `directory` and all in it, or what is left of it."""
+    """Remove `directory` with its content, as far as possible; errors are ignored."""
     shutil.rmtree(directory, ignore_errors=True)

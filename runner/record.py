@@ -1,4 +1,4 @@
-"""Writes what a run says into the database, in batches, without ever holding up what is playing it."""
+"""Writes a run's log, phases, and progress to the database, in batches, without ever blocking the play."""
 
 import asyncio
 from contextlib import suppress
@@ -19,14 +19,14 @@ from db.phase import Phase, PhaseOutcome
 from db.run_phases import PhaseChange
 from runner.mask import Mask
 
-BATCH_INTERVAL = 0.25  # seconds; live for who reads, and a run writes every moment no more than it must
+BATCH_INTERVAL = 0.25  # seconds; short enough to look live, long enough to limit the number of transactions
 BATCH_SIZE = 100  # entries
-MAX_MESSAGE = 16 * 1024  # characters of one entry
-MAX_ENTRIES = 20_000  # of one run; what a run says beyond that is counted and left out
+MAX_MESSAGE = 16 * 1024  # characters per entry
+MAX_ENTRIES = 20_000  # per run; further entries of level INFO are counted and left out
 
 
 class ClaimLost(Exception):
-    """The run is no longer this worker's: somebody else holds it or has ended it."""
+    """This worker no longer holds the run: another worker holds it or has ended it."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class _Entry:
 
 
 async def begin(session: AsyncSession, run: Run, message: str, level: LogLevel = LogLevel.INFO) -> int:
-    """Add an entry in the transaction that claims the run, so that nobody waits longer for it; returns its sequence."""
+    """Add an entry in the transaction that claims the run, so that both are visible at once; return its sequence."""
     last = select(func.coalesce(func.max(LogEntry.sequence), 0)).where(LogEntry.run_id == run.id).scalar_subquery()
     entry = insert(LogEntry).values(run_id=run.id, sequence=last + 1, at=now(), level=level, message=message)
     return (await session.execute(entry.returning(LogEntry.sequence))).scalar_one()
 
 
 class Recorder:
-    """The log, the phases, and the progress of one claimed run, behind the entry that `begin` has written."""
+    """Records the log, the phases, and the progress of one claimed run, after the entry that `begin` has written."""
 
     def __init__(self, db: Database, broadcast: Broadcast, run: Run, sequence: int, mask: Mask) -> None:
         self._db = db
@@ -57,14 +57,14 @@ class Recorder:
         self._waiting: list[_Entry] = []
         self._phases: list[PhaseChange] = []
         self._progress = 0.0
-        self._begins_up = False  # and it is not written yet
+        self._begins_up = False  # Up has begun, and this has not been written yet
         self._sequence = sequence
         self._count = 0
         self._more = asyncio.Event()
         self._closed = asyncio.Event()
 
-    def say(self, message: str, *, level: LogLevel = LogLevel.INFO, phase: Phase | None = None) -> None:
-        """Add an entry; returns at once."""
+    def log(self, message: str, *, level: LogLevel = LogLevel.INFO, phase: Phase | None = None) -> None:
+        """Add an entry to the log, masked; returns immediately."""
         self._count += 1
         if self._count > MAX_ENTRIES and level is LogLevel.INFO:
             return
@@ -72,49 +72,49 @@ class Recorder:
         self._more.set()
 
     def begin_phase(self, phase: Phase) -> None:
-        """Record that the phase begins now; returns at once."""
+        """Record that the phase begins now; returns immediately."""
         self._phases.append(PhaseChange(phase, now()))
         self._more.set()
 
     def end_phase(self, phase: Phase, outcome: PhaseOutcome) -> None:
-        """Record that the phase ends now; returns at once.  One that ends well without a begin was skipped."""
+        """Record that the phase ends now; returns immediately.  One that succeeds without a beginning was skipped."""
         self._phases.append(PhaseChange(phase, now(), outcome))
         self._more.set()
 
     def advance(self, progress: float) -> None:
-        """Set the progress, 0 to 1; returns at once."""
+        """Set the progress, from 0 to 1; returns immediately."""
         self._progress = progress
         self._more.set()
 
     def begin_up(self) -> None:
-        """Make the run its deployment's current one; returns at once."""
+        """Make the run its deployment's current one; returns immediately."""
         self._begins_up = True
         self._more.set()
 
     async def write(self) -> None:
-        """Write entries as they come; returns when all is written after `close`.  Raises: ClaimLost."""
+        """Write entries as they arrive; returns after `close`, when everything is written.  Raises: ClaimLost."""
         while not self._closed.is_set() or self._more.is_set():
             await self._more.wait()
-            await self._gather()
+            await self._fill_batch()
             await self._flush()
 
-    async def _gather(self) -> None:
-        """Let a batch grow for a moment, or until nothing more can come."""
+    async def _fill_batch(self) -> None:
+        """Wait for more entries, for `BATCH_INTERVAL` or until this is closed."""
         if len(self._waiting) < BATCH_SIZE:
             with suppress(TimeoutError):
                 async with asyncio.timeout(BATCH_INTERVAL):
                     await self._closed.wait()
 
     def close(self) -> None:
-        """Let `write` end when it has written what is waiting."""
+        """Let `write` end after it has written the waiting entries."""
         if self._count > MAX_ENTRIES:
             left_out = f"{self._count - MAX_ENTRIES} more lines were left out."
             self._waiting.append(_Entry(now(), LogLevel.WARNING, None, left_out))
         self._closed.set()
-        self._more.set()  # also for progress that nothing was said about
+        self._more.set()  # `write` must end also if there is no new entry
 
     async def _flush(self) -> None:
-        """Write all that is waiting."""
+        """Write all waiting entries and changes."""
         self._more.clear()
         while True:
             batch, phases = list(self._waiting), list(self._phases)
@@ -147,6 +147,6 @@ class Recorder:
                 for number, entry in enumerate(batch, start=1)
             ]
             if rows:
-                # By the table: of the class, rows with a phase and those without would be two statements.
+                # Use the table: with the class, rows with and without a phase would be separate statements.
                 await session.execute(insert(cast("Table", LogEntry.__table__)), rows)
         self._sequence += len(batch)

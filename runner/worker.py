@@ -1,6 +1,6 @@
-"""Claims runs, has them played (`runner.attempt`), and writes down how they ended.
+"""Claims runs, has them played (`runner.attempt`), and stores how they ended.
 
-Which runs and when is the engine's business, see `runner.engine`.
+The engine decides which runs are played and when, see `runner.engine`.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ __all__ = ["Worker", "WorkerSettings"]
 
 logger = logging.getLogger(__name__)
 
-_Way = Callable[[Attempt], Awaitable[End | Requeue]]
+_Method = Callable[[Attempt], Awaitable[End | Requeue]]
 
 
 class Worker:
@@ -44,7 +44,10 @@ class Worker:
         launcher: Launcher | None = None,
         waited: Callable[[float], None] = lambda seconds: None,
     ) -> None:
-        """Without a `launcher`, plays are started the cold way.  `waited` gets the seconds that each run was queued."""
+        """Create a worker; without a `launcher`, plays are started cold.
+
+        `waited` is called with the seconds that each run was queued.
+        """
         self._db = db
         self._broadcast = broadcast
         self._settings = settings
@@ -56,33 +59,33 @@ class Worker:
 
     @property
     def runs(self) -> set[UUID]:
-        """The runs that this worker knows it holds."""
+        """The ids of the runs that this worker knows it holds."""
         return set(self._holds)
 
     async def clean(self) -> None:
-        """End the processes and remove the files that a killed server's runs left on this machine."""
+        """End the processes and remove the files that the runs of a killed server left on this machine."""
         ended = await asyncio.to_thread(processes.end, self._settings.cookie, 1.0)
         ended += await asyncio.to_thread(processes.end_masters, self._settings.run_root, 1.0)
         removed = await asyncio.to_thread(workspace.sweep, self._settings.run_root)
         await self._masters.close()
         if ended or removed:
-            logger.warning("the last server left %d processes and %d run directories, removed", ended, removed)
+            logger.warning("removed %d processes and %d run directories that the last server left", ended, removed)
 
     async def leave(self) -> None:
-        """Remove the directory of runs, when none is played any more, and end the connections to hosts."""
+        """End the connections to hosts and remove the directory of runs; no run may be playing."""
         await self._masters.close()
         await asyncio.to_thread(private.remove, self._settings.run_root)
 
     async def play(self, run_id: UUID, tenure: Tenure) -> None:
-        """Claim the queued run and play it to its end; nothing happens when it is no longer queued."""
+        """Claim the queued run and play it to its end; nothing happens if it is no longer queued."""
         async with self._db.write() as session:
             run = await tenure.claim(session, run_id)
             if run is None:
                 return
             sequence = await record.begin(session, run, f"Run {run.number} begins.")
-        if run.epoch == 1:  # another one's first wait is long over
+        if run.epoch == 1:  # a later claim would include the time of earlier ones
             self._waited((now() - run.queued_at).total_seconds())
-        await self._see_through(run, sequence, tenure, Attempt.play)
+        await self._complete(run, sequence, tenure, Attempt.play)
 
     async def recover(self, run_id: UUID, tenure: Tenure) -> None:
         """Take over a run that a killed server was playing, and find out how it ended."""
@@ -90,27 +93,27 @@ class Worker:
             run = await tenure.take_over(session, run_id)
             if run is None:
                 return
-            words = "The server ended unexpectedly while it played this run."
-            sequence = await record.begin(session, run, words, LogLevel.WARNING)
+            message = "The server ended unexpectedly while it played this run."
+            sequence = await record.begin(session, run, message, LogLevel.WARNING)
         await self.recover_taken(run, sequence, tenure)
 
     async def recover_taken(self, run: Run, sequence: int, tenure: Tenure) -> None:
-        """Find out how a run ended that this worker has taken over; `sequence` is that of its last log entry."""
-        await self._see_through(run, sequence, tenure, Attempt.recover)
+        """Find out how a run that this worker has taken over ended; `sequence` is that of its last log entry."""
+        await self._complete(run, sequence, tenure, Attempt.recover)
 
     def cancel(self, run_id: UUID) -> None:
-        """End the run if it is played here."""
+        """Interrupt the run if this worker plays it."""
         if (hold := self._holds.get(run_id)) is not None:
             hold.interrupt(Interruption.CANCELED)
 
     def stop(self) -> None:
-        """Interrupt everything that is being played, and what still begins."""
+        """Interrupt all runs that are being played, and those that begin later."""
         self._stopping = True
         for hold in self._holds.values():
             hold.interrupt(Interruption.STOPPED)
 
     def abandon(self) -> None:
-        """Interrupt everything that is being played, because other workers may hold it."""
+        """Interrupt all runs that are being played, because other workers may hold them."""
         for hold in self._holds.values():
             hold.interrupt(Interruption.LEASE_LOST)
 
@@ -119,30 +122,30 @@ class Worker:
         for hold in self._holds.values():
             hold.extend(deadline)
 
-    async def _see_through(self, run: Run, sequence: int, tenure: Tenure, way: _Way) -> None:
-        """Take the claimed run to its end, or back to the queue, whatever happens."""
+    async def _complete(self, run: Run, sequence: int, tenure: Tenure, method: _Method) -> None:
+        """Bring the claimed run to its end, or back to the queue, whatever happens."""
         with self._held(run, tenure) as hold:
             try:
-                result = await self._attempt(hold, sequence, way)
+                result = await self._attempt(hold, sequence, method)
                 await (self._finish(run, result) if isinstance(result, End) else self._requeue(run, tenure))
             except* ClaimLost:
                 logger.warning("run %s is no longer held by this worker, its outcome is not recorded", run.id)
-            except* Exception as errors:  # noqa: BLE001 - a run without an end would be shown as running for ever
+            except* Exception as errors:  # noqa: BLE001 - a run without an end would be shown as running forever
                 await self._finish(run, unexpected(run, errors))
 
-    async def _attempt(self, hold: Hold, sequence: int, way: _Way) -> End | Requeue:
-        """What the attempt results in, with everything recorded that it reports."""
+    async def _attempt(self, hold: Hold, sequence: int, method: _Method) -> End | Requeue:
+        """Return the result of the attempt, after everything that it reports has been recorded."""
         run = hold.run
         project = await self._read(hold)
         recorder = Recorder(self._db, self._broadcast, run, sequence, Mask.of(project.secrets))
         async with asyncio.TaskGroup() as group:
             group.create_task(recorder.write(), name=f"log of run {run.id}")
-            result = await way(Attempt(hold, project, recorder, self._tools))
+            result = await method(Attempt(hold, project, recorder, self._tools))
             recorder.close()
         return result
 
     async def _read(self, hold: Hold) -> Project:
-        """What the run is to play.  A cancel or a stop that came before there was a hold interrupts it now."""
+        """Return what the run plays.  A cancel or a stop from before the hold existed interrupts the hold now."""
         run = hold.run
 
         async def read() -> tuple[Project, bool]:
@@ -157,7 +160,7 @@ class Worker:
     async def _requeue(self, run: Run, tenure: Tenure) -> None:
         """Queue the run again.
 
-        Raises: ClaimLost, also where a user has canceled it meanwhile: a worker that finds it unheld asks the host.
+        Raises: ClaimLost, also if a user has canceled it meanwhile: the worker that finds it unheld asks the host.
         """
 
         async def requeue() -> bool:
@@ -170,7 +173,7 @@ class Worker:
         logger.warning("run %s of deployment %s is queued again", run.id, run.deployment_id)
 
     async def _finish(self, run: Run, end: End) -> None:
-        """Write down how the run ended.  Raises: ClaimLost."""
+        """Store how the run ended.  Raises: ClaimLost."""
 
         async def finish() -> bool:
             async with self._db.write() as session:
@@ -185,7 +188,7 @@ class Worker:
 
     @contextmanager
     def _held(self, run: Run, tenure: Tenure) -> Iterator[Hold]:
-        """A hold on the run, registered for those who interrupt it."""
+        """Yield a hold on the run, registered so that the run can be interrupted."""
         hold = self._holds[run.id] = Hold(run, tenure)
         self._notify(run)
         try:

@@ -1,4 +1,4 @@
-"""A run's own directory on the server: made for one play, private, and gone afterwards."""
+"""A run's private directory on the server, made for one play and removed afterwards."""
 
 import json
 import tempfile
@@ -21,7 +21,7 @@ KNOWN_HOSTS = "known_hosts"
 async def prepared(
     root: Path, project: Project, timeouts: Timeouts, settle: float, master: Path | None = None
 ) -> AsyncIterator[Path]:
-    """A fresh directory below `root` with the inventory and the delivery of `project`; removed at the end."""
+    """Yield a new directory below `root` with the inventory and the delivery of `project`; remove it at the end."""
     with shown(project.target.ssh_key) as key:
         make = partial(_make, root, project, timeouts, settle, master=master, identity=key)
         directory = await anyio.to_thread.run_sync(make)
@@ -36,7 +36,7 @@ def _make(
     root: Path, project: Project, timeouts: Timeouts, settle: float, *, master: Path | None, identity: Path | None
 ) -> Path:
     claim(root)
-    directory = Path(tempfile.mkdtemp(dir=root))  # 0700; a short name, for sockets must have short paths
+    directory = Path(tempfile.mkdtemp(dir=root))  # mode 0700; a short name, because sockets must have short paths
     try:
         paths = Paths(directory / "delivery", directory / KNOWN_HOSTS, directory, master, identity)
         (directory / "tmp").mkdir()
@@ -52,13 +52,13 @@ def _make(
 
 
 def pinned(directory: Path) -> str | None:
-    """The host's key that ssh wrote down, as a line of known_hosts; None where it saw none."""
+    """Return the host key that ssh has stored, as a line of known_hosts; None if it has received none."""
     lines = (directory / KNOWN_HOSTS).read_text().splitlines(keepends=True)
     return lines[0] if lines else None
 
 
 def sweep(root: Path) -> int:
-    """Remove what runs of a killed server left below `root`; gives how many."""
+    """Remove the directories below `root` that runs of a killed server left, and return how many there were."""
     left = list(root.iterdir()) if root.is_dir() else []
     for directory in left:
         remove(directory)

@@ -274,7 +274,7 @@ async def test_a_server_follows_what_another_one_records(postgresql_db: Database
         recorder = Recorder(postgresql_db, here, run, 0, Mask())
         recording = group.create_task(recorder.write())
         for number in range(1, 401):
-            recorder.say(f"line {number}")
+            recorder.log(f"line {number}")
             if number % 40 == 0:
                 await follower.until(number)
         recorder.close()

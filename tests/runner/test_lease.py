@@ -94,10 +94,10 @@ async def test_each_beat_moves_the_deadline_and_is_seen_in_the_database(postgres
 async def test_without_a_beat_in_time_it_is_lost(postgresql_db: Database, caplog: pytest.LogCaptureFixture) -> None:
     held = await begun(postgresql_db, SHORT)
     async with renamed(postgresql_db), asyncio.timeout(PATIENCE):
-        with pytest.raises(LeaseLost, match="no beat has reached the database in time"):
+        with pytest.raises(LeaseLost, match="no heartbeat has reached the database in time"):
             await held.keep(lambda _: None)
     assert held.is_over
-    assert "the database does not take a beat" in caplog.text
+    assert "a heartbeat did not reach the database" in caplog.text
 
 
 async def test_a_statement_that_hangs_does_not_keep_it_from_its_end(postgresql_db: Database) -> None:
@@ -114,7 +114,7 @@ async def test_whom_the_others_have_given_up_learns_it_at_the_next_beat(postgres
     async with postgresql_db.write() as session:
         await session.execute(delete(Worker))
     async with asyncio.timeout(PATIENCE):
-        with pytest.raises(LeaseLost, match="given this one up"):
+        with pytest.raises(LeaseLost, match="has declared this one lost"):
             await held.keep(lambda _: None)
 
 

@@ -37,8 +37,8 @@ def make(db: Database, run: Run, *secrets: str) -> Recorder:
 async def test_entries_are_written_in_order_and_numbered_without_gaps(db: Database, run: Run) -> None:
     recorder = make(db, run)
     for number in range(250):
-        recorder.say(f"line {number}", phase=Phase.UP)
-    recorder.say("it broke", level=LogLevel.ERROR)
+        recorder.log(f"line {number}", phase=Phase.UP)
+    recorder.log("it broke", level=LogLevel.ERROR)
     recorder.close()
     await recorder.write()
     entries = await log_of(db, run.id)
@@ -96,7 +96,7 @@ async def test_what_is_said_while_writing_is_written_too(db: Database, run: Run)
     async with asyncio.TaskGroup() as group:
         group.create_task(recorder.write())
         for number in range(20):
-            recorder.say(f"line {number}")
+            recorder.log(f"line {number}")
             await asyncio.sleep(0)
         recorder.close()
     assert [entry.message for entry in await log_of(db, run.id)] == [f"line {number}" for number in range(20)]
@@ -116,7 +116,7 @@ async def test_a_run_that_was_taken_over_goes_on_behind_its_last_entry(db: Datab
         assert taken is not None
         sequence = await begin(session, taken, "taken over", LogLevel.WARNING)
     recorder = Recorder(db, Broadcast(), taken, sequence, Mask())
-    recorder.say("more")
+    recorder.log("more")
     recorder.close()
     await recorder.write()
     assert [entry.sequence for entry in await log_of(db, run.id)] == [1, 2, 3, 4, 5]
@@ -135,7 +135,7 @@ async def test_nothing_is_written_once_somebody_else_holds_the_run(db: Database,
     async with db.write() as session:
         await status.take_over(session, run.id, "another worker")
     recorder = make(db, run)
-    recorder.say("from the dead")
+    recorder.log("from the dead")
     recorder.close()
     with pytest.raises(ClaimLost):
         await recorder.write()
@@ -146,7 +146,7 @@ async def test_listeners_are_told_after_the_commit(db: Database, run: Run) -> No
     broadcast = Broadcast()
     recorder = Recorder(db, broadcast, run, 0, Mask())
     with broadcast.listen(run.id) as listener:
-        recorder.say("news")
+        recorder.log("news")
         async with asyncio.TaskGroup() as group:
             group.create_task(recorder.write())
             async with asyncio.timeout(10):
@@ -179,7 +179,7 @@ async def test_a_database_that_fails_for_a_while_loses_no_entry(
         for statement in broken:
             await session.execute(text(statement))
     recorder = make(db, run)
-    recorder.say("still here")
+    recorder.log("still here")
     async with asyncio.TaskGroup() as group:
         writing = group.create_task(recorder.write())
         recorder.close()
@@ -195,8 +195,8 @@ async def test_a_database_that_fails_for_a_while_loses_no_entry(
 async def test_a_run_that_says_too_much_is_cut_short_but_its_errors_are_kept(db: Database, run: Run) -> None:
     recorder = make(db, run)
     for _ in range(MAX_ENTRIES + 5):
-        recorder.say("chatter")
-    recorder.say("x" * (MAX_MESSAGE + 1), level=LogLevel.ERROR)
+        recorder.log("chatter")
+    recorder.log("x" * (MAX_MESSAGE + 1), level=LogLevel.ERROR)
     recorder.close()
     await recorder.write()
     entries = await log_of(db, run.id)
@@ -207,7 +207,7 @@ async def test_a_run_that_says_too_much_is_cut_short_but_its_errors_are_kept(db:
 
 async def test_secrets_are_masked_before_they_are_stored(db: Database, run: Run) -> None:
     recorder = make(db, run, "hunter2-hunter2", "first line\nsecond line")
-    recorder.say("password=hunter2-hunter2 and second line")
+    recorder.log("password=hunter2-hunter2 and second line")
     recorder.close()
     await recorder.write()
     [entry] = await log_of(db, run.id)

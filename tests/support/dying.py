@@ -52,7 +52,7 @@ def die_in(phase: str) -> None:
 POINTS: dict[str, Callable[[], None]] = {
     "accepted, not answered": lambda: die_after(runs, "start"),
     "before the claim": lambda: die_before(status, "claim"),
-    "after the claim": lambda: die_before(Worker, "_see_through"),
+    "after the claim": lambda: die_before(Worker, "_complete"),
     **{f"in {phase}": partial(die_in, phase) for phase in ("Prepare", "Build", "Pull", "Up", "Verify")},
     "before the end is written": lambda: die_before(Worker, "_finish"),
     "after the end is written": lambda: die_after(Worker, "_finish"),
