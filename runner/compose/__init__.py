@@ -1,1 +1,1 @@
-"""What a package's Compose files say, before any host has seen them."""
+"""Reads a package's Compose files on the server, before they are sent to any host."""

@@ -1,7 +1,7 @@
-"""What Compose reads of a package: the files that its files name, and the variables that they need.  Pure.
+"""Finds what Compose reads of a package: the files that its files refer to, and the variables that they need.  Pure.
 
-It follows Compose's own order: the compose file and its override file, what they include, what services extend, and
-env files.  It is tolerant: of a file that is missing or invalid it reports nothing, since the run reports that.
+It follows Compose's own order: the Compose file and its override file, what they include, what services extend, and
+env files.  It is tolerant: it ignores a file that is missing or invalid, because the run reports that.
 """
 
 import posixpath
@@ -15,9 +15,9 @@ from runner.compose.yaml_events import MERGE, Document, Node
 from runner.host.content import ENV_FILE
 from runner.host.delivery import COMPOSE_FILE, OVERRIDE_FILES
 
-MAX_NODES = 200_000  # of YAML in all files together; a compose file of a megabyte has a quarter of it
-MAX_STEPS = 500_000  # looks at nodes and requirements; a file that is included often counts each time
-MAX_ASSIGNMENTS = 100_000  # in env files; one that several services read differently counts each time
+MAX_NODES = 200_000  # of YAML in all files together; a Compose file of a megabyte has a quarter of this
+MAX_STEPS = 500_000  # visits of nodes and requirements; a file that is included several times counts each time
+MAX_ASSIGNMENTS = 100_000  # in env files; a file that several services read differently counts each time
 MAX_REQUIREMENTS = 1000
 MAX_CHAIN = 20  # files that include, or services that extend, one another
 
@@ -28,10 +28,10 @@ REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|git@|github\.com/")
 class Reference:
     """A path in a file of the package that Compose reads while it resolves the package's files."""
 
-    file: str  # that has the path
-    key: str  # below which it is there
-    path: str  # as it is written
-    levels_up: int = 0  # out of the project's directory
+    file: str  # the file that contains the path
+    key: str  # the key of the path in this file
+    path: str  # as written
+    levels_up: int = 0  # how far the path leads above the project directory
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Reading:
 
 
 def read(compose_file: str, files: Mapping[str, bytes]) -> Reading:
-    """What Compose needs for the compose file and the other files of a package, by path."""
+    """Return what Compose needs to resolve the Compose file and the other files of a package, by path."""
     reader = _Reader(compose_file, files)
     try:
         override = next((path for path in OVERRIDE_FILES if path in files), None)
@@ -55,10 +55,10 @@ def read(compose_file: str, files: Mapping[str, bytes]) -> Reading:
 
 
 def reads_outside(compose_file: str, files: Mapping[str, bytes]) -> bool:
-    """Whether Compose may read a file that is not in the package, when it resolves the package's files.
+    """Whether Compose may read a file that is not in the package when it resolves the package's files.
 
-    True where that cannot be known without the host, as for a path with a variable.  Files that are mounted are not
-    read: those of configs and secrets do not count.
+    True if that cannot be known without the host, as for a path with a variable.  Files that are only mounted, such as
+    those of configs and secrets, do not count.
     """
     return read(compose_file, files).reads_outside
 
@@ -71,11 +71,11 @@ class _EnvFile:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a service is looked for."""
+    """Where services are defined."""
 
     file: str
     services: tuple[Node | None, ...]  # of each YAML document in the file
-    directory: str  # that its paths are relative to
+    directory: str  # to which its paths are relative
     known: frozenset[str]
 
 
@@ -92,11 +92,11 @@ class _Reader:
         self._nodes = MAX_NODES
         self._steps = MAX_STEPS
         self._assignments = MAX_ASSIGNMENTS
-        self._noted: set[tuple[str, frozenset[str]]] = set()
+        self._recorded: set[tuple[str, frozenset[str]]] = set()
         self._done: set[tuple[_EnvFile, ...]] = set()
 
     def model(self, paths: list[str], directory: str, known: frozenset[str], chain: tuple[str, ...]) -> None:
-        """Read files that Compose merges; their paths are relative to `directory`, and `known` names have values."""
+        """Read files that Compose merges; paths are relative to `directory`, and the names `known` have values."""
         if paths[0] in chain or len(chain) > MAX_CHAIN:
             return  # Compose refuses a cycle
         env_files: dict[str, list[_EnvFile]] = {}
@@ -113,7 +113,7 @@ class _Reader:
             self._read_env_files(tuple(listed))
 
     def _document(self, path: str, known: frozenset[str]) -> Document | None:
-        """The file, its requirements noted; None where there is none, or none that Compose reads."""
+        """Return the file after recording its requirements; None if it is missing, or Compose cannot read it."""
         if path not in self._documents:
             try:
                 text = self._compose_file if path == COMPOSE_FILE else self._files[path].decode()
@@ -123,8 +123,8 @@ class _Reader:
                 self._documents[path] = None
                 self.reads_outside = True
         document = self._documents[path]
-        if document is not None and (path, known) not in self._noted:
-            self._noted.add((path, known))
+        if document is not None and (path, known) not in self._recorded:
+            self._recorded.add((path, known))
             self._step(len(document.requirements))
             for requirement in document.requirements:
                 self._require(requirement.knowing(known))
@@ -146,7 +146,7 @@ class _Reader:
             self.model(targets, inside, frozenset(names), chain)
 
     def _directory(self, path: str, entry: Node, directory: str, targets: list[str]) -> str | None:
-        """The directory of what an entry of `include` includes."""
+        """Return the project directory of an entry of `include`; None if it is not in the package."""
         given = self._get(entry, "project_directory")
         if given is None or given == "":
             return posixpath.dirname(targets[0]) if targets else None
@@ -159,14 +159,14 @@ class _Reader:
             if target is not None and target in self._files:
                 yield target
         default = posixpath.join(inside, ENV_FILE)
-        if not named and default != ENV_FILE:  # that one has the deployment's variables
+        if not named and default != ENV_FILE:  # the project's own .env has the deployment's variables
             if default in self._files:
                 yield default
             else:
-                self.reads_outside = True  # Compose reads it if it is there, and a container can have made it
+                self.reads_outside = True  # Compose reads it if it exists, and a container may have created it
 
     def _environment(self, root: Node, known: frozenset[str]) -> None:
-        """Configs and secrets that are a variable's value: Compose fails where there is none."""
+        """Record the variables that are the content of configs and secrets: Compose fails if one has no value."""
         for kind in ("configs", "secrets"):
             of_kind = self._get(root, kind)
             for name in self._names(of_kind):
@@ -175,7 +175,7 @@ class _Reader:
                     self._require(Requirement(variable).knowing(known))
 
     def _env_files(self, place: _Place, name: str, depth: int) -> list[_EnvFile]:
-        """The env files of a service, those of what it extends first."""
+        """Return the env files of a service, after those of the service that it extends."""
         service = next(filter(None, (self._get(services, name) for services in place.services)), None)
         if not isinstance(service, dict) or depth > MAX_CHAIN:
             return []
@@ -201,7 +201,7 @@ class _Reader:
         return env_files
 
     def _extended(self, path: str, known: frozenset[str]) -> _Place:
-        """Where the services are that a file defines; what else it has, Compose interpolates but does not use."""
+        """Return the services of a file that is extended; Compose interpolates the rest of it, but does not use it."""
         document = self._document(path, known)
         services = tuple(self._get(root, "services") for root in (document.roots if document else ()))
         return _Place(path, services, posixpath.dirname(path), known)
@@ -210,7 +210,7 @@ class _Reader:
         if env_files in self._done:
             return
         self._done.add(env_files)
-        # An include's own env file has no effect here, nor has, with Compose 2.26, the service's `environment`.
+        # An include's own env file has no effect here; with Compose 2.26, the service's `environment` has none either.
         known = set(PROVIDED)
         for env_file in env_files:
             if not env_file.is_raw:
@@ -219,7 +219,7 @@ class _Reader:
 
     def _env_file(self, path: str) -> bytes:
         data = self._files[path]
-        self._assignments -= sum(map(data.count, (b"=", b":", b"\n")))  # at least as many as there are
+        self._assignments -= sum(map(data.count, (b"=", b":", b"\n")))  # an upper bound of their number
         if self._assignments < 0:
             raise yaml_events.TooLarge
         return data
@@ -229,7 +229,7 @@ class _Reader:
             self.requirements[requirement] = None
 
     def _refer(self, file: str, key: str, path: Node | None, directory: str) -> str | None:
-        """The path in the package of what is named; None where it is not in the package."""
+        """Record a reference and return its path in the package; None if it is not in the package."""
         target = self._resolve(file, key, path, directory)
         if target is None or target in self._files or target == COMPOSE_FILE:
             return target
@@ -237,7 +237,7 @@ class _Reader:
         return None
 
     def _resolve(self, file: str, key: str, path: Node | None, directory: str) -> str | None:
-        """Where `path` is below the project's directory; None where it is not, or that cannot be known."""
+        """Return `path` relative to the project directory; None if it leads outside, or that cannot be known."""
         if not isinstance(path, str) or "$" in path or path.startswith(("/", "~")) or REMOTE.match(path):
             self.reads_outside = True
             return None
@@ -250,7 +250,7 @@ class _Reader:
         return "" if target == "." else target
 
     def _get(self, node: Node | None, key: str, depth: int = 0) -> Node | None:
-        """The value of a key, also one that a merge key brings."""
+        """Return the value of a key, including those from merge keys."""
         self._step()
         if not isinstance(node, dict) or depth > MAX_CHAIN:
             return None
@@ -260,7 +260,7 @@ class _Reader:
         return next((value for value in merged if value is not None), None)
 
     def _names(self, node: Node | None, depth: int = 0) -> dict[str, None]:
-        """The keys of a mapping, also those that merge keys bring."""
+        """Return the keys of a mapping, including those from merge keys."""
         self._step()
         names: dict[str, None] = {}
         if isinstance(node, dict) and depth <= MAX_CHAIN:
@@ -271,7 +271,7 @@ class _Reader:
         return names
 
     def _list(self, node: Node | None) -> list[Node]:
-        """The members of a list, or the one that stands in its place."""
+        """Return the items of a list, or the single item that is written instead of a list."""
         if node is None or node in ("", "~", "null"):
             return []
         if isinstance(node, list):

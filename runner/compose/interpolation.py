@@ -1,4 +1,4 @@
-"""Variables that Compose interpolates: which a text or an env file needs.  Pure; the YAML around them is elsewhere.
+"""Finds the variables that Compose interpolates in a text or an env file.  Pure; YAML is read elsewhere.
 
 The syntax is that of compose-go's packages `template` and `dotenv`, from Compose 2.26 on.
 """
@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-PROVIDED = frozenset({"PWD", "HOME", "PATH", "COMPOSE_PROJECT_NAME"})  # have a value without anybody giving one
+PROVIDED = frozenset({"PWD", "HOME", "PATH", "COMPOSE_PROJECT_NAME"})  # always have a value
 MAX_NESTING = 8  # levels of variables in defaults; deeper ones are not read
-MAX_NAME = 128  # characters; a deployment can have no variable with a longer name
+MAX_NAME = 128  # characters; a deployment cannot have a variable with a longer name
 
 VARIABLE = re.compile(
     r"\$(?:\$|(?P<named>[A-Za-z_][A-Za-z0-9_]*)|\{(?P<braced>[A-Za-z_][A-Za-z0-9_]*)(?P<operator>:?[-+?])?)"
 )
-BRACE = re.compile(r"\{.?|\}")  # Compose does not look at the character behind an opening brace
+BRACE = re.compile(r"\{.?|\}")  # Compose skips the character after an opening brace
 KEY = re.compile(r"(?:export[^\S\n]+)?([\w.\[\]-]*)[^\S\n]*([=:\n])")
 QUOTED = {quote: re.compile(rf"{quote}([^{quote}\\]*(?:\\.[^{quote}\\]*)*){quote}", re.DOTALL) for quote in ("'", '"')}
 ESCAPE = re.compile(r"\\(?:[abcfnrtv$\"\\]|0\d{0,3})")
@@ -25,10 +25,10 @@ STATEMENT = re.compile(r"(?:\s+|#[^\n]*)*")
 
 @dataclass(frozen=True)
 class Requirement:
-    """A variable that Compose takes for blank, or fails without, unless somebody gives it a value.
+    """A variable that needs a value; without one, Compose uses a blank string, or fails.
 
-    It counts only where none of `unless` and all of `when` have values: `${A:-${B}}` needs B unless there is A, and
-    `${A:+${B}}` needs B when there is A.
+    It counts only if none of `unless` and all of `when` have values: `${A:-${B}}` needs B unless A has a value, and
+    `${A:+${B}}` needs B when A has a value.
     """
 
     name: str
@@ -44,34 +44,34 @@ class Requirement:
         )
 
     def knowing(self, names: Collection[str]) -> Self | None:
-        """What is left of the requirement where `names` have values anyway; None: nothing."""
+        """Return what remains of the requirement if `names` always have values; None if nothing does."""
         if self.name in names or any(name in names for name in self.unless):
             return None
         return type(self)(self.name, self.unless, tuple(name for name in self.when if name not in names))
 
     def as_json(self) -> dict[str, Any]:
-        """The requirement to be stored."""
+        """Return the requirement in the form in which it is stored."""
         return {"name": self.name, "unless": list(self.unless), "when": list(self.when)}
 
     @classmethod
     def from_json(cls, stored: Mapping[str, Any]) -> Self:
-        """The requirement that `as_json` stored."""
+        """Return the requirement in the output of `as_json`."""
         return cls(stored["name"], tuple(stored["unless"]), tuple(stored["when"]))
 
 
 def missing(requirements: Iterable[Requirement], given: Collection[str]) -> list[str]:
-    """The names that are required and not given, sorted.  A name with an empty value is given."""
+    """Return the names that are required and not given, sorted.  A name with an empty value is given."""
     return sorted({requirement.name for requirement in requirements if requirement.is_missing(given)})
 
 
 def requirements_of(text: str) -> Iterator[Requirement]:
-    """What the variables in `text` require.  Nothing of what Compose refuses as an invalid template."""
+    """Yield what the variables in `text` require.  Text that Compose refuses as an invalid template is ignored."""
     return _in_text(text, Requirement(""), 0)
 
 
 def _in_text(text: str, scope: Requirement, depth: int) -> Iterator[Requirement]:
     if "$" in text and depth <= MAX_NESTING:
-        for line in text.split("\n"):  # no variable goes over the end of a line
+        for line in text.split("\n"):  # no variable extends over the end of a line
             yield from _in_line(line, scope, depth)
 
 
@@ -84,7 +84,7 @@ def _in_line(line: str, scope: Requirement, depth: int) -> Iterator[Requirement]
         if operator is not None:
             end = _closing_brace(line, found.start() + 1, last)
             if end is None:
-                return  # invalid, and so is the rest
+                return  # this and the rest of the line are invalid
             yield from _with_operator(name, operator, line[position:end], scope, depth)
             position = end + 1
         elif found["named"] or (found["braced"] and line.startswith("}", position)):
@@ -106,7 +106,7 @@ def _with_operator(name: str, operator: str, rest: str, scope: Requirement, dept
 
 
 def _closing_brace(line: str, opening: int, last: int) -> int | None:
-    """Where the variable whose brace opens at `opening` ends; Compose takes the last brace where they do not match."""
+    """Return where the variable whose brace opens at `opening` ends; if braces do not match, Compose uses the last."""
     if last < opening:
         return None
     depth = 0
@@ -118,9 +118,9 @@ def _closing_brace(line: str, opening: int, last: int) -> int | None:
 
 
 def read_env_file(data: bytes, known: set[str]) -> list[Requirement]:
-    """What an env file requires of others than `known` and its own earlier lines; what it sets is added to `known`.
+    """Return what an env file requires, except what `known` and its own earlier lines provide.
 
-    An env file that Compose does not read requires nothing, and sets nothing.
+    The names that it sets are added to `known`.  An invalid env file requires nothing, and sets nothing.
     """
     required: dict[Requirement, None] = {}
     names = set(known)
@@ -135,18 +135,18 @@ def read_env_file(data: bytes, known: set[str]) -> list[Requirement]:
 
 
 def _assignments(text: str) -> Iterator[tuple[str | None, str]]:
-    """Each variable with the template of its value; None for the name where the file is invalid."""
+    """Yield each variable with the template of its value; the name is None if the file is invalid."""
     position = 0
     while (position := _end(STATEMENT, text, position)) < len(text):
         key = KEY.match(text, position)
         if key is None:
-            # A name alone at the end of the file, or something that is no name.
+            # Either a name without a value at the end of the file, which is valid, or not a name.
             if not re.fullmatch(r"[\w.\[\]-]+", text[position:]):
                 yield None, ""
             return
         position = key.end()
         if key[2] == "\n":
-            continue  # taken from the environment, and absent where that does not have it
+            continue  # its value comes from the environment; without one there, it is not set
         position = _end(BLANKS, text, position)
         if text[position : position + 1] in QUOTED:
             quoted = QUOTED[text[position]].match(text, position)

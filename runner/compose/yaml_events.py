@@ -1,6 +1,6 @@
-"""Compose YAML without building what it describes: events for rules, and a bounded tree for what is looked up.
+"""Parses Compose's YAML within limits: events for the rules, and a bounded tree for lookups.
 
-Nothing here expands an alias: an alias is the node that it names, and a bomb of aliases is a handful of nodes.
+Aliases are not expanded: an alias is the node that it refers to, so an alias bomb has only a few nodes.
 """
 
 import re
@@ -11,36 +11,36 @@ import yaml
 
 from runner.compose.interpolation import Requirement, requirements_of
 
-MAX_DEPTH = 100  # levels; docker's own reader is recursive too
+MAX_DEPTH = 100  # levels; Docker's own parser is recursive, too
 MERGE = "<<"
 
-# libyaml compares each one with all before it: a megabyte of them holds up the whole server for half a minute.
+# libyaml compares each directive with all before it: a megabyte of them blocks the whole server for half a minute.
 TAG_DIRECTIVE = re.compile(r"(?:\A|[\n\r\x85\u2028\u2029\ufeff])%TAG")
 
-# libyaml's words where an indentation is wrong, most often
+# libyaml's messages that are most often caused by a wrong indentation
 _OFTEN_INDENTATION = re.compile(r"did not find expected (key|'-' indicator)|mapping values are not allowed")
 
 Node = str | list["Node"] | dict[str, "Node"]
 
 
 class Unreadable(Exception):
-    """Text that is no YAML that Compose reads; the message says why, to be put behind the text's name."""
+    """The text is not YAML that Compose reads; the message says why, as a predicate of the text's name."""
 
 
 class TooLarge(Exception):
-    """More YAML than is looked at."""
+    """The YAML exceeds a limit."""
 
 
 @dataclass
 class Document:
-    """What one file has: the root of each YAML document, and what its values require."""
+    """The content of one file: the root of each YAML document, and what its values require."""
 
     roots: list[Node] = field(default_factory=list)
     requirements: dict[Requirement, None] = field(default_factory=dict)
 
 
 def events(text: str) -> Iterator[yaml.Event]:
-    """The events of `text`, nested at most `MAX_DEPTH` deep.  Raises: Unreadable."""
+    """Yield the events of `text`, nested at most `MAX_DEPTH` deep.  Raises: Unreadable."""
     if TAG_DIRECTIVE.search(text):
         raise Unreadable("must not have %TAG directives")
     depth = 0
@@ -62,7 +62,7 @@ def events(text: str) -> Iterator[yaml.Event]:
 
 
 def _sentence(problem: str | None, mark: yaml.Mark | None, text: str) -> str:
-    """What is wrong, where, and what to do where the parser's words are misleading."""
+    """Return what is wrong and where, with a remedy if the parser's message is misleading."""
     if mark is None:
         return f"is not valid YAML: {problem}"
     where = f"is not valid YAML at line {mark.line + 1}, column {mark.column + 1}"
@@ -75,7 +75,7 @@ def _sentence(problem: str | None, mark: yaml.Mark | None, text: str) -> str:
 
 
 def read(text: str, max_nodes: int) -> tuple[Document, int]:
-    """The documents in `text`, and how many nodes they have.  Raises: Unreadable, TooLarge."""
+    """Return the documents in `text`, and how many nodes they have.  Raises: Unreadable, TooLarge."""
     builder = _Builder(max_nodes)
     for event in events(text):
         builder.add(event)
@@ -88,11 +88,11 @@ class _Frame:
 
     node: list[Node] | dict[str, Node]
     is_ignored: bool  # `!reset`, or inside a key
-    key: Node | None = None  # of the value that comes next
+    key: Node | None = None  # of the next value
 
 
 class _Builder:
-    """Puts nodes together from events."""
+    """Builds nodes from events."""
 
     def __init__(self, max_nodes: int) -> None:
         self.document = Document()
@@ -115,7 +115,7 @@ class _Builder:
     def _node(self, event: yaml.NodeEvent) -> None:
         frame = self._frames[-1] if self._frames else None
         is_key = frame is not None and isinstance(frame.node, dict) and frame.key is None
-        # Compose drops what is marked `!reset` before it interpolates, and interpolates no keys.
+        # Compose removes values with the tag `!reset` before it interpolates, and does not interpolate keys.
         is_reset = getattr(event, "tag", None) == "!reset"
         is_ignored = is_key or is_reset or (frame is not None and frame.is_ignored)
         node = self._new(event, is_ignored=is_ignored)

@@ -1,1 +1,1 @@
-"""What to run: computed before it is run, and without side effects."""
+"""Computes what to run, before it is run and without side effects."""

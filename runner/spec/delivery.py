@@ -1,6 +1,6 @@
 """Makes a delivery from a directory, for a run by hand: `python -m runner.spec.delivery DIRECTORY > delivery`.
 
-That of a run is made from the database, see `runner.spec.run.delivery`.
+The delivery of a run on the server is made from the database, see `runner.spec.run.delivery`.
 """
 
 import argparse
@@ -14,9 +14,10 @@ from runner.spec.run import ProjectFile
 
 
 def of_directory(directory: Path) -> bytes:
-    """The delivery of all files below `directory`, with their modes; `.env` has the variables and may be missing.
+    """Return the delivery of all files below `directory`, with their modes.
 
-    Raises: ValueError where there is no compose.yaml, or something that is neither a file nor a directory.
+    `.env` has the variables and may be missing.  Raises: ValueError, if there is no compose.yaml, or something that is
+    neither a file nor a directory.
     """
     paths = (path for path in sorted(directory.rglob("*")) if path.is_symlink() or not path.is_dir())
     files = {str(path.relative_to(directory)): _file(path) for path in paths}
@@ -30,12 +31,12 @@ def of_directory(directory: Path) -> bytes:
 
 def _file(path: Path) -> ProjectFile:
     if path.is_symlink() or not path.is_file():
-        raise ValueError(f"{path} is no regular file")
+        raise ValueError(f"{path} is not a regular file")
     return ProjectFile(path.read_bytes(), mode=path.stat().st_mode & 0o777)
 
 
 def _variables(dotenv: bytes) -> dict[str, bytes]:
-    """The variables as they are written, which is enough to see a change."""
+    """Return the variables with their values as written, which is enough to detect a change."""
     lines = [line.strip().removeprefix(b"export ") for line in dotenv.splitlines()]
     pairs = (line.partition(b"=") for line in lines if b"=" in line and not line.startswith(b"#"))
     return {name.strip().decode(errors="replace"): value.strip().strip(b"\"'") for name, _, value in pairs}

@@ -1,4 +1,4 @@
-"""What the log says as a phase begins, and how far a run is then.
+"""The log entry at the beginning of each phase, and the progress of a run by phase.
 
 Which phases an action has is in `db.run_phases`, their time limits are in `runner.spec.run.Timeouts`.
 """
@@ -30,7 +30,7 @@ _PROGRESS: Mapping[Phase, tuple[float, float]] = {
 
 
 def progress(phase: Phase, fraction: float) -> float | None:
-    """The progress of a run, 0 to 1, when `fraction` of the phase is done; None for phases that add nothing to it."""
+    """Return a run's progress, from 0 to 1, when `fraction` of the phase is done; None if the phase does not count."""
     if phase not in _PROGRESS:
         return None
     begin, end = _PROGRESS[phase]

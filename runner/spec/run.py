@@ -1,7 +1,7 @@
 """What a run needs, as plain data: Ansible's inventory, and the project's files for the host.  Nothing is played here.
 
-Every string that a user may have written is marked `__ansible_unsafe`.  Without the mark Ansible evaluates it as a
-template, and `{{ lookup('pipe', 'id') }}` in an address would run on the server.
+Every string that a user may have written is marked `__ansible_unsafe`.  Without the mark, Ansible evaluates it as a
+template, and `{{ lookup('pipe', 'id') }}` in an address would be executed on the server.
 """
 
 from dataclasses import asdict, dataclass, field
@@ -21,7 +21,7 @@ KEEP_ALIVE = "-o ServerAliveInterval=5 -o ServerAliveCountMax=2"  # as in ansibl
 
 @dataclass(frozen=True)
 class Login:
-    """What a package's images are pulled with from one registry."""
+    """The login at one registry, with which a package's images are pulled."""
 
     registry: str
     username: str
@@ -30,36 +30,38 @@ class Login:
 
 @dataclass(frozen=True)
 class ProjectFile:
-    """A file of the project as the host gets it."""
+    """A file of the project, as it is delivered to the host."""
 
     data: bytes
     mode: int = 0o644  # permission bits
-    only_if_missing: bool = False  # one that the host has already is left as it is
+    only_if_missing: bool = False  # a file that already exists on the host is not replaced
 
 
 @dataclass(frozen=True)
 class Project:
-    """One run's deployment: everything that is played, and nothing about how."""
+    """The deployment of one run: everything that is played, and nothing about how."""
 
     run_id: UUID
     number: int
     action: RunAction
     deployment_id: UUID
-    installation: UUID  # which daos this is; several can share a host's account
-    name: str  # compose's project name
+    installation: UUID  # of this daos; several installations can share a host's account
+    name: str  # Compose's project name
     package: str  # name and version, for people
     target: Target
     compose_file: str
     files: dict[str, ProjectFile]  # by path, without compose.yaml and .env
     variables: dict[str, Secret]
     secrets: list[Secret] = field(default_factory=list)  # values that must not be shown
-    rivals: list[UUID] = field(default_factory=list)  # living deployments that may have the same project on one machine
+    rivals: list[UUID] = field(
+        default_factory=list
+    )  # existing deployments with this project name; hosts may share a machine
     logins: list[Login] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Timeouts:
-    """Seconds that each part of a run may take."""
+    """The time limits of each part of a run, in seconds."""
 
     connect: int = 10
     prepare: int = 120
@@ -68,28 +70,28 @@ class Timeouts:
     up: int = 600
     verify: int = 300
     down: int = 300
-    recover: int = 12  # with the connection it has to fit into the half minute that a restart may leave a run open
+    recover: int = 12  # with the connection, it must fit into the 30 s after a restart in which each run must end
     run: int = 3600
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Where a run's files are while it is played."""
+    """The paths of a run's files while it is played."""
 
-    delivery: Path  # what the host reads, see `delivery`
+    delivery: Path  # see `delivery`
     known_hosts: Path
     control: Path  # the directory of ssh's control socket
-    master: Path | None = None  # the socket of a connection that is open already
+    master: Path | None = None  # the control socket of a connection that is already open
     identity: Path | None = None  # where ssh finds a stored key, see `runner.ssh.key_in_memory`
 
 
 def playbook(action: RunAction) -> str:
-    """The playbook that carries out `action`."""
+    """Return the name of the playbook for `action`."""
     return "deploy.yml" if action is RunAction.UP else "down.yml"
 
 
 def logins(project: Project) -> list[str]:
-    """The logins at registries, a line each, with passwords that the host's `printf %b` reads back unchanged."""
+    """Return the logins at registries, one a line, with passwords that the host's `printf %b` restores unchanged."""
     return [f"{login.registry} {_in_octal(login.password)} {login.username}" for login in project.logins]
 
 
@@ -98,24 +100,24 @@ def _in_octal(secret: Secret) -> str:
 
 
 def delivery(project: Project) -> bytes:
-    """What the run delivers, see `runner.host.delivery`: compose.yaml, `.env`, and the package's own files."""
+    """Return the delivery, see `runner.host.delivery`: compose.yaml, `.env`, and the package's other files."""
     own = {
         COMPOSE_FILE: ProjectFile(project.compose_file.encode()),
         ENV_FILE: ProjectFile(dotenv(project.variables).encode(), mode=0o600),
     }
     values = {name: value.reveal().encode() for name, value in project.variables.items()}
-    # A file that is the container's may differ on the host from the one that was delivered.
+    # A file that is created only if it is missing may differ on the host from the delivered one.
     fixed = {path: file.data for path, file in project.files.items() if not file.only_if_missing}
     return pack(own | project.files, values, logins(project), outside=reads_outside(project.compose_file, fixed))
 
 
 def dotenv(variables: dict[str, Secret]) -> str:
-    """`variables` as compose reads them back unchanged: quotes, `$`, backslashes and line ends included."""
+    """Return `variables` so that Compose reads them unchanged, including quotes, `$`, backslashes, and newlines."""
     return "".join(f"{name}={_quote(value.reveal())}\n" for name, value in sorted(variables.items()))
 
 
 def _quote(value: str) -> str:
-    # In single quotes compose takes everything as it is, but can express neither the quote nor a last backslash.
+    # Compose takes text in single quotes literally, but they cannot contain a single quote or a final backslash.
     if "'" not in value and not value.endswith("\\"):
         return f"'{value}'"
     escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("$", "\\$")
@@ -123,9 +125,9 @@ def _quote(value: str) -> str:
 
 
 def inventory(project: Project, paths: Paths, timeouts: Timeouts, settle: float) -> dict[str, Any]:
-    """Ansible's inventory: one host, named by the deployment's id.  Its variable `daos` is what the playbooks pass on.
+    """Return Ansible's inventory: one host, named by the deployment's id.
 
-    `settle`: see `Limits.settle`.
+    Its variable `daos` has the arguments that the playbooks pass to the task.  For `settle` see `Limits.settle`.
     """
     limits = asdict(timeouts)
     del limits["connect"]
@@ -154,14 +156,14 @@ def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, A
         "ansible_port": target.port,
         "ansible_user": _unsafe(target.user),
         "ansible_timeout": timeouts.connect,
-        # The directory is the run's own, so a connection that one credential opened is never used by another.
-        # Two percent signs: Ansible puts `directory` into it first.
+        # The directory belongs to the run, so a connection that was opened with one credential is not used by another.
+        # Two percent signs, because Ansible first formats the path with `directory`.
         "ansible_control_path": str(paths.control / "%%C"),
-        "ansible_control_path_dir": str(paths.control),  # Ansible makes its own, in the home directory, all the same
+        "ansible_control_path_dir": str(paths.control),  # otherwise Ansible creates one in the home directory
     }
     if paths.master is not None:
         variables["ansible_control_path"] = str(paths.master)
-        # Without a master after all, each command has a connection of its own.
+        # If the master has ended in the meantime, each command opens its own connection.
         variables["ansible_ssh_args"] = f"-o ControlMaster=no -o ControlPersist=no {KEEP_ALIVE}"
     if target.has_key:
         variables["ansible_ssh_private_key_file"] = _unsafe(str(paths.identity or target.ssh_key_path))
@@ -170,5 +172,5 @@ def _connection(target: Target, paths: Paths, timeouts: Timeouts) -> dict[str, A
 
 
 def _unsafe(value: str) -> dict[str, str]:
-    """`value` as a literal, which Ansible never evaluates."""
+    """Return `value` as a literal, which Ansible never evaluates."""
     return {"__ansible_unsafe": value}

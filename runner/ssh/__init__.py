@@ -1,1 +1,1 @@
-"""OpenSSH: keys, known hosts, and connections that are kept open."""
+"""OpenSSH: keys, known hosts, and persistent connections."""

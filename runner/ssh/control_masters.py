@@ -1,8 +1,9 @@
-"""Connections to hosts that are kept open between runs, so that not every run has to log in: ssh's masters.
+"""Keeps SSH connections to hosts open between runs, so that not every run has to log in: ssh's control masters.
 
-Whoever can talk to a master's socket is logged in, whatever key or host key the run has.  So a master's name is made of
-all that a login depends on, and only hosts whose key is pinned have one.  It belongs to no run: one that is ended takes
-its own commands along, and the master goes on.  Nobody waits for one: a run finds it open, or has its own connection.
+A client of a master's socket is logged in, whatever key or host key the run has.  Therefore the name of the socket
+depends on everything that a login depends on, and only hosts with a pinned key have a master.  A master belongs to no
+run: when a run is ended, its own commands end with it, and the master stays.  No run waits for a master: if there is no
+open one, the run opens its own connection.
 """
 
 import asyncio
@@ -21,13 +22,13 @@ from runner.ssh.target import Target, connection_options
 logger = logging.getLogger(__name__)
 
 KEPT = 60  # seconds that a master is kept without a run; also how long it outlives a server that was killed
-LONGEST_PATH = 80  # characters; ssh adds some before it makes the socket, whose path may have 107
+LONGEST_PATH = 80  # characters; ssh adds some when it creates the socket, whose path is limited to 107
 CONNECT_TIMEOUT = 30.0  # seconds
 GRACE = 1.0  # seconds between SIGTERM and SIGKILL
 
 
 class Masters:
-    """Masters of this server, named `name`, with their sockets in `directory`."""
+    """The control masters of this server, which is named `name`, with their sockets in `directory`."""
 
     def __init__(self, directory: Path, name: str) -> None:
         self._directory = directory
@@ -35,7 +36,7 @@ class Masters:
         self._opening: dict[Path, asyncio.Task[None]] = {}
 
     async def find(self, target: Target) -> Path | None:
-        """The socket of a master to the target; None where none is open.  It is opened then, for later."""
+        """Return the socket of a master to the target; None if none is open, and then one is opened for later runs."""
         if target.transport is HostTransport.LOCAL or not target.has_key or target.known_hosts is None:
             return None
         path = await asyncio.to_thread(self._path, target)
@@ -43,22 +44,22 @@ class Masters:
             return None
         if await asyncio.to_thread(_is_open, path):
             return path
-        if path in self._opening:  # another run has looked at the same time
+        if path in self._opening:  # another run has checked at the same time
             return None
         self._opening[path] = asyncio.create_task(self._open(path, target), name=f"ssh master of {target.name}")
         return None
 
     def drop(self, path: Path) -> None:
-        """Give up a master that did not reach its host."""
-        path.unlink(missing_ok=True)  # it ends by itself, for nobody finds it any more
+        """Stop using a master that did not reach its host."""
+        path.unlink(missing_ok=True)  # no run finds it anymore, so it ends by itself
 
     async def close(self) -> None:
-        """End all masters, those that a killed server has left too."""
+        """End all masters, including those that a killed server has left."""
         for opening in self._opening.values():
             opening.cancel()
         if self._opening:
             await asyncio.wait(self._opening.values())
-        await asyncio.to_thread(processes.end, self._cookie, GRACE)  # those that are not open yet
+        await asyncio.to_thread(processes.end, self._cookie, GRACE)  # masters that are not open yet
         await asyncio.to_thread(processes.end_masters, self._directory, GRACE)
         await asyncio.to_thread(shutil.rmtree, self._directory, ignore_errors=True)
 
@@ -71,8 +72,8 @@ class Masters:
     async def _open(self, path: Path, target: Target) -> None:
         known_hosts = path.with_suffix(".known_hosts")
         try:
-            await asyncio.to_thread(self._make_place, path, known_hosts, target)
-            # The key has to be there only until ssh has logged in.
+            await asyncio.to_thread(self._prepare_directory, path, known_hosts, target)
+            # The key is needed only until ssh has logged in.
             with key_in_memory.shown(target.ssh_key) as key:
                 await self._connect(path, known_hosts, target, key or target.ssh_key_path)
         except (OSError, TimeoutError) as error:
@@ -82,7 +83,7 @@ class Masters:
             del self._opening[path]
 
     async def _connect(self, path: Path, known_hosts: Path, target: Target, key: Path | None) -> None:
-        """Have ssh log in, and stay in the background."""
+        """Have ssh log in and stay in the background."""
         process = await asyncio.create_subprocess_exec(
             "ssh",
             *connection_options(target, known_hosts),
@@ -104,7 +105,7 @@ class Masters:
                 process.kill()
                 await process.wait()
 
-    def _make_place(self, path: Path, known_hosts: Path, target: Target) -> None:
+    def _prepare_directory(self, path: Path, known_hosts: Path, target: Target) -> None:
         private.claim(self._directory)
         path.unlink(missing_ok=True)  # of a master that is dead
         known_hosts.write_text(target.known_hosts or "")

@@ -1,4 +1,4 @@
-"""Why a host could not be contacted, in one sentence with what to do, from what ssh printed.  Pure."""
+"""Explains why a host could not be contacted, in one sentence with a remedy, from what ssh printed.  Pure."""
 
 import re
 
@@ -11,7 +11,7 @@ _REFUSED = (
     "change the host's user or key"
 )
 _SENTENCES = (
-    # (ssh's words, reason, sentence); the first that matches is taken
+    # (part of ssh's output, reason, sentence); the first that matches is used
     ("error in libcrypto", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
     ("invalid format", FailureReason.SSH_KEY_INVALID, "could not be logged in to: ssh cannot read the SSH key"),
     ("Permission denied", FailureReason.AUTHENTICATION_FAILED, _REFUSED),
@@ -37,12 +37,12 @@ _SENTENCES = (
         "cannot be reached: there is no route to {address}; see the network of the server",
     ),
 )
-_MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # ssh's words
+_MISMATCH = ("HOST IDENTIFICATION HAS CHANGED", "Host key verification failed")  # in ssh's output
 _BAD_CERTIFICATE = re.compile(r"Certificate invalid: ([ -~]+)")
 
 
 def explain(target: Target, error: str) -> tuple[FailureReason, str]:
-    """The reason and the sentence for what ssh printed as it failed to contact the target."""
+    """Return the reason and the sentence for what ssh printed when it failed to contact the target."""
     if any(text in error for text in _MISMATCH):
         return FailureReason.HOST_KEY_MISMATCH, _mismatch(target, error)
     for text, reason, sentence in _SENTENCES:
@@ -53,14 +53,14 @@ def explain(target: Target, error: str) -> tuple[FailureReason, str]:
 
 
 def _key(target: Target) -> str:
-    """The key that is used to log in to the host, for a place behind "with"."""
+    """Return the key that is used to log in to the host, as an object of "with"."""
     if target.ssh_key is not None:
         return "its stored SSH key"
     return f"key {target.ssh_key_path}" if target.ssh_key_path is not None else "the keys of the server's user"
 
 
 def _mismatch(target: Target, error: str) -> str:
-    """Which keys differ, and what to do."""
+    """Return a sentence about which keys differ, and what to do."""
     known = stored(target.known_hosts)
     pinned = [key.fingerprint for key in known if not key.is_authority]
     shown = FINGERPRINT.search(error)

@@ -1,4 +1,4 @@
-"""Keys of SSH: the private key that a run logs in with, and the host's key that is pinned at the first contact."""
+"""SSH keys: the private key that a run logs in with, and the fingerprint of a host key."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from db.models import FailureReason
 
-MAX_KEY_SIZE = 64 * 1024  # bytes; a device or a log file in place of a key is not read to its end
+MAX_KEY_SIZE = 64 * 1024  # bytes; so that a log file in place of a key is not read to its end
 OPENSSH_HEADER = b"-----BEGIN OPENSSH PRIVATE KEY-----"
 
 
@@ -20,7 +20,7 @@ _PUBLIC_KEY = re.compile(rb"\s*(?:ssh-|ecdsa-sha2-|sk-)[a-z0-9@.-]+ AAAA")
 
 
 class KeyProblem(Exception):
-    """A private key that ssh could not use; the text is a sentence for a person."""
+    """A private key that ssh cannot use; the text is a sentence for people."""
 
     def __init__(self, reason: FailureReason, sentence: str) -> None:
         super().__init__(sentence)
@@ -28,13 +28,13 @@ class KeyProblem(Exception):
 
 
 def check_private_key(path: Path) -> None:
-    """Raise KeyProblem unless ssh can use the key file at `path`.  Blocking: it reads a file."""
+    """Check that ssh can use the key file at `path`.  Blocking: it reads a file.  Raises: KeyProblem."""
     data = _read(path)
     load = load_ssh_private_key if data.lstrip().startswith(OPENSSH_HEADER) else load_pem_private_key
     try:
         load(data, password=None)
     except TypeError as error:
-        # cryptography says so of a key that has a passphrase when it is given none.
+        # cryptography raises this for a key with a passphrase if it is given none.
         raise _invalid(
             path, "is protected by a passphrase; remove it with ssh-keygen -p, or store the key with createSshKey"
         ) from error
@@ -47,7 +47,7 @@ def check_private_key(path: Path) -> None:
 def _read(path: Path) -> bytes:
     not_found = FailureReason.SSH_KEY_NOT_FOUND
     try:
-        # Non-blocking, so that opening a named pipe does not wait for somebody to write.
+        # Non-blocking, so that opening a named pipe does not wait for a writer.
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise KeyProblem(
@@ -66,7 +66,7 @@ def _read(path: Path) -> bytes:
             raise _invalid(
                 path, "is a public key; set sshKeyPath to the private key, most often the same path without .pub"
             )
-        # ssh ignores such a key and then only says "Permission denied".
+        # ssh ignores such a key, and then only reports "Permission denied".
         if state.st_uid == os.getuid() and state.st_mode & 0o077:
             raise _invalid(path, f"is open to other users, and ssh refuses it; run: chmod 600 {path}")
         if state.st_size > MAX_KEY_SIZE:
@@ -81,7 +81,7 @@ def _invalid(path: Path, what: str) -> KeyProblem:
 
 
 def fingerprint(known_hosts_line: str) -> str:
-    """The fingerprint that ssh-keygen shows for the key in a line `<name> <type> <base64>` of known_hosts."""
+    """Return ssh-keygen's fingerprint of the key in a line `<name> <type> <base64>` of known_hosts."""
     key = base64.b64decode(known_hosts_line.split()[2])
     digest = base64.b64encode(hashlib.sha256(key).digest()).decode().rstrip("=")
     return f"SHA256:{digest}"

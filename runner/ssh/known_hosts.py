@@ -1,6 +1,6 @@
-"""Keys of hosts, in the form of OpenSSH's known_hosts.  Pure: no host is asked here, see `runner.ssh.scan`.
+"""Host keys, in the format of OpenSSH's known_hosts.  Pure: no host is contacted here, see `runner.ssh.scan`.
 
-What is stored is a file for one host only: its lines are for every name, `*`, and have no comments.
+What daos stores is a file for one host only: its lines are for every name, `*`, and have no comments.
 """
 
 import base64
@@ -26,11 +26,11 @@ TYPES = (
 )
 FINGERPRINT = re.compile(r"SHA256:[A-Za-z0-9+/]{43}")
 AUTHORITY = "@cert-authority"
-HASHED = "|1|"  # begins a name that is kept as an HMAC with a salt
+HASHED = "|1|"  # the prefix of a name that is stored as an HMAC with a salt
 
 
 class BadLine(Exception):
-    """A line that is not taken; the text says why, and `code` names the rule."""
+    """A line that is not accepted; the text says why, and `code` names the rule."""
 
     def __init__(self, code: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -39,7 +39,7 @@ class BadLine(Exception):
 
 @dataclass(frozen=True)
 class HostKey:
-    """A public key: a host's own, or that of an authority that signs hosts' keys.  `data` is base64."""
+    """A public key: a host's own, or that of a certificate authority for host keys.  `data` is base64."""
 
     type: str
     data: str
@@ -57,13 +57,13 @@ class HostKey:
 
 
 def stored(text: str | None) -> list[HostKey]:
-    """The keys in a host's `known_hosts` column, which daos or ssh has written."""
+    """Return the keys in a host's `known_hosts` column, which daos or ssh has written."""
     lines = [line.split() for line in (text or "").splitlines()]
     return [HostKey(line[-2], line[-1], is_authority=line[0] == AUTHORITY) for line in lines if len(line) > 2]  # noqa: PLR2004
 
 
 def columns(pinned: Iterable[HostKey]) -> dict[str, str | None]:
-    """What a host's row says of its keys, once each: the first one's fingerprint, and all as a file."""
+    """Return a host's columns for these keys, without duplicates: the first host key's fingerprint, and the file."""
     unique = list(dict.fromkeys(pinned))
     own = [key.fingerprint for key in unique if not key.is_authority]
     return {
@@ -78,9 +78,9 @@ def has_authority(text: str | None) -> bool:
 
 
 def read(text: str, names: Collection[str]) -> list[HostKey]:
-    """The keys that a person gives for the host with these `names`.
+    """Return the keys that a user enters for the host with these `names`.
 
-    Lines of known_hosts, or public keys without a name.  Raises: BadLine.
+    `text` has lines of known_hosts, or public keys without a name.  Raises: BadLine.
     """
     found = []
     for number, line in enumerate(text.split("\n"), 1):
@@ -122,7 +122,7 @@ def _checked(kind: str, data: str) -> tuple[str, str]:
 
 
 def _is_named(patterns: str, names: Collection[str]) -> bool:
-    """Whether a host with these names is meant, as sshd(8) has it: `*`, `?`, `!` and commas, or a hashed name."""
+    """Whether patterns match a host with these names, as in sshd(8): `*`, `?`, `!`, and commas, or a hashed name."""
     if patterns.startswith(HASHED):
         return any(_is_hash_of(patterns, name) for name in names)
     is_meant = False
@@ -143,8 +143,8 @@ def _is_hash_of(hashed: str, name: str) -> bool:
 
 
 def _fits(pattern: str, name: str) -> bool:
-    # By hand: brackets are no classes here, and many `*` would keep a regular expression busy for ever.
-    reached = {0}  # how much of the name the pattern's signs so far can stand for
+    # Not with fnmatch or a regular expression: brackets are not classes here, and many `*` could take forever.
+    reached = {0}  # the lengths of the name that the pattern can have matched so far
     for sign in re.sub(r"\*+", "*", pattern):
         if sign == "*":
             reached = set(range(min(reached), len(name) + 1))
@@ -156,6 +156,6 @@ def _fits(pattern: str, name: str) -> bool:
 
 
 def names_of(address: str, port: int) -> list[str]:
-    """What known_hosts calls a host."""
+    """Return the names of a host in known_hosts."""
     name = address.lower()
     return [name, f"[{name}]:{port}"]

@@ -1,4 +1,4 @@
-"""Asks a host which keys it shows, without a login."""
+"""Scans the keys of a host, without a login."""
 
 import asyncio
 import contextlib
@@ -8,9 +8,9 @@ from runner.play.play import SYSTEM_PATH
 from runner.ssh import known_hosts
 from runner.ssh.known_hosts import HostKey
 
-TIMEOUT = 8  # seconds to connect, and again to show the keys: together less than an operation may take
-GRACE = 3  # seconds more after which ssh-keyscan is killed; it looks names up without a limit
-TYPES = "ed25519,ecdsa,rsa"  # a connection each
+TIMEOUT = 8  # seconds to connect, and again to receive the keys: together less than the time limit of an operation
+GRACE = 3  # additional seconds after which ssh-keyscan is killed; it resolves names without a time limit
+TYPES = "ed25519,ecdsa,rsa"  # one connection for each
 
 
 class NoAnswer(Exception):
@@ -18,8 +18,8 @@ class NoAnswer(Exception):
 
 
 async def scan(address: str, port: int) -> list[HostKey]:
-    """The keys that the host shows now, the best first.  Raises: NoAnswer."""
-    await _connect(address, port)  # ssh-keyscan does not say why it has found nothing
+    """Return the keys that the host shows now, in the order of preference.  Raises: NoAnswer."""
+    await _connect(address, port)  # because ssh-keyscan does not report why it has found nothing
     shown = known_hosts.stored(await _keyscan(address, port))
     if not shown:
         raise NoAnswer(f"what answers at {address} port {port} shows no host key")
@@ -45,7 +45,7 @@ async def _connect(address: str, port: int) -> None:
 
 
 async def _keyscan(address: str, port: int) -> str:
-    """What ssh-keyscan prints: lines of known_hosts."""
+    """Return the output of ssh-keyscan: lines of known_hosts."""
     try:
         process = await asyncio.create_subprocess_exec(
             "ssh-keyscan",

@@ -1,4 +1,4 @@
-"""The host of a run, and what ssh is told about it."""
+"""The host of a run, and ssh's options for it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from runner.ssh.known_hosts import has_authority
 
 @dataclass(frozen=True)
 class Target:
-    """The host of a run."""
+    """The host of a run, with what is needed to connect to it."""
 
     id: UUID
     name: str
@@ -21,24 +21,24 @@ class Target:
     user: str
     ssh_key_path: Path | None
     known_hosts: str | None  # pinned keys and authorities, as lines of known_hosts; None before the first contact
-    ssh_key: Secret | None = None  # a stored one, in place of a path
+    ssh_key: Secret | None = None  # a stored key, instead of a path
 
     @property
     def has_key(self) -> bool:
-        """Whether it is logged in to with a key of its own, and no other."""
+        """Whether only the host's own key is used to log in."""
         return self.ssh_key_path is not None or self.ssh_key is not None
 
 
 def connection_options(target: Target, known_hosts: Path) -> list[str]:
-    """What ssh is told about the target's identity and its own."""
+    """Return ssh's options for verifying the target and for the key to log in with."""
     options = {
         "BatchMode": "yes",
-        # "accept-new" would also accept a plain key where only an authority is known.
+        # "accept-new" would also accept a plain key if only a certificate authority is known.
         "StrictHostKeyChecking": "accept-new" if target.known_hosts is None else "yes",
         "UserKnownHostsFile": str(known_hosts),
         "GlobalKnownHostsFile": "none",
-        # The key is pinned for the host, not for its address: a host that moves keeps it.
-        # A certificate is for the address, by which an authority knows the host.
+        # The key is pinned for the host, not for its address: a host with a new address keeps it.
+        # A certificate is for the address, by which the authority identifies the host.
         "HostKeyAlias": (target.address or "").lower() if has_authority(target.known_hosts) else str(target.id),
         "UpdateHostKeys": "no",
     }

@@ -51,11 +51,11 @@ def test_what_is_no_package_is_refused(tmp_path: Path) -> None:
         of_directory(tmp_path)
     package = write(tmp_path / "shop")
     (package / "link").symlink_to("/etc/passwd")
-    with pytest.raises(ValueError, match="link is no regular file"):
+    with pytest.raises(ValueError, match="link is not a regular file"):
         of_directory(package)
     (package / "link").unlink()
     os.mkfifo(package / "pipe")
-    with pytest.raises(ValueError, match="pipe is no regular file"):
+    with pytest.raises(ValueError, match="pipe is not a regular file"):
         of_directory(package)
 
 
