@@ -1,8 +1,8 @@
-"""Plays an action on a Compose project: one command on the host, without Python there.
+"""Runs an action on a Compose project: one command on the host, without Python there.
 
-Its documentation is library/compose_project.py.  The work is done by files/compose_project/, whose protocol.sh
-describes what it prints and asks.  Here is how it gets to the host; what comes back is understood, and answered, by
-`runner.play.listener`.  When a host cannot be reached, Ansible's AnsibleConnectionFailure passes through.
+The documentation is in library/compose_project.py.  The script in files/compose_project/ does the work; its protocol.sh
+describes its output and its questions.  This plugin sends the script to the host; `runner.play.listener` parses and
+answers what comes back.  If a host cannot be reached, Ansible's AnsibleConnectionFailure propagates.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from runner.host.stream import stream
 from runner.play.event import Event, displayed, readable
 from runner.play.listener import Listener
 
-LOST = 255  # ssh's own status when its connection fails
+LOST = 255  # ssh's exit status when its connection fails
 
 # Escaped once, when the warm process loads this module.
 PARTS = {
@@ -34,11 +34,11 @@ PARTS = {
 
 
 class ActionModule(ActionBase):
-    """While it runs, it displays its events, see `runner.play.event`."""
+    """The action plugin; it displays its events while it runs, see `runner.play.event`."""
 
     TRANSFERS_FILES = False
     _supports_async = False
-    _supports_check_mode = True  # Ansible would skip the task, and the play would seem to be well
+    _supports_check_mode = True  # otherwise Ansible would skip the task, and the play would appear to succeed
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         super().run(tmp, task_vars)
@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
             limits=arguments.phase_limits,
         )
         self._receive_by(listener)
-        # Never empty: without input the ssh plugin asks for a terminal, which would mix the streams.
+        # Never empty: without input, the ssh plugin requests a terminal, which would mix the streams.
         stdin = b"\n" + (delivery.stdin if delivery is not None else b"")
         answer = self._low_level_execute_command(script.command(PARTS, arguments, delivery), in_data=stdin)
         return listener.conclude(answer["rc"], answer["stderr"])
@@ -67,13 +67,13 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(str(error)) from error
 
     def _receive_by(self, listener: Listener) -> None:
-        """Have the connection pass on what comes: Ansible's own read it all, and report it at the end (2.19)."""
+        """Have the connection pass on output as it arrives: Ansible's own plugins return it only at the end (2.19)."""
         connection = self._connection
         if connection.transport == "ssh":
 
             def run(argv: list[bytes], in_data: bytes | None, **_: Any) -> tuple[int, bytes, bytes]:
                 rc, stderr = stream(argv, in_data or b"", listener)
-                if (rc == LOST or rc < 0) and not listener.is_complete:  # below 0: a signal has ended ssh
+                if (rc == LOST or rc < 0) and not listener.is_complete:  # negative if a signal has ended ssh
                     raise _lost(stderr.decode(errors="replace"), str(connection.host))
                 return 0 if listener.is_complete else rc, b"", stderr
 
@@ -102,8 +102,8 @@ def _display(events: Sequence[Event], host: str, arguments: Arguments) -> None:
         Display().display(f"{host}: {line}")
 
 
-def _lost(words: str, host: str) -> AnsibleConnectionFailure:
-    """What Ansible's ssh plugin makes of ssh's own failure: on the first kind it tries once more."""
-    if "mux_client_hello_exchange: write packet: Broken pipe" in words:
-        return AnsibleControlPersistBrokenPipeError(words)
-    return AnsibleConnectionFailure(f'Host "{host}" could not be reached over ssh: {words}')
+def _lost(stderr: str, host: str) -> AnsibleConnectionFailure:
+    """Return the exception of Ansible's ssh plugin for a failure of ssh; after the first kind, Ansible retries once."""
+    if "mux_client_hello_exchange: write packet: Broken pipe" in stderr:
+        return AnsibleControlPersistBrokenPipeError(stderr)
+    return AnsibleConnectionFailure(f'Host "{host}" could not be reached over ssh: {stderr}')

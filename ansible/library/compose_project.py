@@ -1,7 +1,7 @@
 """The documentation of the task compose_project: `ansible-doc -M ansible/library compose_project`.
 
-Ansible looks for that of an action plugin where a module of its name would be.  What it does is in
-action_plugins/compose_project.py, and its arguments are declared in `runner.host.arguments`.
+Ansible expects the documentation of an action plugin in a module of the same name.  The implementation is in
+action_plugins/compose_project.py, and the arguments are declared in `runner.host.arguments`.
 """
 
 DOCUMENTATION = r"""

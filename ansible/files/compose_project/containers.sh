@@ -1,11 +1,11 @@
-# The containers of the project: which there are, how they are, and whose the project is.
+# The containers of the project: their list, their state, and the owner of the project.
 #
 # Reads   project, directory, state, deployment, installation, rivals
 # Sets    listing, ids, one_offs, stranger, looked
 
 # Sets `ids` to the containers of the project's services, `one_offs` to those of `compose run`, and `stranger` to the
-# directory of another project of the same name: --remove-orphans would delete its containers. Containers without a
-# hash of Compose's were not made by Compose, which leaves them alone too.
+# directory of another project of the same name: --remove-orphans would delete its containers. Containers without
+# Compose's hash were not created by Compose, which ignores them, too.
 list_containers() {
     listing=$(bounded docker ps --all --no-trunc --filter "label=com.docker.compose.project=$project" --format \
         '{{.ID}}|{{.Label "com.docker.compose.config-hash"}}|{{.Label "com.docker.compose.oneoff"}}|{{.Label "com.docker.compose.project.working_dir"}}' \
@@ -30,7 +30,7 @@ $listing
 LISTING
 }
 
-# Prints a line for each of the containers of services: what they are and how they are, as of one moment.
+# Prints a line for each container of a service, with its description and state at one moment.
 # shellcheck disable=SC2016 # Go's templates have a `$` of their own
 inspect() {
     facts='= container {"id":{{json .ID}},"name":{{json .Name}},"hash":{{json (index .Config.Labels "com.docker.compose.config-hash")}}'
@@ -50,7 +50,7 @@ inspect() {
     bounded docker inspect --type container --format "$facts" $ids 2>/dev/null
 }
 
-# Prints the project's containers. Known ids are asked for first: most looks come one after the other.
+# Prints the project's containers. Known ids are inspected first, because they are usually still valid.
 look() {
     echo '= containers'
     [ -z "$ids" ] || ! inspect || return 0
@@ -93,13 +93,13 @@ refuse_strangers() {
     [ -z "$stranger" ] || fail TASK_FAILED "Project '$project' on this host belongs to the directory $stranger."
 }
 
-# Has the server judge the containers until it has decided. False, with `reason` and `detail`, where they are not well.
+# Has the server judge the containers until it has decided. False, with `reason` and `detail`, if they are not well.
 wait_until_well() {
     tell time "$(date -u +%Y-%m-%dT%H:%M:%S)" # how long a container has been steady that was restarted before
     while :; do
         if [ -z "$looked" ]; then
             tick
-            deadline=$((now + 3000)) # of this look; the server decides when the time is up
+            deadline=$((now + 3000)) # of this inspection; the server decides when the time is up
             look || give_up_looking
         fi
         looked=

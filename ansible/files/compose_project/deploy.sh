@@ -1,10 +1,10 @@
 # The phases that bring a project up: prepare, build, pull, up, verify.
 #
-# Reads   what the arguments say, and the server answers
-# Sets    what the next phase has to know: to_build, to_pull, to_recreate, rest, services, unavailable, moves, env_mode
+# Reads   the arguments, and the server's answers
+# Sets    for the next phases: to_build, to_pull, to_recreate, rest, services, unavailable, moves, env_mode
 
-# What docker and compose are asked goes on side by side: each question is a program that takes longer than all the rest.
-# Nothing of the project is changed: a run that fails here, in Build or in Pull leaves its files and containers alone.
+# Docker and Compose are queried in parallel: each query is a program that takes longer than all the rest. The project
+# is not changed: a run that fails here, in Build, or in Pull does not touch its files and containers.
 prepare() {
     refuse_rivals
     litter=yes delivered= words= inspecting= looking=
@@ -21,7 +21,7 @@ prepare() {
     see_versions >"$state/new/versions" 2>/dev/null &
     asking=$!
     if [ -f "$state/images" ]; then
-        # Most often they are the ones that the server will ask about.
+        # These are usually the images that the server will ask about.
         read_all "$state/images"
         # shellcheck disable=SC2086 # a list
         see_images $text >"$state/new/found" 2>/dev/null &
@@ -35,7 +35,7 @@ prepare() {
         unread=yes delivered=
         hush renew_tree
         if [ "$status" -eq 0 ]; then unread=; else words="The files could not be unpacked: $last"; fi
-        [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what the disk is full of
+        [ "$status" -eq 0 ] || rm -rf "$tree.new" # it may be what fills the disk
     fi
     if [ -z "$words" ] && { [ "$outside" = yes ] || [ ! -f "$state/resolved" ]; }; then
         resolve &
@@ -45,7 +45,7 @@ prepare() {
         read_all "$state/new/listing"
         listing=$text
     else
-        listing= # a full disk is no reason to blame Docker
+        listing= # a full disk is not a failure of Docker
         [ -n "$words" ] || list_containers || give_up_looking
     fi
     read_listing
@@ -98,12 +98,12 @@ prepare() {
     fi
 }
 
-# Writes down the list of the project's containers. Only printf notices a full disk.
+# Stores the list of the project's containers. Only printf detects a full disk.
 note_listing() {
     list_containers && printf '%s\n' "$listing" >"$state/new/listing"
 }
 
-# Writes down the project's containers before the run.
+# Stores the project's containers before the run.
 note_baseline() {
     text=
     [ -z "$ids" ] || text=$(inspect) || return 1
@@ -116,14 +116,14 @@ renew_tree() {
         mv "$tree.new" "$tree"
 }
 
-# Has Compose resolve the tree: this is where it refuses files that it cannot use.
+# Has Compose resolve the tree; here it refuses files that it cannot use.
 resolve() {
     compose_tree config --format json >"$state/new/json" 2>"$state/words" || return 1
     { printf '= model ' && tr -d '\n' <"$state/new/json" && echo; } >"$state/new/resolved" &&
         mv -f "$state/new/resolved" "$state/"
 }
 
-# One head for both: busybox's reads on beyond the bytes that it was asked for.
+# One head for both lists, because busybox's head reads beyond the requested number of bytes.
 receive_lists() {
     if [ "$seeds_size" -eq 0 ]; then
         head -c "$manifest_size" <&6 >"$state/new/manifest"
@@ -142,7 +142,7 @@ remember_beginning() {
 build() {
     begin
     [ -n "$to_build" ] || return 0
-    # Nobody knows before which registries the build needs, and it says itself what it could not pull.
+    # It is not known which registries the build needs, and the build itself reports what it could not pull.
     log_in || printf '| %s\n' "$login_problem"
     # shellcheck disable=SC2086 # a list
     say compose_tree build -- $to_build
@@ -168,7 +168,7 @@ pull() {
     [ -n "$to_pull" ] || return 0
     if ! log_in; then
         status=1
-        tell exact yes # docker's words on a login would be taken for a pull's
+        tell exact yes # otherwise Docker's output of the login would be mistaken for that of a pull
         explain IMAGE_PULL_FAILED "$login_problem"
     fi
     # shellcheck disable=SC2086 # a list
@@ -180,7 +180,7 @@ pull() {
 up() {
     if [ -n "$moves" ]; then
         check_files
-        [ ! -s "$state/new/move" ] && [ ! -s "$state/new/delete" ] || effect=changed # else only the notes are new
+        [ ! -s "$state/new/move" ] && [ ! -s "$state/new/delete" ] || effect=changed # otherwise only the notes are new
         hush move_files
         [ "$status" -eq 0 ] || explain TASK_FAILED "The files could not be moved into the project: $last"
     fi
@@ -188,15 +188,15 @@ up() {
     refuse_exchanged
     status=0 made=
     if [ "$services" -eq 0 ]; then
-        say compose down --remove-orphans # compose refuses to go up without a service
+        say compose down --remove-orphans # Compose's up refuses a project without services
     else
-        # A service that Compose would keep comes first, with what it depends on; most often, that is all.
+        # Services that Compose would keep come first, with their dependencies; usually, that is all.
         # shellcheck disable=SC2086 # a list
         [ -z "$to_recreate" ] || say compose_model up --detach --no-build --remove-orphans --force-recreate -- $to_recreate
         [ "$status" -ne 0 ] || [ -z "$rest" ] || say compose_model up --detach --no-build --remove-orphans
     fi
     [ "$status" -eq 0 ] || explain TASK_FAILED "$last"
-    [ -z "$made$to_recreate" ] || ids= # there may be others now
+    [ -z "$made$to_recreate" ] || ids= # there may be different containers now
     look || give_up_looking
     looked=yes
     [ "$ids" = "$recalled" ] || printf '%s\n' "$ids" >"$state/ids" # a full disk does not matter here

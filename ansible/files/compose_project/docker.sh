@@ -1,10 +1,10 @@
-# Docker and Compose: how they are started, and what they are asked about images and versions.
+# Runs Docker and Compose, and queries images and versions.
 #
 # Reads   project, directory, tree, state, override, login_config
 # Sets    plugin
 
-# Sets `plugin` to compose's own program, where docker looks for it: docker asks each of its plugins what it is before it
-# starts one, and takes longer for that than compose for all its work. Empty where only docker can know.
+# Sets `plugin` to Compose's own program, at the paths where Docker expects it: Docker queries each of its plugins
+# before it starts one, which takes longer than all of Compose's work. Empty if only Docker can find it.
 find_plugin() {
     plugin=
     config=${DOCKER_CONFIG:-$HOME/.docker}
@@ -21,8 +21,8 @@ find_plugin() {
     plugin=
 }
 
-# Compose sees nothing of the login's environment: it would win over .env, and COMPOSE_FILE over the package. PWD is what
-# `${PWD}` in a Compose file means: the directory that Compose reads.
+# Compose does not inherit the login's environment, which would override .env, and COMPOSE_FILE the package. PWD is the
+# value of `${PWD}` in a Compose file: the directory that Compose reads.
 compose() {
     set -- --project-name "$project" --ansi never "$@"
     [ -n "$plugin" ] || set -- compose "$@"
@@ -35,13 +35,13 @@ compose() {
         "${plugin:-docker}" "$@"
 }
 
-# Runs compose on the delivered files.
+# Runs Compose on the delivered files.
 compose_tree() {
     compose --project-directory "$tree" --env-file "$tree/.env" --file "$tree/compose.yaml" \
         ${override:+--file "$tree/$override"} "$@"
 }
 
-# Runs compose on what the server made of its resolution of the delivered files.
+# Runs Compose on the model that the server derived from the resolution of the delivered files.
 compose_model() {
     compose --project-directory "$directory" --file "$state/model.json" --env-file "$tree/.env" "$@"
 }
@@ -60,7 +60,7 @@ require_docker() {
         fail DOCKER_UNAVAILABLE 'The Compose plugin was not found on the host; install version 2.26 or newer.'
 }
 
-# Prints the names of images, the ids of those that are there, in their order, and which are not.
+# Prints the names of images, the ids of those that exist, in the same order, and those that do not exist.
 see_images() {
     echo "= names $*"
     [ "$#" -gt 0 ] || return 0
@@ -72,10 +72,10 @@ $absent
 ABSENT
 }
 
-# Prints the versions of Docker and Compose. They are asked for again when a program has been replaced: to ask each time
-# would take longer than all the rest of a run that changes nothing.
+# Prints the versions of Docker and Compose. They are cached until a program has been replaced: querying them each time
+# would take longer than the rest of a run that changes nothing.
 see_versions() {
-    # shellcheck disable=SC2046 # none, where there is no daemon here
+    # shellcheck disable=SC2046 # empty if there is no dockerd on this machine
     programs=$(stat -c '%n %i %Y %s' "$(command -v docker)" $(command -v dockerd) ${plugin:+"$plugin"})
     programs="${DOCKER_HOST:-} ${DOCKER_CONTEXT:-} $programs"
     known=$HOME/.daos/versions

@@ -13,7 +13,7 @@ down() {
     [ ! -f "$state/model.json" ] || say compose_model down --remove-orphans
     list_containers || give_up_looking
     if [ "$status" -ne 0 ] || [ -n "$ids$one_offs" ]; then
-        say compose down --remove-orphans # by the labels of what is there
+        say compose down --remove-orphans # by the labels of the existing containers
         list_containers || give_up_looking
     fi
     if [ -n "$ids$one_offs" ]; then

@@ -1,11 +1,11 @@
-# The files of the package in the project directory: compared, and moved all or none. A container may write there at any
-# moment.
+# Compares the files of the package with those in the project directory, and moves them, all or none. A container may
+# write there at any moment.
 #
 # Reads   directory, tree, state, delivery, delivered, seeds_size, env_mode
 # Sets    link, problem
 
-# Prints which files are not as the manifest has them, which were modified since the last run, and which are missing of
-# those that are only created then.
+# Prints which files differ from the manifest, which were modified since the last run, and which of the files that are
+# created only if they are missing are missing.
 compare_files() {
     if [ ! -d "$directory" ]; then
         echo '= changed *'
@@ -26,17 +26,17 @@ compare_files() {
     done <"$state/new/seeds"
 }
 
-# A container may put a pipe in the place of a file at any moment, or a link to what has no end.
+# A container may replace a file by a pipe at any moment, or by a link to an endless file.
 check_sums() {
     cd "$directory" && bounded sha256sum -c "$1" 2>/dev/null
 }
 
-# Ends the phase where a container has left something else in the place of a file of a manifest.
+# Fails the phase if a container has left something else in place of a file of a manifest.
 refuse_links() {
     known= link= place=
     set -f
     IFS=$newline
-    # shellcheck disable=SC2013 # `read` would take a system call for each byte
+    # shellcheck disable=SC2013 # `read` would make a system call for each byte
     for path in $(sed 's/^[^ ]*  //' "$1"); do
         place=$directory/${path#./}
         if [ "${place%/*}" = "$known" ]; then
@@ -65,7 +65,7 @@ find_link() {
     done
 }
 
-# Prints the paths that sha256sum has not found as they should be. False where it gave no answer.
+# Prints the paths for which sha256sum has reported a failure. False if it has reported none.
 tell_failed() {
     any=
     while IFS= read -r line; do
@@ -82,7 +82,8 @@ FAILED
     [ -n "$any" ]
 }
 
-# Ends the phase where a container has made a link of what another one is about to mount: Docker would follow it.
+# Fails the phase if a container has replaced a path that another one is about to mount by a link: Docker would follow
+# it.
 refuse_exchanged() {
     [ -f "$state/links" ] || return 0
     while IFS= read -r path; do
@@ -92,8 +93,8 @@ refuse_exchanged() {
     done <"$state/links"
 }
 
-# Fails unless each file can be put in its place: either all are moved, or none. A link that a container has left there
-# would lead out of the project.
+# Fails unless each file can be moved to its place: either all are moved, or none. A link that a container has left
+# there could lead out of the project.
 check_files() {
     problem=
     deleted=$newline
@@ -138,7 +139,8 @@ check_file() {
     return 1
 }
 
-# Whether a directory has no files, or none that stay. Where a file to be mounted was missing, Docker has made one.
+# Whether a directory has no files, except those that are to be deleted. Docker creates a directory for a missing file
+# that is to be mounted.
 is_vacant() {
     find "$1" ! -type d | while IFS= read -r file; do
         case $deleted in
@@ -148,12 +150,12 @@ is_vacant() {
     done
 }
 
-# Replaces the package's files in the project, each by a rename: whoever reads a file gets the old one or the new one.
-# The notes come first, and the lists of what they take for done: what is known is right wherever this is cut off. As the
-# last of their archive they also show that it is whole.
+# Replaces the package's files in the project, each by a rename: a reader of a file gets either the old or the new one.
+# The notes are moved first, with the lists of the files that they assume to be moved and deleted, so that the notes are
+# correct wherever this is cut off. As the last file in their archive, they also show that it is complete.
 move_files() {
     [ -f "$state/new/notes" ] && (cd "$state/new" && mv -f delete links move model.json notes ..) || return 1
-    # A container may have it mounted as a whole; only .env is nobody else's business.
+    # A container may mount the whole directory; only .env is private.
     [ -d "$directory" ] || mkdir -m 755 "$directory" || return 1
     while IFS= read -r path; do
         [ -z "$path" ] || [ ! -e "$directory/$path" ] || (enter "${path%/*}" && rm -f "./${path##*/}") || return 1
@@ -164,7 +166,7 @@ move_files() {
         [ ! -f "$directory.new/.env" ] || chmod "$env_mode" "$directory.new/.env" || return 1
         move_listed || return 1
     fi
-    # Also of one that stays: it is readable for containers that mount it, and for nobody else.
+    # Also if it was not moved: it must be readable for containers that mount it, and for nobody else.
     if [ -n "$(find "$directory/.env" -prune \( ! -type f -o ! -perm "$env_mode" \))" ]; then
         mkdir -p "$directory.new" && cp -p "$tree/.env" "$directory.new/" && chmod "$env_mode" "$directory.new/.env" &&
             move_into . "$directory.new/.env" || return 1
@@ -172,7 +174,7 @@ move_files() {
     mv -f "$state/new/manifest" "$state/" && : >"$state/move" && : >"$state/delete"
 }
 
-# Moves files of one directory by one program: a program for each would take longer than all the rest.
+# Moves the files of each directory with one program: a program for each file would take longer than all the rest.
 move_listed() {
     parent=
     set --
@@ -188,7 +190,7 @@ move_listed() {
     move_into "$parent" "$@"
 }
 
-# Moves files into a directory of the project, which is made if need be.
+# Moves files into a directory of the project, which is created if it is missing.
 move_into() (
     [ "$#" -gt 1 ] || return 0
     enter "$1" || return 1
@@ -200,8 +202,8 @@ move_into() (
     mv -f "$@" ./
 )
 
-# Removes a directory with nothing but directories in it, in the one that `enter` has led to, as `enter` goes: a path of
-# several parts could lead elsewhere by now.
+# Removes a directory that contains only directories, below the one that `enter` has entered, step by step like `enter`:
+# a path of several parts could lead elsewhere by now.
 remove_vacant() {
     (
         cd -P "./$1" || exit 1
@@ -213,8 +215,8 @@ remove_vacant() {
     ) && rmdir "./$1"
 }
 
-# Goes into a directory of the project and makes what is missing of it. Each step begins where the one before has led, and
-# none goes through a link: whatever a container exchanges meanwhile, the shell stays inside.
+# Changes to a directory of the project, and creates its missing parts. Each step starts from the previous one, and none
+# follows a link: whatever a container replaces meanwhile, the shell stays inside the project.
 enter() {
     cd -P "$directory" || return 1
     here=$PWD left=$1/

@@ -1,10 +1,10 @@
-# One run at a time works on a project, and its work ends when nobody listens.
+# Lets one run at a time work on a project, and ends its work when the channel is closed.
 #
 # Reads   state, deadline, run, deployment
 # Sets    heartbeat, lock_pid, lock_run, lock_deployment, workers, watchers, login_config
 
-# Waits for the lock, for hundredths of a second. It is waited for on descriptor 8 and signed before it gets number 9:
-# whoever has the lock file as descriptor 9 belongs to the phase that signed it.
+# Waits for the lock, for the given hundredths of a second. It is acquired on descriptor 8 and signed before it becomes
+# descriptor 9: a process that has the lock file as descriptor 9 belongs to the phase that signed it.
 take_lock() {
     exec 8<>"$state/lock"
     tick
@@ -28,16 +28,16 @@ read_lock() {
     [ ! -f "$state/lock" ] || read -r lock_pid lock_run lock_deployment <"$state/lock"
 }
 
-# Ends the work when nobody listens any more: sshd closes the channel of a client that is gone, but kills nothing.
+# Ends the work when the channel is closed: sshd closes it when the client is gone, but kills no process.
 watch_channel() {
-    exec 9>&- 7<"$state/lock" # the watch is not the work, and is known by descriptor 7
-    trap '' TERM HUP INT # sent to the whole group, they would end the watch and spare the work, which has its own group
+    exec 9>&- 7<"$state/lock" # the watch is not part of the work, and is identified by descriptor 7
+    trap '' TERM HUP INT # sent to the whole group, they would end the watch but not the work, which has its own group
     trap : PIPE          # makes the write fail instead of ending the watch
     sleeper=
     trap 'kill -KILL $sleeper; exit' USR1
     while [ "/proc/$$/fd/9" -ef "$state/lock" ] && printf '\000'; do
         # shellcheck disable=SC2217 # it must not hold the channel
-        sleep 1 </dev/null >/dev/null 4>&- & # or the channel would stay open for as long, after the phase has ended
+        sleep 1 </dev/null >/dev/null 4>&- & # otherwise the channel would stay open for this second after the phase
         sleeper=$!
         wait "$sleeper"
     done
@@ -64,9 +64,9 @@ end_work() {
     done
 }
 
-# Sets `workers` to the pids of a phase and of all that it has started, `watchers` to those of its watch. The phase comes
-# first: it must not see its commands end before itself. The signature is read after the search, for the next run may take
-# the lock at any moment.
+# Sets `workers` to the pids of a phase and of all that it has started, `watchers` to those of its watch. The phase is
+# first, so that it does not see its commands end before itself. The signature is read after the search, because the
+# next run may acquire the lock at any moment.
 find_workers() {
     workers= watchers=
     for process in /proc/[0-9]*; do
@@ -82,14 +82,14 @@ find_workers() {
     [ "$lock_pid" = "$1" ] || workers= watchers=
 }
 
-# Removes the configurations with logins that the phase of this pid has left, or all.
+# Removes the configurations with logins that the phase with this pid has left; with "*", all of them.
 forget_logins() {
     for left_config in "$state"/login.$1; do
         if [ -f "$left_config" ] && read -r place <"$left_config" && [ ! -L "$place" ] && [ -O "$place" ]; then
-            rm -rf "$place" # after a restart of the host it may be somebody else's
+            rm -rf "$place" # checked, because after a restart of the host it may belong to another user
         fi
         [ ! -e "$left_config" ] || rm -rf "$left_config"
     done 2>/dev/null
-    [ -z "$login_config" ] || rm -rf "$login_config" # a full disk may have kept its name
+    [ -z "$login_config" ] || rm -rf "$login_config" # on a full disk, its name may not have been stored
     login_config=
 }

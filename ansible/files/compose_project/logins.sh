@@ -1,10 +1,10 @@
-# Logins at registries, in a configuration of Docker that is the run's own.
+# Logins at registries, in a private Docker configuration of the run.
 #
 # Reads   logins, project, state
 # Sets    login_config, login_problem
 
-# Logs in at the registries of the package, in a configuration of docker that is this run's own. False, with
-# `login_problem`, when one of them refuses; the others have been logged in at then.
+# Logs in at the registries of the package, in a private Docker configuration of this run. False, with `login_problem`,
+# if one of them refuses; the logins at the others have been made nevertheless.
 log_in() {
     [ -n "$logins" ] || return 0
     if [ -n "$login_config" ]; then
@@ -23,18 +23,18 @@ log_in() {
     [ -z "$login_problem" ]
 }
 
-# The shell's own printf: a password is in no command line. Docker's warning about files that are not encrypted is of no
-# use here, and is told only where the login fails.
+# Uses the shell's built-in printf, so that no command line contains a password. Docker's warning about unencrypted
+# files is irrelevant here, and is shown only if the login fails.
 hand_over() {
     printf %b "$1" | bounded env DOCKER_CONFIG="$login_config" docker login --username="$2" --password-stdin "$3"
 }
 
-# Sets `login_config` to a new copy of docker's configuration. Of what the login has set up all still works: its other
-# logins, helpers, contexts and plugins. An empty helper keeps the run's logins out of a store that would outlast the run;
-# where an object has a key twice, docker puts both together, and the last one wins.
+# Sets `login_config` to a new copy of Docker's configuration. Everything that the user has set up still works: other
+# logins, helpers, contexts, and plugins. An empty helper keeps the run's logins out of a store that would outlast the
+# run; if an object has a key twice, Docker merges both values, and the last one wins.
 make_login_config() {
     config=${DOCKER_CONFIG:-$HOME/.docker}
-    # Under a name that nobody can guess: others may write there too.
+    # With a random name, because other users can write there, too.
     if place=$(mktemp -d "/dev/shm/daos.$project.XXXXXXXXXX"); then
         login_config=$place
         printf '%s\n' "$place" >"$state/login.$$" || return 1
@@ -66,7 +66,7 @@ make_login_config() {
     while [ -n "$left_logins" ]; do
         registry=${left_logins%% *} left_logins=${left_logins#*"$newline"}
         case $main in
-            *"$registry"*) helpers="$helpers\"$main\":\"\"," ;; # docker knows its main registry by another name
+            *"$registry"*) helpers="$helpers\"$main\":\"\"," ;; # Docker has another name for its main registry
         esac
         helpers="$helpers\"$registry\":\"\","
     done

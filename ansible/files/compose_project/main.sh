@@ -1,4 +1,4 @@
-# Goes through the phases.
+# Runs the phases.
 #
 # Reads   the arguments, and the first lines of the channel
 # Sets    HOME, directory, tree, state
@@ -16,7 +16,7 @@ require_tool() {
     command -v "$1" >/dev/null || fail TASK_FAILED "The program $1 is missing on the host (Debian package $2)."
 }
 
-# The channel is kept from everything that is started, or it would read the answers.
+# No program that is started inherits the channel, or it could read the answers.
 exec 4>&1 6<&0 </dev/null
 printf '\000'
 begin_phase

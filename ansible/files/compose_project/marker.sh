@@ -25,8 +25,8 @@ mark_beginning() {
         >"$state/new/run"
 }
 
-# Adds how far the run has got: what comes later counts. A full disk does not matter here. It can cut this off, so the
-# state comes last, and a line of its own ends what was cut off before.
+# Appends the progress of the run to the marker: later lines win. A full disk is ignored here. It can truncate this
+# text, so the state is last, and an empty line at the beginning ends a line that was truncated before.
 mark() {
     tick
     printf '%s\n' '' "phase=$phase" "reason=$reason" "detail=$detail" "at=$now" "state=$1" >>"$state/run"

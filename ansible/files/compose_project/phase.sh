@@ -1,9 +1,9 @@
-# Phases: how one begins, ends, and fails.
+# The beginning, end, and failure of phases.
 #
 # Reads   phases, limits, directory, tree, state, litter, at_work, unread, marked, heartbeat
 # Sets    phase, seconds, deadline, effect, reason, detail
 
-# Begins the phase that is next in `phases`.
+# Begins the next phase in `phases`.
 begin_phase() {
     phase=${phases%%,*} seconds=${limits%%,*}
     case $phases in
@@ -16,7 +16,7 @@ begin_phase() {
     tell phase "$phase"
 }
 
-# Prints how the phase ended, after the rest of it has been done.
+# Prints how the phase ended, after background work has ended and temporary files are removed.
 end_phase() {
     case $1,$phases in
         failed,* | *,)
@@ -26,7 +26,7 @@ end_phase() {
             ;;
     esac
     case $phase,$1,$phases in
-        prepare,ok,?* | build,ok,?*) ;; # Pull may need the logins too; Up pulls nothing
+        prepare,ok,?* | build,ok,?*) ;; # Pull may need the logins too; Up does not pull
         *) [ -z "$login_config" ] || forget_logins "$$" ;;
     esac
     if [ -n "$marked" ]; then
@@ -40,11 +40,11 @@ end_phase() {
     tell effect "$effect"
     tell result "$1"
     if [ "$1" = failed ] && [ -n "$unread" ]; then
-        bounded cat <&6 >/dev/null # or ssh may take the closed pipe for a lost host
+        bounded cat <&6 >/dev/null # otherwise ssh may mistake the closed pipe for a lost host
     fi
 }
 
-# Removes what only a phase at work has.
+# Removes files that exist only while a phase is running.
 sweep() {
     rm -rf "$directory.new" "$tree.new" "$state/new"/*
 }
@@ -54,7 +54,7 @@ finish() {
     if [ -n "$heartbeat" ]; then
         kill -USR1 "$heartbeat"
         wait "$heartbeat"
-        flock -u 9 # what busybox leaves behind has it too
+        flock -u 9 # processes that busybox's timeout leaves behind hold it, too
     fi
     exit 0
 }
@@ -78,7 +78,7 @@ fail_late() {
     fail TIMEOUT "$name did not finish within $seconds s."
 }
 
-# Ends the phase with what the server makes of the words that were printed. Its reason and sentence, else those given.
+# Ends the phase with the server's explanation of the output: its reason and sentence, or else the given ones.
 explain() {
     tell status "$status"
     require_docker
@@ -96,7 +96,7 @@ explain() {
     finish failed
 }
 
-# Sets `reason` and `detail` to the server's, after the logs that it wants to see.
+# Sets `reason` and `detail` to the server's, after sending the logs that it requests.
 give_reason() {
     found=$reply_reason
     show_logs

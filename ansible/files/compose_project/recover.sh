@@ -1,9 +1,9 @@
-# The phases after a run that was cut off: `halt` ends what it has left at work, `recover` finds out how it ended too.
+# The phases after a run that was cut off: `halt` ends its remaining processes, `recover` also finds out how it ended.
 #
 # Reads   state, run, deployment
 # Sets    busy, verdict
 
-# Ends what a run has left at work, and prints how far it had come and what is there. Changes nothing else.
+# Ends the remaining processes of a run, and prints its marker and the containers. Changes nothing else.
 halt() {
     busy=false verdict=
     read_lock
@@ -24,14 +24,14 @@ halt() {
     look || give_up_looking
 }
 
-# As `halt`, and finds out what the run would have ended with.
+# Does what `halt` does, and finds out how the run would have ended.
 recover() {
     halt
     [ "$busy$marker_run" != "false$run" ] || reach_verdict
     [ -z "$verdict" ] || tell verdict "$verdict"
 }
 
-# Has the server compare what is there with what the run was to bring up. False where that is not so.
+# Has the server compare the containers with those that the run was to bring up. False if they differ.
 is_applied() {
     [ -z "$stranger" ] && [ -f "$state/model.json" ] || return 1
     hashes=$(compose_model config --hash '*' 2>/dev/null) || return 1
@@ -60,7 +60,7 @@ HASHES
     [ "$reply_matching" = yes ]
 }
 
-# Sets `verdict` on the run that the marker tells of. None when the host cannot know, because the work was not done.
+# Sets `verdict` on the run in the marker. It is empty if the host cannot know, because the work was not completed.
 reach_verdict() {
     case $marker_action,$marker_phase,$marker_state in
         *,failed) verdict=failed reason=$marker_reason detail=$marker_detail ;;
@@ -74,7 +74,7 @@ reach_verdict() {
             is_applied || return 0
             looked=yes verdict=ok
             wait_until_well || verdict=failed
-            # Still undecided when the time is up: nobody can say yet whether they will be well.
+            # Still undecided when the time is up: it is not yet known whether the containers will be well.
             [ "$reason" != TIMEOUT ] || verdict= reason= detail=
             ;;
     esac
