@@ -1,4 +1,4 @@
-"""What the runner reads and writes besides statuses and logs: a run's project, the queue, a host's key."""
+"""The runner's database access except for statuses and logs: a run's project, the queue, a host's key."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ from runner.ssh.target import Target
 
 @dataclass(frozen=True)
 class Capacity:
-    """How many runs are played at the same time: in all, and of one host."""
+    """How many runs are played at the same time: in total, and on one host."""
 
     runs: int
     per_host: int
@@ -50,7 +50,7 @@ class RunBlocker(StrEnum):
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run stands in the queue: 1 is next.  `blocked_by` is None where it is about to be played."""
+    """A run's position in the queue, 1 being the next; `blocked_by` is None if it is about to be played."""
 
     position: int
     blocked_by: RunBlocker | None
@@ -60,9 +60,10 @@ ORDER = (Run.priority.desc(), Run.id)  # of the queue; ids grow with acceptance
 
 
 async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int, per_host: int) -> dict[UUID, UUID]:
-    """Up to `limit` queued runs with their hosts: the highest priority first, then the oldest.
+    """Return up to `limit` queued runs with their hosts: by priority, highest first, then oldest first.
 
-    Of one host there are as many as make `per_host` with `active`, the runs that are being played already with theirs.
+    `active` are the runs that are already being played, with their hosts; together with these there are at most
+    `per_host` runs of one host.
     """
     place = func.row_number().over(partition_by=Deployment.host_id, order_by=ORDER)
     turn = func.row_number().over(order_by=ORDER)
@@ -72,7 +73,7 @@ async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int,
         .where(Run.status == RunStatus.QUEUED, Run.id.not_in(active))
         .subquery()
     )
-    # A host with active runs has fewer places than the statement gives it: at most as many fewer as are active in all.
+    # The statement ignores active runs, so it may return too many of a host: at most as many as are active in total.
     statement = select(waiting.c.id, waiting.c.host_id).where(waiting.c.place <= per_host).order_by(waiting.c.turn)
     busy = Counter(active.values())
     found: dict[UUID, UUID] = {}
@@ -84,10 +85,10 @@ async def queued(session: AsyncSession, active: Mapping[UUID, UUID], limit: int,
 
 
 async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capacity) -> dict[UUID, Place]:
-    """Where those of the runs stand that are queued.
+    """Return the places in the queue of those runs that are queued.
 
-    First come the runs that `queued` would give if the server had room for all, in its order, then those whose hosts
-    have none.  When a run of a full host ends, the host's next one goes where priority and age put it.
+    First come the runs that `queued` would return if the server had room for all, in the same order, then those whose
+    hosts are full.  When a run on a full host ends, the host's next one moves to the place of its priority and age.
     """
     of_host = _playing_by_host()
     place = func.row_number().over(partition_by=Deployment.host_id, order_by=ORDER)
@@ -112,7 +113,7 @@ async def places(session: AsyncSession, run_ids: Sequence[UUID], capacity: Capac
 
 
 async def waiting_since(session: AsyncSession, per_host: int) -> datetime | None:
-    """When the oldest of the runs was accepted that could be played if there were workers enough."""
+    """Return when the oldest run that waits only for a worker was accepted; None if there is none."""
     of_host = _playing_by_host()
     has_room = func.coalesce(of_host.c.playing, 0) < per_host
     statement = (
@@ -145,29 +146,29 @@ def _blocker(waits_for: int, position: int, room: int) -> RunBlocker | None:
 
 
 @dataclass(frozen=True)
-class Look:
-    """What there is to be seen to, where several workers share a database."""
+class Backlog:
+    """What a worker has to repair when several workers share a database."""
 
-    lost: bool  # workers, or runs that no worker holds
-    astray: bool  # runs and jobs that do not fit
+    lost: bool  # there are lost workers, or runs that no worker holds
+    needs_repair: bool  # there are runs without jobs, or jobs without workers
 
 
-async def look(session: AsyncSession, silence: float, astray: ColumnElement[bool]) -> Look:
-    """Whether something is to be done; one statement, for each worker asks again and again."""
+async def backlog(session: AsyncSession, silence: float, needs_repair: ColumnElement[bool]) -> Backlog:
+    """Return whether there is something to repair, with one statement, because each worker checks periodically."""
     silent = exists().where(Worker.seen_at < status.clock() - timedelta(seconds=silence))
     orphan = exists().where(Run.status == RunStatus.RUNNING, ~exists().where(Worker.id == Run.worker))
-    lost, needed = (await session.execute(select(or_(silent, orphan), astray))).one()
-    return Look(lost, needed)
+    lost, needed = (await session.execute(select(or_(silent, orphan), needs_repair))).one()
+    return Backlog(lost, needed)
 
 
 async def held(session: AsyncSession, worker: str) -> set[UUID]:
-    """The runs that the worker holds, as the database knows it."""
+    """Return the runs that the worker holds according to the database."""
     statement = select(Run.id).where(Run.status == RunStatus.RUNNING, Run.worker == worker)
     return set(await session.scalars(statement))
 
 
 async def running(session: AsyncSession) -> dict[UUID, UUID]:
-    """All runs that somebody holds, or held when it died, oldest first, with their hosts."""
+    """Return all RUNNING runs with their hosts, oldest first; their workers may have died."""
     statement = (
         select(Run.id, Deployment.host_id)
         .join(Deployment, Deployment.id == Run.deployment_id)
@@ -178,9 +179,9 @@ async def running(session: AsyncSession) -> dict[UUID, UUID]:
 
 
 async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tuple[Project, bool]:
-    """What the run is to play, and whether somebody wants it to end.
+    """Return what the run plays, and whether it was canceled.
 
-    Raises: UnknownKey where a secret cannot be decrypted.
+    Raises: UnknownKey, if a secret cannot be decrypted.
     """
     statement = (
         select(Run, Deployment, Host, Package, Installation.id)
@@ -188,7 +189,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
         .join(Deployment, Deployment.id == Run.deployment_id)
         .join(Host, Host.id == Deployment.host_id)
         .join(Package, Package.id == Deployment.package_id)
-        .join(Installation, true())  # there is one
+        .join(Installation, true())  # there is exactly one
         .where(Run.id == run_id)
     )
     run, deployment, host, package, installation = (await session.execute(statement)).one()
@@ -256,13 +257,13 @@ def _target(host: Host, ssh_key: Secret | None) -> Target:
 
 
 async def pin(session: AsyncSession, target: Target, line: str) -> bool:
-    """Pin the key in `line` of known_hosts for a host that has none; False where it has another one by now."""
+    """Pin the key in `line` of known_hosts for a host that has none; False if another one was pinned meanwhile."""
     pinned = await session.execute(
         update(Host)
         .where(
             Host.id == target.id,
             Host.known_hosts.is_(None),
-            # A host that was moved while the run was talking to its old address shows its own key next time.
+            # If the host's address was changed during the run, the key belongs to the old address, and is not pinned.
             Host.address == target.address,
             Host.port == target.port,
         )

@@ -1,4 +1,4 @@
-"""What an engine is, for those who queue runs and for who starts it."""
+"""The interface of an engine, for the code that queues runs and for the code that starts the engine."""
 
 from typing import Protocol
 from uuid import UUID
@@ -10,10 +10,10 @@ from runner.store import Capacity
 
 
 class Engine(Protocol):
-    """Sees that every queued run is played once."""
+    """Ensures that every queued run is played once."""
 
     async def capacity(self, session: AsyncSession) -> Capacity:
-        """How many runs are played at the same time."""
+        """Return how many runs are played at the same time."""
         ...
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
@@ -21,29 +21,29 @@ class Engine(Protocol):
         ...
 
     def wake(self) -> None:
-        """Say that a transaction with queued runs was committed."""
+        """Notify the engine that a transaction with queued runs was committed."""
         ...
 
     def cancel(self, run_id: UUID) -> None:
-        """Say that a cancel of the run was committed."""
+        """Notify the engine that a cancel of the run was committed."""
         ...
 
 
 class ServingEngine(Engine, Protocol):
-    """An engine from the side of who starts it."""
+    """An engine, as the code that starts it sees it."""
 
     @property
     def ready(self) -> bool:
-        """Whether runs are being taken from the queue."""
+        """Whether runs are being claimed from the queue."""
         ...
 
     @property
     def lag(self) -> float | None:
-        """Seconds since it last saw to the queue, or kept its right to; None where it plays nothing."""
+        """Seconds since the engine last read the queue or renewed its lease; None if it plays no runs."""
         ...
 
     async def serve(self) -> None:
-        """Do its work; returns after `drain`."""
+        """Play runs; returns after `drain`."""
         ...
 
     async def drain(self, grace: float) -> None:

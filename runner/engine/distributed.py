@@ -1,4 +1,4 @@
-"""The engine of many nodes over one PostgreSQL: workers share a queue, and what one leaves, another goes on with."""
+"""The engine of several nodes that share a PostgreSQL: workers share a queue and take over the runs of lost workers."""
 
 import asyncio
 import logging
@@ -26,31 +26,31 @@ from runner.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-SWEEP_INTERVAL = 5.0  # seconds between looks for lost workers and runs without a job
-LOOK_INTERVAL = 10.0  # seconds; news of a cancel that is lost costs no more than this
-NEWS_TIMEOUT = 3.0  # seconds until a worker knows that the database has taken its claim
+SWEEP_INTERVAL = 5.0  # seconds between checks for lost workers and runs without a job
+CANCEL_INTERVAL = 10.0  # seconds; a lost notification delays a cancel by at most this long
+COMMIT_TIMEOUT = 3.0  # seconds until a worker knows that the database has committed its claim
 LOST = "The worker of this run was lost."
-UNKNOWN = "The worker of this run had lost the database as it took it."
+UNKNOWN = "The worker lost its database connection while it was claiming this run."
 _SWEEP_LOCK = 0x64616F77  # PostgreSQL's advisory locks are numbers
 
 
 @dataclass(frozen=True)
 class _Shift:
-    """What a worker works with as long as one lease lasts."""
+    """What a worker uses during one lease."""
 
     worker: Worker
     lease: Lease
     tenure: Tenure
-    recovering: asyncio.TaskGroup  # of runs that lost workers have left
+    recovering: asyncio.TaskGroup  # recovers runs of lost workers
 
 
 class DistributedEngine:
-    """Queues runs for the workers of all nodes; with a `worker` it plays some of them itself."""
+    """Queues runs for the workers of all nodes; with a `worker`, it also plays runs."""
 
     def __init__(
         self, db: Database, broadcast: Broadcast, worker: Worker | None, *, node: str, capacity: Capacity, lease: float
     ) -> None:
-        """`node` and `lease`, in seconds: see `runner.lease`; `capacity` is this node's own."""
+        """Create the engine of one node with its `capacity`; for `node` and `lease` (seconds) see `runner.lease`."""
         self._db = db
         self._broadcast = broadcast
         self._worker = worker
@@ -61,7 +61,7 @@ class DistributedEngine:
         self._draining = asyncio.Event()
         self._grace = 0.0
         self._ended = asyncio.Event()
-        self._lease: Lease | None = None  # the last one that has begun
+        self._lease: Lease | None = None  # the most recent one
         self._begun = boottime()
         self._is_taking = False
 
@@ -86,7 +86,7 @@ class DistributedEngine:
         await self._queue.put(session, run)
 
     def wake(self) -> None:
-        """Nothing to do: the queue's own notification comes with the commit."""
+        """Do nothing: the queue sends its own notification with the commit."""
 
     def cancel(self, run_id: UUID) -> None:
         if self._worker is not None:
@@ -94,7 +94,7 @@ class DistributedEngine:
         self._broadcast.notify(Everything.CANCELS)
 
     async def serve(self) -> None:
-        """Play runs of the queue, one lease after the other; returns after `drain`."""
+        """Play runs from the queue, one lease after another; returns after `drain`."""
         try:
             if self._worker is None:
                 await self._draining.wait()
@@ -104,21 +104,21 @@ class DistributedEngine:
                 try:
                     await self._work(self._worker)
                 except* (LeaseLost, *UNAVAILABLE) as errors:
-                    logger.warning("this worker starts again: %s", "; ".join(map(str, errors.exceptions)))
+                    logger.warning("this worker is restarting: %s", "; ".join(map(str, errors.exceptions)))
                     await asyncio.sleep(RETRY_INTERVAL)
             await self._worker.leave()
         finally:
             self._ended.set()
 
     async def drain(self, grace: float) -> None:
-        """Take no more runs; those being played get `grace` seconds, and are then queued for other workers."""
+        """Claim no more runs; those being played get `grace` seconds, and are then queued for other workers."""
         self._grace = grace
         self._is_taking = False
         self._draining.set()
         await self._ended.wait()
 
     async def _work(self, worker: Worker) -> None:
-        """Hold a lease, and play runs while it lasts.  Raises: LeaseLost, errors of `UNAVAILABLE`."""
+        """Acquire a lease, and play runs while it lasts.  Raises: LeaseLost, errors of `UNAVAILABLE`."""
         lease = Lease(self._db, self._node, self._capacity.runs, self._lease_seconds)
         await lease.begin()
         self._lease = lease
@@ -127,16 +127,16 @@ class DistributedEngine:
         try:
             async with asyncio.TaskGroup() as recovering:
                 await self._work_under(_Shift(worker, lease, tenure, recovering), keeping)
-        finally:  # all that was held has ended, or is queued
+        finally:  # all runs that were held have ended, or are queued
             if not keeping.cancel() and not keeping.cancelled():
-                keeping.exception()  # or asyncio complains, where another error goes on from here
+                keeping.exception()  # otherwise asyncio warns about it if another error propagates from here
         await lease.end()
         await asyncio.wait({keeping})
         if not keeping.cancelled():
             keeping.result()
 
     async def _work_under(self, shift: _Shift, keeping: asyncio.Task[None]) -> None:
-        """Play runs until the lease is lost, or until this is drained; returns when none is played any more."""
+        """Play runs until the lease is lost or this is drained; returns when no run is being played."""
         worker = shift.worker
 
         async def play(run_id: UUID) -> None:
@@ -151,7 +151,7 @@ class DistributedEngine:
         self._is_taking = not self._draining.is_set()
         try:
             await asyncio.wait({keeping, playing, *others}, return_when=asyncio.FIRST_COMPLETED)
-            playing.cancel()  # takes no more
+            playing.cancel()  # it claims no more runs
             if self._draining.is_set() and not keeping.done():
                 await asyncio.wait({keeping, playing}, timeout=self._grace, return_when=asyncio.FIRST_COMPLETED)
                 worker.stop()
@@ -166,29 +166,29 @@ class DistributedEngine:
             task.result()
 
     async def _sweep(self, shift: _Shift) -> None:
-        """Look again and again for what lost workers have left, and take it over."""
+        """Check periodically for the runs of lost workers, and take them over."""
         lease = shift.lease
-        await self._take(shift, self._node)  # whoever had this node before is dead
+        await self._take_over(shift, self._node)  # an earlier worker of this node is dead
         since: dict[UUID, float] = {}
         while True:
             try:
                 async with self._db.read() as session:
-                    look = await store.look(session, lease.silence, self._queue.astray)
+                    backlog = await store.backlog(session, lease.silence, self._queue.needs_repair)
                     held = await store.held(session, lease.worker)
-                # Claims whose commit was the last thing that a connection did.
+                # Claims whose connection broke after the commit, so that this worker does not know of them.
                 since = {run_id: since.get(run_id, boottime()) for run_id in held - shift.worker.runs}
-                unknown = {run_id for run_id, beginning in since.items() if boottime() > beginning + NEWS_TIMEOUT}
-                if look.lost or unknown:
-                    await self._take(shift, unknown=unknown)
-                if look.astray:
+                unknown = {run_id for run_id, beginning in since.items() if boottime() > beginning + COMMIT_TIMEOUT}
+                if backlog.lost or unknown:
+                    await self._take_over(shift, unknown=unknown)
+                if backlog.needs_repair:
                     await self._repair()
             except UNAVAILABLE as error:
-                logger.warning("the queue cannot be looked through, trying again: %s", error)
-            # Not all nodes at the same moment.
+                logger.warning("the queue cannot be checked, trying again: %s", error)
+            # Random, so that the nodes do not check at the same time.
             await asyncio.sleep(SWEEP_INTERVAL * random.uniform(0.8, 1.2))  # noqa: S311
 
-    async def _take(self, shift: _Shift, node: str | None = None, unknown: Collection[UUID] = ()) -> None:
-        """Take the runs of lost workers, and those that this one does not know of, and find out how they ended."""
+    async def _take_over(self, shift: _Shift, node: str | None = None, unknown: Collection[UUID] = ()) -> None:
+        """Take over the runs of lost workers, and those that this one does not know of, and find out how they ended."""
         lease = shift.lease
         async with self._db.write() as session:
             runs = await status.take_lost(
@@ -200,12 +200,12 @@ class DistributedEngine:
             ]
             await self._queue.forget(session, [run.id for run in runs])
         for run, sequence in taken:
-            logger.warning("run %s was left by a worker that was lost", run.id)
+            logger.warning("run %s is taken over from a lost worker", run.id)
             recovery = shift.worker.recover_taken(run, sequence, shift.tenure)
             shift.recovering.create_task(recovery, name=f"run {run.id}")
 
     async def _repair(self) -> None:
-        """Queue the runs that are to be played and are not in the queue, as those of lost workers."""
+        """Queue the runs that should be in the queue and are not, such as those of lost workers."""
         async with self._db.write() as session:
             if not await session.scalar(text("SELECT pg_try_advisory_xact_lock(:key)"), {"key": _SWEEP_LOCK}):
                 return  # another node does it
@@ -213,18 +213,18 @@ class DistributedEngine:
                 await self._queue.put(session, await session.get_one(Run, run_id))
 
     async def _watch_cancels(self, shift: _Shift) -> None:
-        """End runs of this worker that somebody has canceled, at whichever node."""
+        """Interrupt runs of this worker that were canceled, on any node."""
         wanted = select(Run.id).where(
             Run.status == RunStatus.RUNNING, Run.worker == shift.lease.worker, Run.cancel_requested_at.is_not(None)
         )
         with self._broadcast.listen(Everything.CANCELS) as listener:
             while True:
-                await listener.wait(LOOK_INTERVAL)
+                await listener.wait(CANCEL_INTERVAL)
                 try:
                     async with self._db.read() as session:
                         canceled = list(await session.scalars(wanted))
                 except UNAVAILABLE as error:
-                    logger.warning("cancels cannot be looked for, trying again: %s", error)
+                    logger.warning("cancels cannot be read, trying again: %s", error)
                     await asyncio.sleep(RETRY_INTERVAL)
                     listener.notify()
                     continue
@@ -233,6 +233,6 @@ class DistributedEngine:
 
 
 async def _ended(*tasks: asyncio.Task[Any]) -> list[asyncio.Task[Any]]:
-    """The tasks, which were cancelled, without those that have ended by that."""
+    """Wait for the tasks, which were canceled, and return those that have ended otherwise."""
     await asyncio.wait(tasks)
     return [task for task in tasks if not task.cancelled()]

@@ -1,4 +1,4 @@
-"""The engine of one server: it plays runs in its own process, and the table of runs is the queue."""
+"""The engine of a single server: it plays runs in its own process, and the table of runs is the queue."""
 
 import asyncio
 import logging
@@ -20,44 +20,44 @@ from runner.worker import Worker
 
 logger = logging.getLogger(__name__)
 
-POLL_INTERVAL = 5.0  # seconds; a wake that is missed costs no more than this
+POLL_INTERVAL = 5.0  # seconds; a missed wake delays a run by at most this long
 
 
 class EmbeddedEngine:
-    """Plays runs in this process; the queue is the table of runs itself."""
+    """Plays runs in this process; the table of runs is the queue."""
 
     def __init__(self, db: Database, worker: Worker, concurrency: int, per_host: int = 4) -> None:
-        """Play `concurrency` runs at the same time, `per_host` of them on one host."""
+        """Play at most `concurrency` runs at the same time, `per_host` of them on one host."""
         self._db = db
         self._worker = worker
         self._tenure = Tenure(f"{socket.gethostname()}/{secrets.token_hex(4)}")
-        self._capacity = Capacity(concurrency, per_host)  # fewer of a host, so that one that hangs holds up no other
+        self._capacity = Capacity(concurrency, per_host)  # fewer per host, so that one that hangs does not block others
         self._plays: dict[UUID, asyncio.Task[None]] = {}
         self._hosts: dict[UUID, UUID] = {}  # of the runs in _plays
-        self._look = asyncio.Event()
+        self._woken = asyncio.Event()
         self._draining = False
-        self._looked = time.monotonic()
-        self.ready = False  # whether runs are being taken from the queue
+        self._polled = time.monotonic()
+        self.ready = False  # whether runs are being claimed from the queue
 
     async def capacity(self, session: AsyncSession) -> Capacity:
         return self._capacity
 
     async def enqueue(self, session: AsyncSession, run: Run) -> None:
-        """Nothing to do: the queued row is the queue."""
+        """Do nothing: the row of the queued run is its entry in the queue."""
 
     def wake(self) -> None:
-        self._look.set()
+        self._woken.set()
 
     def cancel(self, run_id: UUID) -> None:
         self._worker.cancel(run_id)
 
     @property
     def lag(self) -> float:
-        return time.monotonic() - self._looked
+        return time.monotonic() - self._polled
 
     @property
     def active(self) -> int:
-        """How many runs are being played."""
+        """The number of runs that are being played."""
         return len(self._plays)
 
     async def serve(self) -> None:
@@ -70,7 +70,7 @@ class EmbeddedEngine:
                 self._begin(group, run_id, host_id, self._recover(run_id))
             self.ready = True
             while not self._draining:
-                self._look.clear()
+                self._woken.clear()
                 await self._fill(group)
                 await self._wait(POLL_INTERVAL)
         await self._worker.leave()
@@ -79,21 +79,21 @@ class EmbeddedEngine:
         """Begin no more runs; give those being played `grace` seconds, then interrupt them and wait for their end."""
         self._draining = True
         self.ready = False
-        self._look.set()
+        self._woken.set()
         plays = list(self._plays.values())
         if plays:
             runs = "1 run" if len(plays) == 1 else f"{len(plays)} runs"
-            logger.info("waiting up to %g s for %s to end; what has not ended then is interrupted", grace, runs)
+            logger.info("waiting up to %g s for %s to end before interrupting", grace, runs)
             await asyncio.wait(plays, timeout=grace)
         self._worker.stop()
         if self._plays:
             await asyncio.wait(list(self._plays.values()))
 
     async def _fill(self, group: asyncio.TaskGroup) -> None:
-        """Begin as many queued runs as there is room for."""
+        """Begin as many queued runs as the capacity allows."""
         room = self._capacity.runs - len(self._plays)
         if room <= 0:
-            self._looked = time.monotonic()
+            self._polled = time.monotonic()
             return
         try:
             async with self._db.read() as session:
@@ -101,8 +101,8 @@ class EmbeddedEngine:
         except UNAVAILABLE as error:
             logger.warning("the queue cannot be read, trying again: %s", error)
             return
-        self._looked = time.monotonic()
-        # What is drained while the queue was read stays in it.
+        self._polled = time.monotonic()
+        # If `drain` was called while the queue was read, the runs stay queued.
         for run_id, host_id in queued.items() if not self._draining else ():
             self._begin(group, run_id, host_id, self._play(run_id))
 
@@ -114,12 +114,12 @@ class EmbeddedEngine:
 
     def _end(self, run_id: UUID) -> None:
         del self._plays[run_id], self._hosts[run_id]
-        self._look.set()
+        self._woken.set()
 
     async def _play(self, run_id: UUID) -> None:
         try:
             await self._worker.play(run_id, self._tenure)
-        except Exception:  # one run's trouble must not end the others
+        except Exception:  # a failure of one run must not end the others
             logger.exception("run %s could not be claimed, trying again", run_id)
             await asyncio.sleep(RETRY_INTERVAL)
 
@@ -127,13 +127,13 @@ class EmbeddedEngine:
         while True:
             try:
                 return await self._worker.recover(run_id, self._tenure)
-            except Exception:  # a run that is not recovered would be shown as running for ever
+            except Exception:  # a run that is not recovered would be shown as running forever
                 logger.exception("run %s could not be recovered, trying again", run_id)
                 await asyncio.sleep(RETRY_INTERVAL)
 
-    async def _wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the loop looks again either way
+    async def _wait(self, timeout: float) -> None:  # noqa: ASYNC109 - the queue is read again either way
         try:
             async with asyncio.timeout(timeout):
-                await self._look.wait()
+                await self._woken.wait()
         except TimeoutError:
             pass

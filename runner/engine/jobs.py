@@ -1,8 +1,8 @@
-"""The queue that several workers share: procrastinate's, in the tables that the migrations make beside our own.
+"""The queue that several workers share: procrastinate's, in tables that our migrations create.
 
-It says "play this run now", to one worker at a time, soon, and at least once.  Who holds a run, and how it ended, is
-not its business: see `db.status`.  A run's job is made in the transaction that queues the run, and bears its id as
-`queueing_lock`.  Its `lock` is one of a few of its host's, so that no more runs than that are played there at once.
+It delivers each queued run to one worker at a time, soon, and at least once.  It does not record who holds a run or how
+the run ended: see `db.status`.  A run's job is created in the transaction that queues the run, with the run's id as
+`queueing_lock`.  Its `lock` is one of a fixed number per host, which limits how many runs are played there at once.
 """
 
 import asyncio
@@ -43,8 +43,8 @@ from db.patience import RETRY_INTERVAL, Unavailable
 logger = logging.getLogger(__name__)
 
 TASK, QUEUE = "daos.play", "runs"
-POLL_INTERVAL = 5.0  # seconds; news of a job that is lost costs no more than this
-BEAT_INTERVAL, SILENCE = 5.0, 15.0  # seconds between a worker's signs of life, and until its jobs count as lost
+POLL_INTERVAL = 5.0  # seconds; a lost notification delays a job by at most this long
+BEAT_INTERVAL, SILENCE = 5.0, 15.0  # seconds between a worker's heartbeats, and without one until its jobs are lost
 
 _STATUS = Enum("todo", "doing", name="procrastinate_job_status")
 _job = table(
@@ -60,17 +60,17 @@ _worker = table("procrastinate_workers", column("id", BigInteger), column("last_
 
 
 class Queue:
-    """The queue of one database, a PostgreSQL."""
+    """The queue in one PostgreSQL database."""
 
     def __init__(self, db: Database, per_host: int) -> None:
-        """Let `per_host` runs be played at once on one host."""
+        """Create the queue; at most `per_host` runs are played at the same time on one host."""
         self._per_host = per_host
         self._conninfo = db.conninfo.reveal()
         self._app = self._make_app()
-        self.is_open = False  # whether jobs are being taken from it
+        self.is_open = False  # whether jobs are being fetched from it
 
     async def put(self, session: AsyncSession, run: Run) -> None:
-        """Queue the run, in the transaction that makes it one of those to be played.  Raises: Unavailable."""
+        """Queue the run, in the transaction that moves it to QUEUED.  Raises: Unavailable."""
         host = str(await session.scalar(select(Deployment.host_id).where(Deployment.id == run.deployment_id)))
         at_host = _job.c.lock.startswith(f"{host}/"), _job.c.status.in_(["todo", "doing"])
         counts = select(_job.c.lock, func.count()).where(*at_host).group_by(_job.c.lock)
@@ -92,28 +92,28 @@ class Queue:
             raise Unavailable from error
 
     async def put_again(self, session: AsyncSession, run: Run) -> None:
-        """Queue a run that was queued before: a second job of it may still wait, which would keep this one out."""
+        """Queue a run that was queued before, and delete a job of it that still waits and would block the new one."""
         waiting = _job.c.queueing_lock == str(run.id), _job.c.status == "todo"
         await session.execute(delete(_job).where(*waiting))
         await self.put(session, run)
 
     async def forget(self, session: AsyncSession, run_ids: Iterable[UUID]) -> None:
-        """Drop the jobs of runs that are not this queue's business any more: others wait for their places."""
+        """Delete the jobs of runs that no longer belong in this queue, so that others can have their places."""
         if names := [str(run_id) for run_id in run_ids]:
             await session.execute(delete(_job).where(_job.c.queueing_lock.in_(names)))
 
     @property
-    def astray(self) -> ColumnElement[bool]:
-        """Whether there is something to `repair`."""
+    def needs_repair(self) -> ColumnElement[bool]:
+        """An expression that is true if there is something to `repair`."""
         return or_(_unqueued().exists(), _lost().exists())
 
     async def repair(self, session: AsyncSession) -> list[UUID]:
-        """Drop jobs whose workers are lost, and give the runs that are to be played and have no job."""
+        """Delete the jobs of lost workers, and return the queued runs that have no job."""
         await session.execute(delete(_job).where(_job.c.id.in_(_lost())))
         return list(await session.scalars(_unqueued()))
 
     async def work(self, concurrency: int, play: Callable[[UUID], Awaitable[None]]) -> None:
-        """Play so many runs at a time, until this is cancelled; then it ends with those that are being played."""
+        """Play at most `concurrency` runs at a time; when canceled, it ends after those that are being played."""
 
         async def do(run_id: str) -> None:
             await play(UUID(run_id))
@@ -129,13 +129,13 @@ class Queue:
                         install_signal_handlers=False,
                         delete_jobs="always",
                         fetch_job_polling_interval=POLL_INTERVAL,
-                        abort_job_polling_interval=3600.0,  # cancels do not go this way
+                        abort_job_polling_interval=3600.0,  # cancels do not use procrastinate
                         update_heartbeat_interval=BEAT_INTERVAL,
                         stalled_worker_timeout=SILENCE,
                     )
             except (ProcrastinateException, OSError) as error:
                 working = asyncio.current_task()
-                if working is not None and working.cancelling():  # procrastinate's farewell has failed, and hides that
+                if working is not None and working.cancelling():  # procrastinate's shutdown failed, which hides that
                     raise asyncio.CancelledError from error
                 logger.warning("the queue cannot be reached, trying again: %s", error)
             await asyncio.sleep(RETRY_INTERVAL)
@@ -156,28 +156,28 @@ class Queue:
 @asynccontextmanager
 async def _opened(app: procrastinate.App) -> AsyncIterator[None]:
     try:
-        await app.open_async()  # leaves a pool behind where it fails
+        await app.open_async()  # leaves a pool behind if it fails
         yield
     finally:
         await app.close_async()
 
 
 def _living() -> ColumnElement[bool]:
-    """Whether a job waits, or is a living worker's."""
+    """Return a condition: a job waits, or belongs to a worker that is alive."""
     since = status.clock() - timedelta(seconds=SILENCE)
     living = exists().where(_worker.c.id == _job.c.worker_id, _worker.c.last_heartbeat > since)
     return or_(_job.c.status == "todo", and_(_job.c.status == "doing", living))
 
 
 def _lost() -> Select[Any]:
-    """The jobs that nobody works at, but for those of runs that are somebody's, who was not lost or will be found."""
+    """Select the jobs without a live worker, except those of RUNNING runs: their lost holders are found otherwise."""
     playing = exists().where(cast(Run.id, Text) == _job.c.queueing_lock, Run.status == RunStatus.RUNNING)
     return select(_job.c.id).where(_job.c.queue_name == QUEUE, not_(_living()), not_(playing))
 
 
 def _unqueued() -> Select[UUID]:
-    """The runs that are to be played and have no job."""
-    # All at once, which PostgreSQL hashes whatever it thinks of the tables; asked for each run, it may go through all
-    # jobs each time where many runs were queued since it has last counted.
+    """Select the queued runs that have no job."""
+    # One subquery, which PostgreSQL hashes whatever its statistics are; a correlated one may scan all jobs for each run
+    # if many runs were queued since the last ANALYZE.
     queued = select(_job.c.queueing_lock).where(_job.c.queueing_lock.is_not(None), _living())
     return select(Run.id).where(Run.status == RunStatus.QUEUED, cast(Run.id, Text).not_in(queued))

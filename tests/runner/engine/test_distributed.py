@@ -268,7 +268,7 @@ async def test_a_queued_run_without_a_job_gets_one(cluster: Cluster) -> None:
 
 
 async def test_runs_without_a_job_are_looked_for_by_going_through_the_jobs_once(postgresql_db: Database) -> None:
-    looking = select(Queue(postgresql_db, 1).astray)
+    looking = select(Queue(postgresql_db, 1).needs_repair)
     async with postgresql_db.read() as session:
         connection = await session.connection()
         statement = looking.compile(dialect=connection.dialect, compile_kwargs={"literal_binds": True})
