@@ -41,13 +41,15 @@ async def workers(db: Database) -> list[Worker]:
 
 
 @asynccontextmanager
-async def renamed(db: Database) -> AsyncIterator[None]:
-    """A database in which no worker can write in the block."""
-    await _execute(db, "ALTER TABLE workers RENAME TO elsewhere")
+async def full(db: Database) -> AsyncIterator[None]:
+    """The database while there is no room for changes of workers."""
+    raising = "$$BEGIN RAISE EXCEPTION 'no space left' USING ERRCODE = 'disk_full'; END$$"
+    await _execute(db, f"CREATE FUNCTION fail() RETURNS trigger LANGUAGE plpgsql AS {raising}")
+    await _execute(db, "CREATE TRIGGER fail BEFORE UPDATE ON workers EXECUTE FUNCTION fail()")
     try:
         yield
     finally:
-        await _execute(db, "ALTER TABLE elsewhere RENAME TO workers")
+        await _execute(db, "DROP FUNCTION fail CASCADE")
 
 
 async def _execute(db: Database, statement: str) -> None:
@@ -93,11 +95,11 @@ async def test_each_beat_moves_the_deadline_and_is_seen_in_the_database(postgres
 
 async def test_without_a_beat_in_time_it_is_lost(postgresql_db: Database, caplog: pytest.LogCaptureFixture) -> None:
     held = await begun(postgresql_db, SHORT)
-    async with renamed(postgresql_db), asyncio.timeout(PATIENCE):
+    async with full(postgresql_db), asyncio.timeout(PATIENCE):
         with pytest.raises(LeaseLost, match="no heartbeat has reached the database in time"):
             await held.keep(lambda _: None)
     assert held.is_over
-    assert "a heartbeat did not reach the database" in caplog.text
+    assert "the lease cannot be renewed" in caplog.text
 
 
 async def test_a_statement_that_hangs_does_not_keep_it_from_its_end(postgresql_db: Database) -> None:

@@ -9,14 +9,17 @@ import pytest
 
 from db.encryption import Secret
 from db.models import RunStatus
+from db.phase import Phase
 from db.status import End
 from runner.host import script
 from runner.host.answers import Answers
 from runner.host.inspection import LastCheck
 from runner.host.text import one_line, printable
 from runner.mask import MAX_SENTENCE, MAX_WARNING, Mask
+from runner.play.event import Event
+from runner.play.listener import Listener
 from tests import factories
-from tests.support.machine import SCRIPT, load_plugin
+from tests.support.machine import SCRIPT
 
 SECRET = "hunter2-swordfish-0123456789"
 STRANGE = 'sec\x07ret\x1b[31m\tpass\u2028word <&> "quo\'ted" \\back $dollar é\U0001f4a3'
@@ -117,12 +120,11 @@ def leaked(text: str) -> bool:
 
 
 def told(*lines: str) -> list[str]:
-    """What the listener passes on of lines of a host."""
-    messages: list[dict[str, list[str]]] = []
-    listener = load_plugin().Listener(["up"], Answers("shop"), messages.extend)
-    listener.hear(b"= phase up\n" + "".join(f"{line}\n" for line in lines).encode())
-    found = [line for message in messages for key in ("lines", "warnings") for line in message.get(key, [])]
-    return [*found, *(str(end["detail"]) for end in listener.ends)]
+    """What the listener emits for lines of a host."""
+    events: list[Event] = []
+    listener = Listener([Phase.UP], Answers("shop"), events.extend)
+    listener.receive(b"= phase up\n" + "".join(f"{line}\n" for line in lines).encode())
+    return [*(line for event in events for line in event.lines), *(event.message for event in listener.ends)]
 
 
 @pytest.mark.parametrize("shift", range(0, len(SECRET) + 4, 3))
