@@ -47,7 +47,7 @@ def test_the_admins_token_is_printed_and_a_new_data_directory_is_named(
     main(["token"])
     second = capsys.readouterr()
     assert first.out == second.out
-    assert f"made the data directory {data_dir}" in first.err
+    assert f"created the data directory {data_dir}" in first.err
     assert second.err == ""
 
 
@@ -105,7 +105,7 @@ def test_a_socket_is_bound_to_a_free_port_with_its_protocol(host: str) -> None:
 
 @pytest.mark.parametrize("port", [-1, 65536, 65536 + 8000])
 def test_a_port_that_is_none_is_refused(port: int) -> None:
-    with pytest.raises(CannotStart, match=f"port {port}: there is no such port"):
+    with pytest.raises(CannotStart, match=f"port {port}: the port must be 0 to 65535"):
         bind("127.0.0.1", port)
 
 

@@ -23,13 +23,13 @@ async def test_a_process_with_all_that_it_needs_has_no_problem(db: Database, tmp
 
 
 async def test_an_engine_that_takes_no_runs_is_one(sqlite_db: Database, tmp_path: Path) -> None:
-    assert await not_ready(make_parts(sqlite_db, tmp_path)).problems() == ["no runs are taken from the queue"]
+    assert await not_ready(make_parts(sqlite_db, tmp_path)).problems() == ["no runs are claimed from the queue"]
 
 
 async def test_a_database_without_tables_is_one_and_its_room_is_not_asked_for(tmp_path: Path) -> None:
     async with factories.database(sqlite_url(tmp_path / "empty.db")) as db:
         found = await make_parts(db, tmp_path).problems()
-    assert found == ["the database cannot be read, or is of an older version"]
+    assert found == ["the database cannot be read, or its schema is of an older version"]
 
 
 async def test_a_full_storage_is_one_until_there_is_room_again(db: Database, tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_client_is_told_in_headers_what_to_do(refusal: Refusal, headers: dict[
 
 
 def test_a_body_that_is_too_large_names_the_limit_and_the_setting() -> None:
-    assert str(BodyTooLarge(5)) == "The body of the request has more than 5 bytes; send less, or raise DAOS_MAX_BODY."
+    assert str(BodyTooLarge(5)) == "The request body has more than 5 bytes; send less, or raise DAOS_MAX_BODY."
 
 
 @pytest.mark.parametrize(
