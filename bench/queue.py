@@ -11,6 +11,8 @@ PostgreSQL.  The runs end before Ansible starts, because the SSH key of their ho
 measured.
 """
 
+# Longer than 300 lines: one measurement, with its load, its limit, and its report.
+
 import argparse
 import asyncio
 import contextlib

@@ -4,6 +4,8 @@ Ids are UUIDv7, so that sorting by id is sorting by creation.  There are no lazy
 need, and a query per row cannot happen by accident.
 """
 
+# Longer than 300 lines: the tables are read side by side.
+
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any

@@ -110,6 +110,7 @@ async def create(
     The host is not contacted before its first run.
     Raises: InvalidInput, NameTaken; NotFound if there is no such SSH key, or the earlier host was deleted.
     """
+    # Longer than 40 lines: one transaction, and each of its errors in its place.
     check = Check()
     given = {
         "name": name,
@@ -151,6 +152,7 @@ async def update(db: Database, host_id: str, changes: Changes) -> Host:
 
     Raises: InvalidInput, NotFound, NameTaken, HostHasRunInProgress.
     """
+    # Longer than 40 lines: one transaction, and each of its errors in its place.
     check = Check()
     if changes.name is not None:
         check.name("name", changes.name)

@@ -160,6 +160,7 @@ async def create(
 
     Raises: InvalidInput, NameTaken; NotFound if the earlier package was deleted.
     """
+    # Longer than 40 lines: one transaction, and each of its errors in its place.
     # Parsing a megabyte of YAML takes a while, and must not block the event loop.
     request, decoded, reading = await asyncio.to_thread(
         _check, name, version, compose_file, files=files, logins=logins, key=key

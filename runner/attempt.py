@@ -8,6 +8,8 @@ worker through `Hold`, from the time limit, or from the play itself.  Then the p
 ended, here and on the host, before the host is asked how far it came; `runner.interruption` decides by the answer.
 """
 
+# Longer than 300 lines: one attempt from the first contact to the end, with what it works with.
+
 import asyncio
 import logging
 import secrets

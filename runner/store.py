@@ -183,6 +183,7 @@ async def project(session: AsyncSession, run_id: UUID, keyring: Keyring) -> tupl
 
     Raises: UnknownKey, if a secret cannot be decrypted.
     """
+    # Longer than 40 lines: one object with many fields.
     statement = (
         select(Run, Deployment, Host, Package, Installation.id)
         .options(undefer(Package.compose_file))

@@ -1,5 +1,7 @@
 """The mutations: each calls one resolver.  All are nullable: a failed mutation returns null and an error."""
 
+# Longer than 300 lines: a GraphQL type is one class, and each mutation needs its description.
+
 from typing import TypeVar
 
 import strawberry

@@ -12,7 +12,7 @@ from strawberry import UNSET
 
 from db import models
 from db.models import Role
-from resolvers import deployments, runs
+from resolvers import deployment_changes, run_changes
 from resolvers.errors import NotFound
 from schema import filters
 from schema.context import Info
@@ -84,7 +84,7 @@ class RunLogEvent(Event, Shareable):
         return models.Run, self.run_key
 
     @classmethod
-    def of(cls, batch: runs.LogBatch) -> "RunLogEvent":
+    def of(cls, batch: run_changes.LogBatch) -> "RunLogEvent":
         """Return the event for the batch, the same object for all its subscribers."""
         event: RunLogEvent | None = batch.made.get(cls)
         if event is None:
@@ -115,7 +115,7 @@ class Subscription:
         after: Resume = UNSET,
     ) -> AsyncIterator[DeploymentEvent]:
         context = info.context
-        async with aclosing(deployments.watch(context.db, context.broadcast, id, after or None)) as changes:
+        async with aclosing(deployment_changes.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
                 for event in built(_event, [change]):
                     yield event
@@ -133,7 +133,9 @@ class Subscription:
         filter: WhichDeployments = UNSET,  # noqa: A002 - the API's name
     ) -> AsyncIterator[DeploymentEvent]:
         context, narrowed = info.context, filters.of_deployments(filter)
-        async with aclosing(deployments.watch_all(context.db, context.broadcast, after or None, narrowed)) as changes:
+        async with aclosing(
+            deployment_changes.watch_all(context.db, context.broadcast, after or None, narrowed)
+        ) as changes:
             async for change in changes:
                 for event in built(_event, [change]):
                     yield event
@@ -151,7 +153,7 @@ class Subscription:
         after: Resume = UNSET,
     ) -> AsyncIterator[RunEvent]:
         context = info.context
-        async with aclosing(runs.watch(context.db, context.broadcast, id, after or None)) as changes:
+        async with aclosing(run_changes.watch(context.db, context.broadcast, id, after or None)) as changes:
             async for change in changes:
                 for event in built(_run_event, [change]):
                     yield event
@@ -169,7 +171,7 @@ class Subscription:
         after: Resume = UNSET,
     ) -> AsyncIterator[RunLogEvent]:
         context = info.context
-        async with aclosing(runs.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
+        async with aclosing(run_changes.watch_log(context.db, context.broadcast, run_id, after or None)) as batches:
             async for batch in batches:
                 yield RunLogEvent.of(batch)
 
@@ -185,11 +187,11 @@ def built(make: Callable[[Model], Built], models: Iterable[Model]) -> Iterator[B
             yield made
 
 
-def _run_event(change: runs.RunChange) -> RunEvent:
+def _run_event(change: run_changes.RunChange) -> RunEvent:
     return RunEvent(run=Run.from_model(change.run), at=change.at, cursor=change.cursor)
 
 
-def _event(change: deployments.Change) -> DeploymentEvent:
+def _event(change: deployment_changes.Change) -> DeploymentEvent:
     return DeploymentEvent(
         deployment_id=strawberry.ID(str(change.event.deployment_id)),
         status=change.event.status,

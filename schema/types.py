@@ -1,5 +1,7 @@
 """The types of the API, made from models."""
 
+# Longer than 300 lines: these types refer to each other in circles, which modules of them could not import.
+
 from collections.abc import Awaitable, Callable
 from datetime import datetime
 from typing import Annotated, Any, Generic, Self, TypeVar

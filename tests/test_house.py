@@ -112,6 +112,31 @@ def _test_of(module: Path) -> Path:
     return Path("tests") / named.parent / f"test_{named.stem}.py"
 
 
+LONG = {"file": 300, "function": 40}  # lines
+
+
+def test_what_is_long_has_a_reason_next_to_it(our_files: list[Path]) -> None:
+    rooms = tuple(f"{room}/" for room in (*PACKAGES, "ansible", "bench"))
+    unexplained = []
+    for path in our_files:
+        name = str(path.relative_to(ROOT))
+        if path.suffix != ".py" or not name.startswith(rooms) or "versions" in path.parts:
+            continue
+        lines = path.read_text().splitlines()
+        if len(lines) > LONG["file"] and not _explains(lines[:40], "file"):
+            unexplained.append(name)
+        for node in ast.walk(ast.parse("\n".join(lines))):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
+                own = lines[node.lineno - 1 : node.end_lineno]
+                if len(own) > LONG["function"] and not _explains(own, "function"):
+                    unexplained.append(f"{name}: {node.name}")
+    assert unexplained == []
+
+
+def _explains(lines: list[str], kind: str) -> bool:
+    return any(line.strip().startswith(f"# Longer than {LONG[kind]} lines: ") for line in lines)
+
+
 def test_ansible_is_no_package() -> None:
     assert list((ROOT / "ansible").rglob("__init__.py")) == []
 

@@ -4,6 +4,8 @@ A request passes the gate and authentication before its body is read.  Strawberr
 and does not follow GraphQL over HTTP; this module does, including the statuses.
 """
 
+# Longer than 300 lines: one class of Strawberry is overridden, method by method.
+
 import logging
 from collections.abc import Mapping
 from contextlib import ExitStack

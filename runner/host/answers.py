@@ -5,6 +5,8 @@ succeeded, with `comparison`, `health`, and `compose_words`.  Ansible's process 
 standard library only.  What a host sends is not trusted: anything malformed raises HostAnswer.
 """
 
+# Longer than 300 lines: one conversation with the script; what it answers is computed elsewhere.
+
 import json
 import re
 import time

@@ -67,6 +67,7 @@ class Comparison:
 
 def compare(content: Content, model: Model, places: Places, sight: Sight) -> Comparison:
     """Return what a run that brings the project up has to do."""
+    # Longer than 40 lines: the order of its steps is the comparison.
     env_mode = READABLE if _mounts_env(model, places) else PRIVATE
     files = {
         path: DeliveredFile(file.digest, env_mode, file.only_if_missing) if path == ENV_FILE else file

@@ -4,6 +4,8 @@ The exit status of Compose is not used, because it differs between releases.  Th
 later with Compose 2.26 to 5.6; the classic builder, BuildKit, and Docker's containerd image store differ in theirs.
 """
 
+# Longer than 300 lines: a table of what Docker and Compose print.
+
 import re
 import sys
 from collections.abc import Mapping, Sequence

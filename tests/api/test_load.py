@@ -14,7 +14,7 @@ from sqlalchemy import func, select
 from db.broadcast import Everything
 from db.database import Database
 from db.models import StatusEvent
-from resolvers.deployments import CHANGES
+from resolvers.deployment_changes import CHANGES
 from tests import factories
 from tests.support.serving import PATIENCE, Served, serving
 

@@ -25,7 +25,7 @@ from db.broadcast import Everything
 from db.database import sqlite_url
 from db.models import Role, now
 from resolvers import tokens
-from resolvers.deployments import CHANGES
+from resolvers.deployment_changes import CHANGES
 from tests import factories
 from tests.support.api import needs
 from tests.support.serving import Served, serving

@@ -249,13 +249,21 @@ def home() -> Path:
     return Path(pwd.getpwuid(getuid()).pw_dir)
 
 
+def is_newer(path: Path, began: float) -> bool:
+    """Whether a file has changed since then; False if it has gone meanwhile, as what runc writes there goes."""
+    try:
+        return path.lstat().st_ctime >= began
+    except FileNotFoundError:
+        return False
+
+
 def places(server: Server, sshd: SshServer, began: float) -> Iterator[Path]:
     """The files of the server and its runs, and of the host what runs, ssh and docker write and what is temporary."""
     temporary = [
         path
         for directory in (Path(tempfile.gettempdir()), Path("/var/tmp"), Path("/dev/shm"))
         for path in directory.iterdir()
-        if not path.name.startswith("pytest-of-") and path.lstat().st_ctime >= began
+        if not path.name.startswith("pytest-of-") and is_newer(path, began)
     ]
     hosts = [home() / name for name in (".daos", ".docker", ".ansible", ".ssh")]
     of_runs = server.run_root.parent.glob(f"{server.run_root.name}*")

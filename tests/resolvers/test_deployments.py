@@ -1,4 +1,4 @@
-"""Deployments, on both engines; how they are watched is in test_watch."""
+"""Deployments, on both engines; how they are watched is in test_deployment_changes."""
 
 import asyncio
 import re

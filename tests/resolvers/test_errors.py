@@ -90,9 +90,9 @@ def test_a_name_that_is_taken_says_which_argument_to_change() -> None:
 @pytest.mark.parametrize(
     ("count", "words", "extensions"),
     [
-        (0, "hosts that you do not see", set()),
+        (0, "hosts that you cannot see", set()),
         (1, "host 'FIRST'", {"count", "host_id"}),
-        (3, "3 hosts, of which the first is 'FIRST'", {"count", "host_id"}),
+        (3, "3 hosts; the first is 'FIRST'", {"count", "host_id"}),
     ],
 )
 def test_what_is_in_use_tells_of_what_the_principal_sees(count: int, words: str, extensions: set[str]) -> None:

@@ -10,7 +10,8 @@ import pytest
 
 from db.database import Database
 from db.models import Host, LogEntry, RunStatus
-from resolvers.deployments import ALL, CHANGES, DEPLOYMENTS, NEWEST_FIRST, OF_PACKAGE, ON_HOST, Order, OrderField
+from resolvers.deployment_changes import CHANGES
+from resolvers.deployments import ALL, DEPLOYMENTS, NEWEST_FIRST, OF_PACKAGE, ON_HOST, Order, OrderField
 from resolvers.errors import InvalidInput
 from resolvers.hosts import HOSTS
 from resolvers.paging import MAX_PARENTS, Arguments, Listing, Page

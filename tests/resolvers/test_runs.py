@@ -1,4 +1,4 @@
-"""Runs, on both engines; how their logs are watched is in test_watch."""
+"""Runs, on both engines; how their logs are watched is in test_run_changes."""
 
 import asyncio
 import re

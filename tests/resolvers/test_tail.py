@@ -13,8 +13,9 @@ from db.broadcast import Broadcast, Everything
 from db.database import Database
 from db.models import Deployment, LogEntry, Run, RunStatus
 from db.notify import Wire
-from resolvers import runs, tail
-from resolvers.runs import LOG, Log, LogBatch
+from resolvers import run_changes, tail
+from resolvers.run_changes import Log, LogBatch
+from resolvers.runs import LOG
 from resolvers.tail import Piece
 from runner.mask import Mask
 from runner.record import Recorder
@@ -51,7 +52,7 @@ class Follower:
 
     def __init__(self, db: Database, broadcast: Broadcast, run: Run, after: str | None = None) -> None:
         self.batches: list[LogBatch] = []
-        self._log = runs.watch_log(db, broadcast, str(run.id), after)
+        self._log = run_changes.watch_log(db, broadcast, str(run.id), after)
         self._got = asyncio.Event()
         self.following = asyncio.create_task(self._follow())
 
@@ -154,7 +155,7 @@ async def test_slow_and_fast_ones_get_every_entry_in_order(db: Database, broadca
     async def follow(pace: int) -> list[int]:
         """Sequences as one gets them who does nothing for a while with each `pace`-th batch."""
         batches: list[LogBatch] = []
-        async for batch in runs.watch_log(db, broadcast, str(run.id)):
+        async for batch in run_changes.watch_log(db, broadcast, str(run.id)):
             batches.append(batch)
             if pace and len(batches) % pace == 0:
                 await resting.wait()
@@ -246,7 +247,7 @@ async def test_who_follows_waits_for_a_database_that_is_away_and_misses_nothing(
             broadcast.notify(run.id)
             await asyncio.sleep(0.3)
             with pytest.raises(OperationalError):
-                await anext(runs.watch_log(db, Broadcast(), str(run.id)))  # nobody has promised it anything yet
+                await anext(run_changes.watch_log(db, Broadcast(), str(run.id)))  # nobody has promised it anything yet
         await _write(db, broadcast, run, 5, first=11)
         for follower in followers:
             await follower.until(15)

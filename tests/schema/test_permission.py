@@ -16,7 +16,7 @@ from db import status
 from db.broadcast import Everything
 from db.models import AuditEntry, HostLabel, Role, Run, RunStatus
 from resolvers import deployments, hosts, tokens
-from resolvers.deployments import CHANGES
+from resolvers.deployment_changes import CHANGES
 from resolvers.tokens import Principal
 from schema.permission import Event, Followed, Recorded
 from tests import factories

@@ -12,7 +12,7 @@ from db.models import Deployment, Role, RunStatus
 from db.phase import Phase
 from db.run_phases import PhaseChange
 from resolvers import deployments
-from resolvers.deployments import CHANGES
+from resolvers.deployment_changes import CHANGES
 from resolvers.hosts import HOSTS
 from resolvers.runs import LOG
 from resolvers.tokens import Principal

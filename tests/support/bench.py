@@ -43,7 +43,7 @@ case "$*" in
     'ps '*) echo "0|0|False|$HOME/.daos/projects/${5##*=}" ;;
     'inspect '*)
         echo '= container {"id":"0","name":"/web-1","hash":"0","service":"web","image":"demo:1",' \\
-            '"imageId":"sha256:0","state":"running","startedAt":"2026-01-31T12:00:00Z"}'
+            '"imageId":"sha256:0","state":"running","startedAt":"2026-01-31T12:00:00Z","ports":[""]}'
         ;;
 esac
 """

@@ -18,7 +18,7 @@ from daos.settings import Settings
 
 START_TIMEOUT = 60.0  # seconds; a killed server's plays have 15 of them to end
 LINK = re.compile(r"(?:GraphiQL: (http://\S+?)/graphql#token=(\S+)|Worker: (http://\S+)/readyz)")
-WARM = re.compile(r"plays go to the warm process (\d+)")
+WARM = re.compile(r"plays are forks of the warm process (\d+)")
 
 
 def wait_until(condition: Callable[[], object], what: str, seconds: float = 15.0) -> None:
