@@ -5,7 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import InterfaceError, InternalError, NotSupportedError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 
@@ -15,7 +15,16 @@ class Unavailable(Exception):
 
 # OperationalError: no connection, a full disk, a locked file, a conflict.  InterfaceError: a lost connection.
 # InternalError: a PostgreSQL server that became a standby and rejects writes.  NoConnection: the pool has none free.
-UNAVAILABLE = (OperationalError, InterfaceError, InternalError, NoConnection, Unavailable)
+# ProgrammingError, NotSupportedError: another node is migrating the schema, or has, and a prepared statement is stale.
+UNAVAILABLE = (
+    OperationalError,
+    InterfaceError,
+    InternalError,
+    ProgrammingError,
+    NotSupportedError,
+    NoConnection,
+    Unavailable,
+)
 RETRY_INTERVAL = 1.0  # seconds
 
 logger = logging.getLogger(__name__)

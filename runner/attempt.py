@@ -136,7 +136,7 @@ class Attempt:
         if interruption is Interruption.LEASE_LOST:
             self._recorder.log("The worker has lost the database, and ended the play.", level=LogLevel.WARNING)
         answer = None if interruption in UNASKED else await self._ask(interruption)
-        was_reached = any(event.kind in {Kind.PHASE, Kind.OK} for event in events)
+        was_reached = outcome.has_reached_host(events)
         ssh_error, warnings = outcome.ssh_error(events), outcome.warnings(events)
         return self._decide(CutOff(self._project, interruption, answer, was_reached, ssh_error, warnings))
 

@@ -11,9 +11,8 @@ from runner.lease import Lease
 
 MAX_CLAIMS = 5  # of one run; it may be what kills its workers
 
-Requeue = Callable[
-    [AsyncSession, Run], Awaitable[None]
-]  # queues a run for any worker, in the transaction that gives it up
+# Queues a run for any worker, in the transaction that gives it up.
+Requeue = Callable[[AsyncSession, Run], Awaitable[None]]
 
 
 class Tenure:

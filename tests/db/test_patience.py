@@ -4,7 +4,14 @@ import asyncio
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import (
+    IntegrityError,
+    InterfaceError,
+    InternalError,
+    NotSupportedError,
+    OperationalError,
+    ProgrammingError,
+)
 from sqlalchemy.exc import TimeoutError as NoConnection
 
 from db import patience
@@ -14,6 +21,8 @@ ERRORS = [
     OperationalError("SELECT 1", None, Exception("no connection")),
     InterfaceError("SELECT 1", None, Exception("connection lost")),
     InternalError("UPDATE", None, Exception("read-only transaction")),
+    ProgrammingError("SELECT 1", None, Exception("relation runs does not exist")),
+    NotSupportedError("SELECT 1", None, Exception("cached plan must not change result type")),
     NoConnection("the pool is exhausted"),
     Unavailable("the queue"),
 ]
